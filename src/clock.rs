@@ -1,0 +1,66 @@
+//! The only place that asks what time it is. Everything else is handed a [`Clock`] or the time itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Wall time, milliseconds since 1970. It can jump; intervals are measured with the runtime's instants.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct WallMs(pub i64);
+
+impl WallMs {
+    /// Milliseconds from `earlier` to `self`; negative when the clock went back.
+    pub fn since_ms(self, earlier: WallMs) -> i64 {
+        self.0 - earlier.0
+    }
+}
+
+/// Tells the time.
+pub trait Clock: Send + Sync {
+    fn now(&self) -> WallMs;
+}
+
+/// A clock as it is handed around.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl SystemClock {
+    pub fn shared() -> SharedClock {
+        Arc::new(SystemClock)
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> WallMs {
+        // A clock set before 1970 reads as 1970.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        WallMs(since_epoch.as_millis() as i64)
+    }
+}
+
+/// A clock that a test moves by hand.
+#[derive(Debug, Default)]
+pub struct ManualClock(AtomicI64);
+
+impl ManualClock {
+    pub fn at(now: WallMs) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(now.0)))
+    }
+
+    pub fn set(&self, now: WallMs) {
+        self.0.store(now.0, Ordering::SeqCst);
+    }
+
+    pub fn advance_ms(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> WallMs {
+        WallMs(self.0.load(Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,10 @@
+//! Telstar: a message broker built of actors that speaks Apache RocketMQ's protocols.
+//!
+//! Folders are layers, and imports point downward only: `protocol` (bytes to types and back),
+//! `store` (files and rules about them), `actors` (owners of everything mutable), and above them
+//! the `client` and the command line.
+
+pub mod clock;
+pub mod protocol;
+pub mod store;
+pub mod types;

@@ -1,0 +1,1 @@
+//! Files and rules about them; synchronous, no actix.

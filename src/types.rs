@@ -1,0 +1,132 @@
+//! The words of the broker as types. A number with a meaning is never a bare integer.
+//!
+//! Ranges of offsets are half-open: `[min, max)`. Java's `-1` for "none" becomes `Option` at the edge of the wire.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Wraps a name as it came; nothing is checked here.
+            pub fn new(name: impl Into<Arc<str>>) -> Self {
+                Self(name.into())
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(name: &str) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(name: String) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+name! {
+    /// Name of a topic: 1 to 127 characters of `[%|a-zA-Z0-9_-]`; retry and dead letter topics up to 255.
+    TopicName
+}
+name! {
+    /// Name of a producer or consumer group: 1 to 120 characters.
+    GroupName
+}
+name! {
+    /// What a client calls itself: `ip@instance`, unique among running clients.
+    ClientId
+}
+name! {
+    /// Name of a broker; a master and its slaves share it.
+    BrokerName
+}
+
+/// Number of a message queue within its topic on one broker, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QueueId(pub u32);
+
+/// Number of a unit in a consume queue: the n-th message ever stored in that queue, from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QueueOffset(pub u64);
+
+/// Byte position in the commit log, from 0 over all segments.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PhysicalOffset(pub u64);
+
+macro_rules! display_number {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    )*};
+}
+display_number!(QueueId, QueueOffset, PhysicalOffset);
+
+impl QueueOffset {
+    /// The offset `count` units further on.
+    pub fn advance(self, count: u64) -> Self {
+        Self(self.0 + count)
+    }
+}
+
+impl PhysicalOffset {
+    /// The position `len_bytes` further on.
+    pub fn advance(self, len_bytes: u64) -> Self {
+        Self(self.0 + len_bytes)
+    }
+}
+
+/// One ordered part of a topic, as clients address it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageQueue {
+    pub broker_name: BrokerName,
+    pub queue_id: i32,
+    pub topic: TopicName,
+}
