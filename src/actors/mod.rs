@@ -1,0 +1,3 @@
+//! The society: one actor per file, thin over `store` and the pure logic beside it.
+
+pub mod request;
