@@ -7,3 +7,4 @@ pub mod command;
 pub mod ext_fields;
 pub mod frame;
 pub mod header;
+pub mod fastjson;
