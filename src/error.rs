@@ -94,6 +94,7 @@ impl Refusal {
             UnknownRequest { .. } | NotSupported { .. } => ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
             Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
+            Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
             Name(_) | OutOfRange { .. } | QueueOutOfRange { .. } => ResponseCode::INVALID_PARAMETER,
             TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
             NoPermission { .. } => ResponseCode::NO_PERMISSION,

