@@ -15,3 +15,8 @@ pub mod request_code;
 pub mod response_code;
 pub mod subscription_group_config;
 pub mod topic_config;
+pub mod batch_body;
+pub mod message;
+pub mod message_id;
+pub mod properties;
+pub mod sys_flag;
