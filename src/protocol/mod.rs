@@ -1,6 +1,7 @@
 //! Bytes to types and back; no I/O, no clock.
 
 pub mod attributes;
+pub mod body;
 mod code;
 pub mod data_version;
 pub mod fastjson;
