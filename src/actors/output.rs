@@ -138,7 +138,7 @@ impl Output {
         let used = if unique_key.is_some() { 6 } else { 5 };
         let head = OutgoingHead {
             fields: &fields[..used],
-            ..OutgoingHead::response(to.codec, to.opaque, ResponseCode::SUCCESS.0)
+            ..OutgoingHead::response(to.codec, to.opaque, ResponseCode::SUCCESS.as_i32())
         };
         self.put_head(&head, 0);
     }
@@ -153,7 +153,7 @@ impl Output {
         let head = OutgoingHead {
             remark: Some(pulled.status),
             fields: &fields,
-            ..OutgoingHead::response(to.codec, to.opaque, pulled.code.0)
+            ..OutgoingHead::response(to.codec, to.opaque, pulled.code.as_i32())
         };
         self.put_head(&head, pulled.records.iter().map(Bytes::len).sum());
         for record in pulled.records {
@@ -167,7 +167,7 @@ impl Output {
         let head = OutgoingHead {
             remark: answer.remark.as_deref(),
             fields: &fields,
-            ..OutgoingHead::response(to.codec, to.opaque, answer.code.0)
+            ..OutgoingHead::response(to.codec, to.opaque, answer.code.as_i32())
         };
         self.put_head(&head, answer.body.len());
         self.put_body(answer.body);
@@ -177,7 +177,7 @@ impl Output {
         let remark = refusal.to_string();
         let head = OutgoingHead {
             remark: Some(&remark),
-            ..OutgoingHead::response(to.codec, to.opaque, refusal.code().0)
+            ..OutgoingHead::response(to.codec, to.opaque, refusal.code().as_i32())
         };
         self.put_head(&head, 0);
     }
