@@ -5,6 +5,7 @@ mod commit_log_reader;
 pub mod file;
 pub mod mapped_file;
 pub mod memory_files;
+pub mod recovery;
 pub mod segment;
 pub mod store_check_point;
 pub mod store_lock;

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   0 │ physic time 8 │ logics time 8 │ index time 8 │ master flushed 8 │ confirm 8 │   RocketMQ's
-//!  40 │ magic 8 │ dispatched 8 │ end 8 │ last record 8 │ crc 4 │                       Telstar's
+//!  40 │ magic 8 │ dispatched 8 │ last record 8 │ its store time 8 │ crc 4 │             Telstar's
 //!  76 │ zeros up to 4096
 //! ```
 //!
-//! RocketMQ neither reads nor writes beyond byte 40, so Telstar's part survives it and may be stale: its
-//! positions are where to begin to look, and are verified against the log. The CRC covers bytes 40 to 72.
+//! RocketMQ neither reads nor writes beyond byte 40. The CRC covers all bytes before it, so that Telstar's
+//! part no longer counts once RocketMQ has written the file. Even so recovery verifies it against the log.
 
 use std::io;
 use std::path::Path;
@@ -22,11 +22,10 @@ use crate::types::PhysicalOffset;
 
 /// Length of the file (RocketMQ: `MappedFile.OS_PAGE_SIZE`).
 const FILE_BYTES: usize = 4096;
-const JAVA_BYTES: usize = 40;
 const CRC_AT: usize = 72;
 const USED_BYTES: usize = 76;
 const MAGIC: u64 = u64::from_be_bytes(*b"TELSTAR1");
-/// "None" on disk; no log grows so long.
+/// "No record" on disk; no log grows so long.
 const NONE: u64 = u64::MAX;
 /// How far the times are taken back, as writes of that age may be unfinished (RocketMQ: `minTimestamp`).
 const TIME_MARGIN_MS: i64 = 3000;
@@ -42,23 +41,15 @@ pub struct StoreCheckPoint {
     pub index_at: WallMs,
     pub master_flushed: i64,
     pub confirm: i64,
-    /// `None` in a file that Telstar never wrote.
-    pub own: Option<OwnPosition>,
-}
-
-/// What Telstar adds to RocketMQ's times.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OwnPosition {
-    /// Everything derived from the log below this is on disk.
-    pub dispatched: PhysicalOffset,
-    /// The end of the log, written by a clean stop only. The store time of the tail is not kept.
-    pub stopped_at: Option<LogTail>,
+    /// Everything derived from the log below `end` is on disk; with the record that ends there. `None` in a
+    /// file that RocketMQ wrote.
+    pub dispatched: Option<LogTail>,
 }
 
 impl StoreCheckPoint {
     /// Messages stored before this are flushed and dispatched for certain (RocketMQ: `minTimestamp`).
     pub fn min_time(&self) -> WallMs {
-        WallMs((self.physic_at.min(self.logics_at).0 - TIME_MARGIN_MS).max(0))
+        WallMs(self.physic_at.min(self.logics_at).0.saturating_sub(TIME_MARGIN_MS).max(0))
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -68,21 +59,22 @@ impl StoreCheckPoint {
         bytes.put_i64(self.index_at.0);
         bytes.put_i64(self.master_flushed);
         bytes.put_i64(self.confirm);
-        if let Some(own) = self.own {
-            let last_record = own.stopped_at.and_then(|tail| tail.last_record);
+        if let Some(tail) = self.dispatched {
             bytes.put_u64(MAGIC);
-            bytes.put_u64(own.dispatched.0);
-            bytes.put_u64(own.stopped_at.map_or(NONE, |tail| tail.end.0));
-            bytes.put_u64(last_record.map_or(NONE, |at| at.0));
-            bytes.put_u32(crc32fast::hash(&bytes[JAVA_BYTES..CRC_AT]));
+            bytes.put_u64(tail.end.0);
+            bytes.put_u64(tail.last_record.map_or(NONE, |at| at.0));
+            bytes.put_i64(tail.last_stored_at.0);
+            bytes.put_u32(crc32fast::hash(&bytes));
         }
+        // Without a position, an older one must not stay behind.
+        bytes.resize(USED_BYTES, 0);
         bytes
     }
 
     /// A short file is read as if zeros followed.
     fn decode(mut content: Vec<u8>) -> Self {
         content.resize(content.len().max(USED_BYTES), 0);
-        let own_crc = crc32fast::hash(&content[JAVA_BYTES..CRC_AT]);
+        let crc = crc32fast::hash(&content[..CRC_AT]);
         let mut bytes = &content[..];
         let mut check_point = Self {
             physic_at: WallMs(bytes.get_i64()),
@@ -90,15 +82,14 @@ impl StoreCheckPoint {
             index_at: WallMs(bytes.get_i64()),
             master_flushed: bytes.get_i64(),
             confirm: bytes.get_i64(),
-            own: None,
+            dispatched: None,
         };
         let magic = bytes.get_u64();
-        let dispatched = PhysicalOffset(bytes.get_u64());
-        let [end, last_record] =
-            [bytes.get_u64(), bytes.get_u64()].map(|at| (at != NONE).then_some(PhysicalOffset(at)));
-        if magic == MAGIC && bytes.get_u32() == own_crc {
-            let stopped_at = end.map(|end| LogTail { end, last_record, last_stored_at: WallMs(0) });
-            check_point.own = Some(OwnPosition { dispatched, stopped_at });
+        let end = PhysicalOffset(bytes.get_u64());
+        let last_record = Some(PhysicalOffset(bytes.get_u64())).filter(|at| at.0 != NONE);
+        let last_stored_at = WallMs(bytes.get_i64());
+        if magic == MAGIC && bytes.get_u32() == crc {
+            check_point.dispatched = Some(LogTail { end, last_record, last_stored_at });
         }
         check_point
     }
@@ -137,13 +128,14 @@ mod tests {
     use super::*;
 
     fn check_point() -> StoreCheckPoint {
+        let end = PhysicalOffset(77);
         StoreCheckPoint {
             physic_at: WallMs(10_000),
             logics_at: WallMs(9_000),
             index_at: WallMs(3),
             master_flushed: -1,
             confirm: 5,
-            own: Some(OwnPosition { dispatched: PhysicalOffset(77), stopped_at: None }),
+            dispatched: Some(LogTail { end, last_record: None, last_stored_at: WallMs(8_000) }),
         }
     }
 
@@ -154,18 +146,13 @@ mod tests {
         assert_eq!(found, StoreCheckPoint::default());
         assert_eq!(found.min_time(), WallMs(0));
         file.save(&check_point()).unwrap();
-        let stopped_at = Some(LogTail {
-            end: PhysicalOffset(99),
-            last_record: Some(PhysicalOffset(7)),
-            ..LogTail::default()
-        });
-        let own = Some(OwnPosition { dispatched: PhysicalOffset(99), stopped_at });
-        let stopped = StoreCheckPoint { own, ..check_point() };
-        file.save(&stopped).unwrap();
         drop(file);
         files.crash();
-        assert_eq!(CheckPointFile::open(&files, root).unwrap().1, stopped);
-        assert_eq!(stopped.min_time(), WallMs(6_000));
+        let (mut file, found) = CheckPointFile::open(&files, root).unwrap();
+        assert_eq!(found, check_point());
+        assert_eq!(found.min_time(), WallMs(6_000));
+        file.save(&StoreCheckPoint { dispatched: None, ..check_point() }).unwrap();
+        assert_eq!(CheckPointFile::open(&files, root).unwrap().1.dispatched, None);
         assert_eq!(files.read(&root.join("checkpoint")).unwrap().unwrap().len(), FILE_BYTES);
     }
 
@@ -180,14 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn file_of_rocketmq_has_no_own_position() {
+    fn position_does_not_count_when_another_wrote_the_file() {
         let mut java = check_point().encode();
-        java.truncate(JAVA_BYTES);
-        java.resize(FILE_BYTES, 0);
-        assert_eq!(StoreCheckPoint::decode(java), StoreCheckPoint { own: None, ..check_point() });
+        java[7] ^= 1;
+        assert_eq!(StoreCheckPoint::decode(java).dispatched, None);
         let mut damaged = check_point().encode();
         damaged[55] ^= 1;
-        assert_eq!(StoreCheckPoint::decode(damaged).own, None);
+        assert_eq!(StoreCheckPoint::decode(damaged).dispatched, None);
         assert_eq!(StoreCheckPoint::decode(vec![0; 11]), StoreCheckPoint::default());
     }
 }
