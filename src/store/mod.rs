@@ -1,5 +1,11 @@
 //! Files and rules about them; synchronous, no actix.
 
+pub mod commit_log;
+mod commit_log_reader;
 pub mod file;
 pub mod mapped_file;
 pub mod memory_files;
+pub mod recovery;
+pub mod segment;
+pub mod store_check_point;
+pub mod store_lock;
