@@ -1,1 +1,3 @@
 //! Files and rules about them; synchronous, no actix.
+
+pub mod metadata;
