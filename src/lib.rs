@@ -4,7 +4,9 @@
 //! `store` (files and rules about them), `actors` (owners of everything mutable), and above them
 //! the `client` and the command line.
 
+pub mod actors;
 pub mod clock;
+pub mod error;
 pub mod protocol;
 pub mod store;
 pub mod types;

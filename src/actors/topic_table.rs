@@ -1,0 +1,104 @@
+//! The topics of this broker as everybody reads them: an immutable snapshot, published by the `Topics` actor
+//! alone. A lookup costs a hash and no lock.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use actix::Addr;
+use arc_swap::{ArcSwap, Guard};
+
+use super::topic_queue::TopicQueue;
+use crate::protocol::data_version::DataVersion;
+use crate::protocol::topic_config::TopicConfig;
+use crate::types::{QueueId, TopicName};
+
+/// Starts the actor of one message queue; made by the root, which knows what a queue needs.
+pub type QueueStarter = Arc<dyn Fn(&TopicName, QueueId) -> Addr<TopicQueue> + Send + Sync>;
+
+/// One topic: its settings, and the actors of its queues, each started when first asked for.
+pub struct TopicEntry {
+    pub config: TopicConfig,
+    queues: Vec<Arc<OnceLock<Addr<TopicQueue>>>>,
+    starter: QueueStarter,
+}
+
+impl TopicEntry {
+    /// An entry for `config`. Queues that `previous` has started are kept, also those beyond the new queue
+    /// count: they are there again when the count grows.
+    pub fn new(config: TopicConfig, previous: Option<&TopicEntry>, starter: QueueStarter) -> Self {
+        let mut queues = previous.map(|entry| entry.queues.clone()).unwrap_or_default();
+        let wanted = config.read_queue_nums.max(config.write_queue_nums) as usize;
+        queues.resize_with(queues.len().max(wanted), Default::default);
+        Self { config, queues, starter }
+    }
+
+    pub fn name(&self) -> &TopicName {
+        &self.config.topic_name
+    }
+
+    /// The actor of a queue, started now if it was not; `None` for an id that the topic never had.
+    pub fn queue(&self, id: QueueId) -> Option<&Addr<TopicQueue>> {
+        let cell = self.queues.get(id.0 as usize)?;
+        Some(cell.get_or_init(|| (self.starter)(self.name(), id)))
+    }
+
+    /// The queues that were started so far.
+    pub fn started_queues(&self) -> impl Iterator<Item = (QueueId, &Addr<TopicQueue>)> {
+        let queues = self.queues.iter().enumerate();
+        queues.filter_map(|(id, cell)| Some((QueueId(id as u32), cell.get()?)))
+    }
+
+    /// `max(read, write)`: the queues that clients may name.
+    pub fn queue_nums(&self) -> u32 {
+        self.config.read_queue_nums.max(self.config.write_queue_nums)
+    }
+}
+
+impl fmt::Debug for TopicEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopicEntry").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// All topics at one moment.
+#[derive(Clone, Default, Debug)]
+pub struct TopicMap {
+    /// Rises with every change; name servers compare it.
+    pub data_version: DataVersion,
+    pub topics: HashMap<TopicName, Arc<TopicEntry>>,
+}
+
+/// The read half of the topics. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct TopicTable(Arc<ArcSwap<TopicMap>>);
+
+/// The write half; one exists, and the `Topics` actor has it.
+#[derive(Debug)]
+pub struct TopicTablePublisher(Arc<ArcSwap<TopicMap>>);
+
+impl TopicTable {
+    pub fn new(map: TopicMap) -> (TopicTablePublisher, TopicTable) {
+        let shared = Arc::new(ArcSwap::from_pointee(map));
+        (TopicTablePublisher(shared.clone()), TopicTable(shared))
+    }
+
+    /// The snapshot of now.
+    pub fn load(&self) -> Guard<Arc<TopicMap>> {
+        self.0.load()
+    }
+
+    pub fn get(&self, topic: &str) -> Option<Arc<TopicEntry>> {
+        self.0.load().topics.get(topic).cloned()
+    }
+}
+
+impl TopicTablePublisher {
+    pub fn publish(&self, map: TopicMap) {
+        self.0.store(Arc::new(map));
+    }
+
+    pub fn load(&self) -> Guard<Arc<TopicMap>> {
+        self.0.load()
+    }
+}

@@ -1,0 +1,113 @@
+//! Refusals: every way a request can be answered without success. Each says what was refused, why, the
+//! limit or the state, and what to do; one table turns them into response codes.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::protocol::header::HeaderError;
+use crate::protocol::names::NameError;
+use crate::protocol::response_code::ResponseCode;
+use crate::types::{ClientId, GroupName, TopicName};
+
+/// Why a request is refused. Nothing was stored or changed by a refused request.
+#[derive(Clone, Debug, Error)]
+pub enum Refusal {
+    // -- requests that this server does not know
+    #[error(" request type {code} not supported")]
+    UnknownRequest { code: i32 },
+    #[error("{what} is not supported by this version of Telstar: {instead}")]
+    NotSupported { what: &'static str, instead: &'static str },
+
+    // -- requests that cannot be read
+    #[error("request {request}: {error}")]
+    Header { request: &'static str, error: HeaderError },
+    #[error("request {request}: the body is not {expected}: {error}")]
+    Body { request: &'static str, expected: &'static str, error: String },
+    #[error("{0}")]
+    Name(#[from] NameError),
+    #[error("{what} is {value}, allowed is {allowed}")]
+    OutOfRange { what: &'static str, value: i64, allowed: String },
+    #[error("{0}")]
+    Attribute(String),
+
+    // -- topics
+    #[error("topic[{topic}] not exist, apply first please! {hint}")]
+    TopicUnknown { topic: TopicName, hint: String },
+    #[error("No topic route info in name server for the topic: {topic}. {hint}")]
+    NoRoute { topic: TopicName, hint: String },
+    #[error("request queueId {queue_id} is illegal: topic {topic} has {queues} queues, use 0 to {}", queues.saturating_sub(1))]
+    QueueOutOfRange { topic: TopicName, queue_id: i32, queues: u32 },
+    #[error("{what} has no permission: {remedy}")]
+    NoPermission { what: String, remedy: &'static str },
+
+    // -- messages
+    #[error("the message is illegal: {what}")]
+    MessageIllegal { what: String },
+    #[error("the message body is {len_bytes} bytes, the limit is {max_bytes}; send less, or raise message.max_body_bytes")]
+    BodyTooLarge { len_bytes: usize, max_bytes: usize },
+    #[error("the message properties are {len_bytes} bytes encoded, the limit is {max_bytes}; use fewer or shorter ones")]
+    PropertiesTooLarge { len_bytes: usize, max_bytes: usize },
+    #[error("not stored: the store does not take writes now: {cause}")]
+    NotWritable { cause: String },
+    #[error("not stored: {cause}")]
+    StoreFailed { cause: String },
+    #[error("[REJECTREQUEST] not stored: {actor} has {waiting} requests waiting, its limit; send again after a moment, or to another broker")]
+    Busy { actor: &'static str, waiting: usize },
+    #[error("the broker is shutting down; use another broker")]
+    ShuttingDown,
+
+    // -- groups and consumers
+    #[error("subscription group [{group}] does not exist, and group.auto_create is off; create it: telstar group create, mqadmin updateSubGroup")]
+    GroupUnknown { group: GroupName },
+    #[error("the consumer group [{group}] not online")]
+    GroupOffline { group: GroupName },
+    #[error("no consumer for this group, {group}: no client has sent a heartbeat for it")]
+    NoConsumer { group: GroupName },
+    #[error("the producer group[{group}] not exist: no client has sent a heartbeat for it")]
+    NoProducer { group: GroupName },
+    #[error("The Consumer <{group}> <{client_id}> not online")]
+    ClientOffline { group: GroupName, client_id: ClientId },
+    #[error("the consumer <{group}> <{client_id}> did not answer within {} ms", timeout.as_millis())]
+    ClientSilent { group: GroupName, client_id: ClientId, timeout: Duration },
+    #[error("the consumer's subscription {problem}; the client's next heartbeat mends it, at most 30 s from now")]
+    SubscriptionUnknown { problem: String },
+    #[error("the consumer's subscription is older than the one it pulls with ({known} < {asked}); the next heartbeat mends it")]
+    SubscriptionOutdated { known: i64, asked: i64 },
+    #[error("parse the consumer's subscription failed: {error}")]
+    SubscriptionMalformed { error: String },
+
+    // -- lookups
+    #[error("{0}")]
+    NotFound(String),
+
+    // -- our own trouble
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Refusal {
+    /// The response code a client sees. Exhaustive on purpose.
+    pub fn code(&self) -> ResponseCode {
+        use Refusal::*;
+        match self {
+            UnknownRequest { .. } | NotSupported { .. } => ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
+            Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => ResponseCode::SYSTEM_ERROR,
+            NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
+            Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
+            Name(_) | OutOfRange { .. } | QueueOutOfRange { .. } => ResponseCode::INVALID_PARAMETER,
+            TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
+            NoPermission { .. } => ResponseCode::NO_PERMISSION,
+            MessageIllegal { .. } | BodyTooLarge { .. } | PropertiesTooLarge { .. } => ResponseCode::MESSAGE_ILLEGAL,
+            NotWritable { .. } | ShuttingDown => ResponseCode::SERVICE_NOT_AVAILABLE,
+            Busy { .. } => ResponseCode::SYSTEM_BUSY,
+            GroupUnknown { .. } => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+            GroupOffline { .. } => ResponseCode::CONSUMER_NOT_ONLINE,
+            ClientSilent { .. } => ResponseCode::CONSUME_MSG_TIMEOUT,
+            SubscriptionUnknown { .. } => ResponseCode::SUBSCRIPTION_NOT_EXIST,
+            SubscriptionOutdated { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
+            SubscriptionMalformed { .. } => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
+            NotFound(_) => ResponseCode::QUERY_NOT_FOUND,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Administration of a broker.
+
+use super::field::header;
+
+header! {
+    /// The answer to GET_BROKER_CONFIG (26).
+    pub struct BrokerConfigResponse {
+        /// A DataVersion as JSON.
+        pub version: String => "version",
+    }
+
+    /// VIEW_BROKER_STATS_DATA (315).
+    pub struct ViewBrokerStats {
+        pub stats_name: String => "statsName",
+        pub stats_key: String => "statsKey",
+    }
+
+    /// QUERY_CONSUME_QUEUE (321).
+    pub struct QueryConsumeQueue {
+        pub topic: crate::types::TopicName => "topic",
+        pub queue_id: i32 => "queueId",
+        pub index: i64 => "index" or 0,
+        pub count: i32 => "count" or 10,
+        pub consumer_group: Option<String> => "consumerGroup",
+    }
+}
