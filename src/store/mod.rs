@@ -1,15 +1,16 @@
 //! Files and rules about them; synchronous, no actix.
 
-pub mod commit_log;
 mod commit_log_reader;
+
+pub mod commit_log;
 pub mod consume_queue;
 pub mod file;
 pub mod index_file;
 pub mod key_index;
 pub mod mapped_file;
 pub mod memory_files;
+pub mod metadata;
 pub mod recovery;
 pub mod segment;
 pub mod store_check_point;
 pub mod store_lock;
-pub mod metadata;
