@@ -44,6 +44,8 @@ pub struct BatchAppended {
     pub outcomes: Vec<Result<StoredSend, Refusal>>,
     /// Number that the next message of the queue gets.
     pub next_queue_offset: QueueOffset,
+    /// Length of the records stored.
+    pub stored_bytes: u64,
 }
 
 /// Where a send went.
@@ -149,9 +151,9 @@ impl CommitLogWriter {
 
 fn refusal_of(error: AppendError) -> Refusal {
     match error {
-        AppendError::TopicTooLong { .. } | AppendError::PropertiesTooLong { .. } | AppendError::TooLarge { .. } => {
-            Refusal::MessageIllegal { what: error.to_string() }
-        }
+        AppendError::TopicTooLong { .. }
+        | AppendError::PropertiesTooLong { .. }
+        | AppendError::TooLarge { .. } => Refusal::MessageIllegal { what: error.to_string() },
         AppendError::DiskFull => {
             warn!("append refused: the disk is full");
             Refusal::NotWritable { cause: "the disk is full; free space, or shorten the retention".into() }
@@ -193,6 +195,7 @@ impl Handler<AppendBatch> for CommitLogWriter {
     fn handle(&mut self, batch: AppendBatch, _: &mut Self::Context) {
         let mut next = batch.first_queue_offset;
         let mut outcomes = Vec::with_capacity(batch.sends.len());
+        let before = self.appender.end();
         for messages in &batch.sends {
             let outcome = self.append(messages, next);
             if outcome.is_ok() {
@@ -201,7 +204,9 @@ impl Handler<AppendBatch> for CommitLogWriter {
             }
             outcomes.push(outcome);
         }
-        self.answers.push((batch.reply_to, BatchAppended { outcomes, next_queue_offset: next }));
+        let stored_bytes = self.appender.end().0 - before.0;
+        self.answers
+            .push((batch.reply_to, BatchAppended { outcomes, next_queue_offset: next, stored_bytes }));
     }
 }
 

@@ -18,12 +18,15 @@ use tracing::{error, warn};
 use super::commit_log_writer::{LogPublished, PublishedSignal};
 use super::topic_queue::{Dispatched, TopicQueue};
 use super::topic_table::{TopicEntry, TopicMap, TopicTable};
+use crate::clock::WallMs;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::RecordView;
 use crate::protocol::names::SCHEDULE_TOPIC;
-use crate::protocol::{properties, sys_flag};
-use crate::store::commit_log_reader::CommitLogReader;
+use crate::protocol::properties;
+use crate::protocol::sys_flag::TransactionType;
+use crate::store::commit_log::{CommitLogReader, LogTail};
 use crate::store::consume_queue::ConsumeQueueUnit;
+use crate::store::key_index::hash_of;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Log dispatched in one turn, bytes.
@@ -37,16 +40,13 @@ const DAMAGE_PAUSE: Duration = Duration::from_secs(1);
 /// the mailbox takes it.
 #[derive(Message, Debug, Default)]
 #[rtype(result = "()")]
-pub struct IndexEntries {
-    /// `topic#key` texts, one after the other.
-    pub keys: String,
-    pub entries: Vec<IndexEntry>,
-}
+pub struct IndexEntries(pub Vec<IndexEntry>);
 
-/// One key: the next `key_bytes` of the texts.
+/// One key of one message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IndexEntry {
-    pub key_bytes: u32,
+    /// Of topic and key, see [`hash_of`].
+    pub hash: u32,
     pub physical_offset: PhysicalOffset,
     pub stored_at_ms: i64,
 }
@@ -72,7 +72,8 @@ pub struct BeginCheckPoint;
 
 #[derive(MessageResponse)]
 pub struct CheckPointPlan {
-    pub dispatched: PhysicalOffset,
+    /// Everything below was handed over; `None` while something waits for room.
+    pub dispatched: Option<LogTail>,
     /// Queues that got units since the last check point.
     pub queues: Vec<Addr<TopicQueue>>,
 }
@@ -90,7 +91,8 @@ pub struct DispatcherParts {
 
 pub struct Dispatcher {
     parts: DispatcherParts,
-    position: PhysicalOffset,
+    /// Behind the last record read, with what the check point keeps of that record.
+    tail: LogTail,
     gathered: Gathered,
     /// Handed over in order; the front waits for room in a mailbox.
     outgoing: VecDeque<Outgoing>,
@@ -123,10 +125,10 @@ struct TopicSlot {
 }
 
 impl Dispatcher {
-    pub fn new(parts: DispatcherParts, from: PhysicalOffset) -> Self {
+    pub fn new(parts: DispatcherParts, from: LogTail) -> Self {
         Self {
             parts,
-            position: from,
+            tail: from,
             gathered: Gathered::default(),
             outgoing: VecDeque::new(),
             waiting: Vec::new(),
@@ -142,23 +144,26 @@ impl Dispatcher {
         if !self.hand_over(ctx) {
             return;
         }
-        let from = self.position;
+        let from = self.tail.end;
         self.gathered.refresh(&self.parts.topics);
-        let Self { parts, gathered, outgoing, unknown_topics, .. } = self;
+        let Self { parts, gathered, outgoing, unknown_topics, tail, .. } = self;
         let indexes = parts.key_index.is_some();
         let read = parts.log.for_each_record(from, TURN_BYTES, |at, record| {
+            tail.last_record = Some(at);
+            tail.last_stored_at = WallMs(record.stored_at_ms());
             gathered.take(at, &record, &parts.delay_levels, indexes, outgoing, unknown_topics);
         });
         gathered.finish(outgoing, parts.scheduled.is_some());
         match read {
-            Ok(next) => self.position = next,
+            Ok(next) => self.tail.end = next,
             Err(damage) => {
                 error!(position = damage.offset.0, error = %damage.source, "log cannot be dispatched beyond a damaged record");
-                self.position = self.position.max(damage.offset);
+                self.tail.end = self.tail.end.max(damage.offset);
                 ctx.notify_later(LogPublished, DAMAGE_PAUSE);
             }
         }
-        if self.hand_over(ctx) && self.position > from && self.position < self.parts.log.published() {
+        let position = self.tail.end;
+        if self.hand_over(ctx) && position > from && position < self.parts.log.published() {
             ctx.notify(LogPublished);
         }
     }
@@ -193,7 +198,7 @@ impl Dispatcher {
                 return false;
             }
         }
-        let position = self.position;
+        let position = self.tail.end;
         for (wanted, waiting) in std::mem::take(&mut self.waiting) {
             if wanted <= position {
                 // Whoever asked may have stopped waiting.
@@ -237,30 +242,29 @@ impl Gathered {
         outgoing: &mut VecDeque<Outgoing>,
         unknown_topics: &mut HashSet<TopicName>,
     ) {
-        let transaction = record.sys_flag() & sys_flag::TRANSACTION_MASK;
+        let transaction = TransactionType::of(record.sys_flag());
         let topic = record.topic();
         let mut tags = None;
         let mut keys = Keys::default();
         for (name, value) in properties::pairs(record.properties()) {
             match name {
-                properties::name::TAGS => tags = Some(value),
-                properties::name::KEYS => keys.words = Some(value),
-                properties::name::UNIQ_KEY => keys.unique = Some(value),
+                properties::names::TAGS => tags = Some(value),
+                properties::names::KEYS => keys.words = Some(value),
+                properties::names::UNIQ_KEY => keys.unique = Some(value),
                 _ => {}
             }
         }
-        if indexes && transaction != sys_flag::TRANSACTION_ROLLBACK {
+        if indexes && transaction != TransactionType::Rollback {
             keys.put(&mut self.index, topic, at, record.stored_at_ms());
         }
-        if transaction == sys_flag::TRANSACTION_PREPARED || transaction == sys_flag::TRANSACTION_ROLLBACK {
+        if matches!(transaction, TransactionType::Prepared | TransactionType::Rollback) {
             return; // records of old stores, never consumed
         }
         let tags_code = match topic {
             SCHEDULE_TOPIC => levels.deliver_at_ms(record.queue_id().0 as usize + 1, record.stored_at_ms()),
             _ => properties::tags_code(tags),
         };
-        let unit =
-            ConsumeQueueUnit { physical_offset: at, size_bytes: record.total_len() as u32, tags_code };
+        let unit = ConsumeQueueUnit { physical_offset: at, size_bytes: record.total_len() as u32, tags_code };
 
         let slot_at = self.slot_of(topic);
         let slot = &mut self.slots[slot_at];
@@ -314,7 +318,9 @@ impl Gathered {
             let batch = &mut slot.queues[queue_id as usize];
             let empty = Dispatched { first: QueueOffset(0), units: Vec::new(), last_stored_at_ms: 0 };
             let batch = std::mem::replace(batch, empty);
-            let Some(queue) = slot.entry.as_ref().and_then(|entry| entry.queue(QueueId(queue_id))) else { continue };
+            let Some(queue) = slot.entry.as_ref().and_then(|entry| entry.queue(QueueId(queue_id))) else {
+                continue;
+            };
             if schedules && &*slot.name == SCHEDULE_TOPIC {
                 let units = batch.units.clone();
                 let scheduled = UnitsScheduled { queue_id: QueueId(queue_id), first: batch.first, units };
@@ -324,7 +330,7 @@ impl Gathered {
                 outgoing.push_back(Outgoing::Units(queue.clone(), batch));
             }
         }
-        if !self.index.entries.is_empty() {
+        if !self.index.0.is_empty() {
             outgoing.push_back(Outgoing::Index(std::mem::take(&mut self.index)));
         }
     }
@@ -341,12 +347,7 @@ impl Keys<'_> {
     fn put(&self, index: &mut IndexEntries, topic: &str, physical_offset: PhysicalOffset, stored_at_ms: i64) {
         let words = self.words.into_iter().flat_map(|words| words.split(' ').filter(|word| !word.is_empty()));
         for key in self.unique.into_iter().chain(words) {
-            let before = index.keys.len();
-            index.keys.push_str(topic);
-            index.keys.push('#');
-            index.keys.push_str(key);
-            let key_bytes = (index.keys.len() - before) as u32;
-            index.entries.push(IndexEntry { key_bytes, physical_offset, stored_at_ms });
+            index.0.push(IndexEntry { hash: hash_of(topic, key), physical_offset, stored_at_ms });
         }
     }
 }
@@ -383,9 +384,10 @@ impl Handler<BeginCheckPoint> for Dispatcher {
     type Result = CheckPointPlan;
 
     fn handle(&mut self, _: BeginCheckPoint, _: &mut Self::Context) -> CheckPointPlan {
-        // What still waits for room is not handed over, so the check point stays before it.
-        let dispatched = if self.outgoing.is_empty() { self.position } else { PhysicalOffset(0) };
-        let queues = if self.outgoing.is_empty() { self.dirty.drain().collect() } else { Vec::new() };
-        CheckPointPlan { dispatched, queues }
+        // What still waits for room is not handed over, so there is nothing to claim yet.
+        if !self.outgoing.is_empty() {
+            return CheckPointPlan { dispatched: None, queues: Vec::new() };
+        }
+        CheckPointPlan { dispatched: Some(self.tail), queues: self.dirty.drain().collect() }
     }
 }

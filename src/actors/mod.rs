@@ -1,10 +1,15 @@
 //! The society: one actor per file, thin over `store` and the pure logic beside it.
 
+pub mod commit_log_writer;
 pub mod connection;
+pub mod dispatcher;
+pub mod flusher;
+pub mod key_index;
 pub mod listener;
 pub mod output;
 pub mod request;
 pub mod topic_queue;
 pub mod topic_table;
+pub mod traffic;
 pub mod transport;
 pub mod turn;

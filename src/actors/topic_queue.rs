@@ -20,17 +20,19 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::broker_stats::QueueStats;
 use super::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
 use super::request::{ClientLink, PulledReply, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
+use super::traffic::{Counter, Traffic};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
 use crate::protocol::header::PullResponse;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::response_code::ResponseCode;
-use crate::store::commit_log_reader::CommitLogReader;
-use crate::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, TimeBoundary};
-use crate::store::file::{StoreFile, StoreFiles};
+use crate::store::commit_log::CommitLogReader;
+use crate::store::consume_queue::{
+    ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, TimeBoundary, Unflushed,
+};
+use crate::store::file::StoreFiles;
 use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
 
@@ -83,7 +85,7 @@ pub struct PullMessages {
     /// Which broker to pull from next.
     pub suggested_broker_id: i64,
     /// Counts what the group gets.
-    pub stats: Option<Arc<QueueStats>>,
+    pub counter: Option<Arc<dyn Counter>>,
 }
 
 /// Units derived from the log, in its order. Losing it would lose messages from view: the dispatcher keeps it
@@ -142,10 +144,10 @@ pub struct ReadUnits {
     pub max: u32,
 }
 
-/// Makes every unit dispatched so far durable; answers when it is.
+/// Everything dispatched so far is written; hands over what makes it durable.
 #[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Result<(), String>")]
-pub struct FlushUnits;
+#[rtype(result = "Result<Unflushed, String>")]
+pub struct TakeUnflushed;
 
 /// The log begins at `log_min` now: drop what lies before.
 #[derive(Message, Clone, Copy, Debug)]
@@ -206,6 +208,7 @@ pub struct QueueParts {
     pub config: TopicQueueConfig,
     /// After a crash: units at or beyond this are dropped when a queue is opened, and dispatched again.
     pub truncate_at: Option<PhysicalOffset>,
+    pub traffic: Arc<dyn Traffic>,
 }
 
 pub struct TopicQueue {
@@ -223,7 +226,7 @@ pub struct TopicQueue {
     hold_timer: Option<(Instant, SpawnHandle)>,
     own: Option<Recipient<BatchAppended>>,
     units: Vec<ConsumeQueueUnit>,
-    unflushed: bool,
+    counter: Arc<dyn Counter>,
 }
 
 /// A pull that waits for a message or its deadline.
@@ -240,6 +243,7 @@ impl TopicQueue {
             error!(%topic, queue_id = queue_id.0, %error, "queue cannot be opened");
             error.to_string()
         });
+        let counter = parts.traffic.counter_of_topic(&topic);
         let mut opened = Self {
             topic,
             queue_id,
@@ -253,7 +257,7 @@ impl TopicQueue {
             hold_timer: None,
             own: None,
             units: Vec::new(),
-            unflushed: false,
+            counter,
         };
         opened.trim(opened.parts.log.min_offset());
         opened.last_stored_at_ms = opened.newest_stored_at();
@@ -298,7 +302,9 @@ impl TopicQueue {
             Ok(()) => self.in_work = Some(replies),
             Err(refused) => {
                 let refusal = match refused {
-                    SendError::Full(batch) => Refusal::Busy { actor: "the commit log writer", waiting: batch.sends.len() },
+                    SendError::Full(batch) => {
+                        Refusal::Busy { actor: "the commit log writer", waiting: batch.sends.len() }
+                    }
                     SendError::Closed(_) => Refusal::ShuttingDown,
                 };
                 self.answer_sends(replies, |_| Err(refusal.clone()));
@@ -352,8 +358,8 @@ impl TopicQueue {
     fn pull_reply(&self, request: &PullMessages, pulled: Result<Pulled, Refusal>) -> Reply {
         let content = match pulled {
             Ok(pulled) => {
-                if let (Some(stats), true) = (&request.stats, pulled.count > 0) {
-                    stats.add(pulled.count as u64, pulled.bytes as u64);
+                if let (Some(counter), true) = (&request.counter, pulled.count > 0) {
+                    counter.add(pulled.count as u64, pulled.bytes as u64);
                 }
                 let (min, max) = self.extent();
                 ReplyContent::Pulled(PulledReply {
@@ -490,7 +496,8 @@ impl Handler<SendMessages> for TopicQueue {
     fn handle(&mut self, SendMessages(sends): SendMessages, _: &mut Self::Context) {
         let waiting = self.waiting.len();
         let refusal = self.refused().or_else(|| {
-            (waiting >= self.parts.config.max_waiting_sends).then_some(Refusal::Busy { actor: "the queue", waiting })
+            (waiting >= self.parts.config.max_waiting_sends)
+                .then_some(Refusal::Busy { actor: "the queue", waiting })
         });
         match refusal {
             None => self.waiting.extend(sends),
@@ -508,7 +515,12 @@ impl Handler<BatchAppended> for TopicQueue {
     fn handle(&mut self, appended: BatchAppended, _: &mut Self::Context) {
         let Some(replies) = self.in_work.take() else { return };
         debug_assert_eq!(replies.len(), appended.outcomes.len(), "every send has an outcome");
+        let stored = appended.next_queue_offset.0 - self.next.0;
         self.next = appended.next_queue_offset;
+        self.counter.add(stored, appended.stored_bytes);
+        if (appended.outcomes.len() as u64) > stored && appended.outcomes.iter().any(Result::is_err) {
+            self.parts.traffic.put_failed();
+        }
         let mut outcomes = appended.outcomes.into_iter();
         let lost = || Err(Refusal::StoreFailed { cause: "the writer gave no outcome".into() });
         self.answer_sends(replies, |_| outcomes.next().unwrap_or_else(lost));
@@ -541,7 +553,6 @@ impl Handler<Dispatched> for TopicQueue {
         let Ok(queue) = &mut self.queue else { return };
         match queue.append(dispatched.first, &dispatched.units) {
             Ok(outcome) => {
-                self.unflushed |= outcome.appended > 0;
                 self.last_stored_at_ms = Some(dispatched.last_stored_at_ms);
                 let end = outcome.end;
                 self.next = self.next.max(end);
@@ -618,17 +629,12 @@ impl Handler<ReadRecords> for TopicQueue {
     }
 }
 
-impl Handler<FlushUnits> for TopicQueue {
-    type Result = Result<(), String>;
+impl Handler<TakeUnflushed> for TopicQueue {
+    type Result = Result<Unflushed, String>;
 
-    fn handle(&mut self, _: FlushUnits, _: &mut Self::Context) -> Self::Result {
-        let Ok(queue) = &mut self.queue else { return Ok(()) };
-        if std::mem::take(&mut self.unflushed) {
-            let flushed = queue.flush().map_err(|error| error.to_string());
-            self.unflushed = flushed.is_err();
-            flushed?;
-        }
-        Ok(())
+    fn handle(&mut self, _: TakeUnflushed, _: &mut Self::Context) -> Self::Result {
+        let Ok(queue) = &mut self.queue else { return Ok(Unflushed::default()) };
+        queue.take_unflushed().map_err(|error| error.to_string())
     }
 }
 

@@ -31,7 +31,8 @@ impl DelayLevels {
     pub fn parse(text: &str) -> Result<Self, DelayLevelError> {
         let delay = |word: &str| {
             let error = || DelayLevelError { word: word.to_owned() };
-            let unit_at = word.len().checked_sub(1).filter(|at| word.is_char_boundary(*at)).ok_or_else(error)?;
+            let unit_at =
+                word.len().checked_sub(1).filter(|at| word.is_char_boundary(*at)).ok_or_else(error)?;
             let (number, unit) = word.split_at(unit_at);
             let seconds = match unit {
                 "s" => 1,

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use segments::Segments;
+pub use segments::Unflushed;
 pub use unit::{ConsumeQueueUnit, UNIT_BYTES};
 
 use super::file::StoreFiles;
@@ -245,6 +246,11 @@ impl ConsumeQueue {
     /// Makes every appended unit durable.
     pub fn flush(&mut self) -> Result<(), ConsumeQueueError> {
         self.segments.sync()
+    }
+
+    /// Hands over what [`flush`](Self::flush) would make durable, for another thread to do it.
+    pub fn take_unflushed(&mut self) -> Result<Unflushed, ConsumeQueueError> {
+        self.segments.take_unflushed()
     }
 
     /// Closes the open files; the next use opens them again.

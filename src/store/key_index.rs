@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file::StoreFiles;
-use super::index_file::{IndexFile, hash_of};
-pub use super::index_file::{IndexFileConfig, KeyQuery};
+use super::index_file::IndexFile;
+pub use super::index_file::{IndexFileConfig, KeyQuery, hash_of};
 use crate::types::PhysicalOffset;
 
 /// Why the index cannot be opened or written.
@@ -89,7 +89,16 @@ impl KeyIndex {
         physical_offset: PhysicalOffset,
         stored_at_ms: i64,
     ) -> Result<(), KeyIndexError> {
-        let hash = hash_of(topic, key);
+        self.put_hash(hash_of(topic, key), physical_offset, stored_at_ms)
+    }
+
+    /// As [`put`](Self::put), with the hash of topic and key.
+    pub fn put_hash(
+        &mut self,
+        hash: u32,
+        physical_offset: PhysicalOffset,
+        stored_at_ms: i64,
+    ) -> Result<(), KeyIndexError> {
         loop {
             if let Some(last) = self.members.last_mut()
                 && last.file.put(hash, physical_offset, stored_at_ms)

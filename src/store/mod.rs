@@ -10,6 +10,7 @@ pub mod key_index;
 pub mod mapped_file;
 pub mod memory_files;
 pub mod metadata;
+pub mod pull;
 pub mod recovery;
 pub mod segment;
 pub mod store_check_point;

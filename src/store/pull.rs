@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::commit_log_reader::CommitLogReader;
+use super::commit_log::CommitLogReader;
 use super::consume_queue::{ConsumeQueue, ConsumeQueueError, ConsumeQueueUnit};
 use crate::protocol::properties;
 use crate::types::QueueOffset;
@@ -54,7 +54,8 @@ impl MessageFilter {
     fn matches_record(&self, log: &CommitLogReader, unit: &ConsumeQueueUnit) -> bool {
         let MessageFilter::Tags(filter) = self else { return true };
         let matches = log.with_record(unit.physical_offset, |record| {
-            properties::get(record.properties(), properties::name::TAGS).is_some_and(|tag| filter.has_tag(tag))
+            properties::get(record.properties(), properties::names::TAGS)
+                .is_some_and(|tag| filter.has_tag(tag))
         });
         // A record that is gone is skipped where it is read.
         matches.unwrap_or(true)

@@ -10,6 +10,21 @@ use super::{ConsumeQueueError, QueueOffset};
 use crate::store::file::{OpenMode, StoreFile, StoreFiles};
 use crate::types::PhysicalOffset;
 
+/// Files and directories that hold what is not durable yet.
+#[derive(Debug, Default)]
+pub struct Unflushed {
+    pub files: Vec<Arc<dyn StoreFile>>,
+    pub dirs: Vec<PathBuf>,
+}
+
+impl Unflushed {
+    /// Makes it durable; waits for the disk.
+    pub fn sync(&self, files: &dyn StoreFiles) -> std::io::Result<()> {
+        self.files.iter().try_for_each(|file| file.sync())?;
+        self.dirs.iter().try_for_each(|dir| files.sync_dir(dir))
+    }
+}
+
 /// Segments `[first, end)`, counted from the one that holds unit 0.
 #[derive(Debug)]
 pub struct Segments {
@@ -280,6 +295,22 @@ impl Segments {
             self.names_unflushed = false;
         }
         Ok(())
+    }
+
+    /// What has to be synced to make names and content durable; whoever takes it does so, on a thread that
+    /// may wait, and begins no check point beyond it until then.
+    pub fn take_unflushed(&mut self) -> Result<Unflushed, ConsumeQueueError> {
+        let mut unflushed = Unflushed::default();
+        if let Some(from) = self.unflushed_from.take() {
+            for number in from.max(self.first)..self.end {
+                unflushed.files.push(self.reading(number)?);
+            }
+        }
+        if std::mem::take(&mut self.names_unflushed) {
+            let dirs = self.dir.ancestors().take(3).filter(|dir| !dir.as_os_str().is_empty());
+            unflushed.dirs.extend(dirs.map(Path::to_owned));
+        }
+        Ok(unflushed)
     }
 
     pub fn close_files(&mut self) {
