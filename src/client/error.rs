@@ -23,7 +23,7 @@ pub enum ClientError {
     #[error("the connection to {addr} is closed: {cause}")]
     Closed { addr: String, cause: String },
     /// The server answered, without success.
-    #[error("CODE: {} DESC: {remark}", code.0)]
+    #[error("CODE: {} DESC: {remark}", code.as_i32())]
     Refused { code: ResponseCode, remark: String },
     #[error("the header of the answer cannot be read")]
     Header(#[from] HeaderError),

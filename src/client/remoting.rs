@@ -140,7 +140,7 @@ impl ServerRequest {
         if self.command.is_one_way() {
             return;
         }
-        let head = OutgoingHead::response(self.command.codec, self.command.head.opaque, code.0);
+        let head = OutgoingHead::response(self.command.codec, self.command.head.opaque, code.as_i32());
         let head = OutgoingHead { remark, fields, ..head };
         // A closed connection takes its requests with it.
         let _ = self.connection.outgoing.send(Outgoing::of(&head, body, None)).await;
@@ -257,7 +257,7 @@ impl RemotingConnection {
     ) -> Result<Response, ClientError> {
         let opaque = self.shared.next_opaque.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        let head = OutgoingHead { fields, ..OutgoingHead::request(self.shared.codec, opaque, code.0) };
+        let head = OutgoingHead { fields, ..OutgoingHead::request(self.shared.codec, opaque, code.as_i32()) };
         let outgoing = Outgoing::of(&head, body, Some(Waiting { opaque, reply }));
         let answered = tokio::time::timeout(timeout, async {
             self.outgoing.send(outgoing).await.map_err(|_| self.closed_error())?;
@@ -272,7 +272,7 @@ impl RemotingConnection {
     pub async fn one_way(&self, call: Call) -> Result<(), ClientError> {
         let opaque = self.shared.next_opaque.fetch_add(1, Ordering::Relaxed);
         let fields = field_values(&call.fields);
-        let head = OutgoingHead::request(self.shared.codec, opaque, call.code.0);
+        let head = OutgoingHead::request(self.shared.codec, opaque, call.code.as_i32());
         let head = OutgoingHead { flag: FLAG_ONE_WAY, fields: &fields, ..head };
         let outgoing = Outgoing::of(&head, call.body, None);
         self.outgoing.send(outgoing).await.map_err(|_| self.closed_error())
@@ -399,7 +399,7 @@ where
     fn hand_over(&mut self, command: Command) {
         if let Some(reply) = self.waiting.remove(&command.head.opaque) {
             let _ = reply.send(Response {
-                code: ResponseCode(command.head.code),
+                code: ResponseCode::from_i32(command.head.code),
                 remark: command.head.remark,
                 fields: command.fields,
                 body: command.body,
@@ -415,7 +415,7 @@ where
             }
             _ if command.is_one_way() => {}
             _ => {
-                let code = ResponseCode::REQUEST_CODE_NOT_SUPPORTED.0;
+                let code = ResponseCode::REQUEST_CODE_NOT_SUPPORTED.as_i32();
                 let head = OutgoingHead::response(command.codec, command.head.opaque, code);
                 let remark = format!(" request type {} not supported", command.head.code);
                 OutgoingHead { remark: Some(&remark), ..head }.write(output, 0);
