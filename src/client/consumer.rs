@@ -174,7 +174,7 @@ impl Consumer {
     /// The next message, in no order but that of each queue; `None` to look at
     /// [`take_failure`](Self::take_failure). May be cancelled: nothing is lost.
     pub async fn next(&mut self) -> Option<ReceivedMessage> {
-        self.settle_handed_out();
+        self.settle();
         loop {
             while let Some(Waiting { queue, holding, message, next }) = self.waiting.pop_front() {
                 match message {
@@ -199,9 +199,9 @@ impl Consumer {
         }
     }
 
-    /// Commits what is consumed and leaves the group, so that others take over at once.
+    /// Commits what is consumed and leaves the group, so that others take over at once. The message handed out
+    /// last counts only after [`settle`](Self::settle).
     pub async fn leave(mut self) -> Result<(), ClientError> {
-        self.settle_handed_out();
         let mut outcome = self.commit_and_wait().await;
         self.held.clear();
         let header = UnregisterClient {
@@ -216,7 +216,8 @@ impl Consumer {
         outcome
     }
 
-    fn settle_handed_out(&mut self) {
+    /// Counts the message handed out last as consumed.
+    pub fn settle(&mut self) {
         if let Some((queue, holding, next)) = self.handed_out.take() {
             self.advance(&queue, holding, next);
         }
