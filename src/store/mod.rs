@@ -3,6 +3,9 @@
 pub mod consume_queue;
 pub mod file;
 pub mod index_file;
+pub mod java_config;
+pub mod java_export;
+pub mod java_import;
 pub mod key_index;
 pub mod mapped_file;
 pub mod memory_files;
