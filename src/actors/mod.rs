@@ -8,6 +8,7 @@ pub mod key_index;
 pub mod listener;
 pub mod output;
 pub mod request;
+pub mod retention;
 pub mod topic_queue;
 pub mod topic_table;
 pub mod traffic;

@@ -15,6 +15,7 @@ pub mod memory_files;
 pub mod metadata;
 pub mod pull;
 pub mod recovery;
+pub mod retention;
 pub mod segment;
 pub mod store_check_point;
 pub mod store_lock;
