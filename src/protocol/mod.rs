@@ -10,6 +10,7 @@ pub mod ext_fields;
 pub mod fastjson;
 pub mod frame;
 pub mod header;
+pub mod fastjson;
 pub mod names;
 pub mod request_code;
 pub mod response_code;

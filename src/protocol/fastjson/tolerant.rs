@@ -149,7 +149,13 @@ impl<'de> Deserializer<'de> for Tolerant {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.0.deserialize_enum(name, variants, visitor)
+        let ordinal = self.0.as_u64().and_then(|ordinal| usize::try_from(ordinal).ok());
+        match ordinal.and_then(|ordinal| variants.get(ordinal)) {
+            Some(variant) => {
+                Value::from(*variant).deserialize_enum(name, variants, visitor)
+            }
+            None => self.0.deserialize_enum(name, variants, visitor),
+        }
     }
 
     forward_to_deserialize_any! { bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any }

@@ -1,0 +1,442 @@
+//! The in-memory twin of the disk, for tests: it forgets what was not flushed, tears what was half
+//! written, runs full, and fails on demand.
+//!
+//! Names become durable by `sync_dir`, plain content by `sync`, mapped content by `flush` of its range.
+//! Directories themselves are durable at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::file::{DirEntry, DiskSpace, FileStat, OpenMode, StoreFile, StoreFiles};
+use super::mapped_file::{MapMemory, MapSync, MappedFile};
+use crate::clock::WallMs;
+
+/// Unit in which a crash keeps or loses what was not flushed.
+const TEAR_BYTES: usize = 512;
+/// Size of the disk when no limit is set.
+const UNLIMITED_BYTES: u64 = 1 << 50;
+
+/// What a planned failure hits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileOperation {
+    /// Writing or lengthening a plain file.
+    Write,
+    /// Syncing a plain file, a map or a directory.
+    Sync,
+    /// Creating a plain or mapped file.
+    Create,
+}
+
+/// A disk in memory; clones are the same disk.
+#[derive(Clone, Default)]
+pub struct MemoryFiles {
+    disk: Arc<Mutex<Disk>>,
+}
+
+#[derive(Default)]
+struct Disk {
+    dirs: BTreeSet<PathBuf>,
+    live: BTreeMap<PathBuf, Node>,
+    durable: BTreeMap<PathBuf, Node>,
+    now: WallMs,
+    capacity_bytes: Option<u64>,
+    failures: Vec<(FileOperation, io::ErrorKind)>,
+}
+
+/// A file, whatever its name; the map or handle of a removed file still holds it.
+type Node = Arc<Mutex<Content>>;
+
+struct Content {
+    live: Live,
+    durable: Vec<u8>,
+    modified_at: WallMs,
+}
+
+enum Live {
+    Plain(Vec<u8>),
+    Mapped { memory: Arc<MapMemory>, len: usize },
+}
+
+impl Live {
+    fn len(&self) -> usize {
+        match self {
+            Live::Plain(bytes) => bytes.len(),
+            Live::Mapped { len, .. } => *len,
+        }
+    }
+
+    fn to_vec(&self) -> Vec<u8> {
+        match self {
+            Live::Plain(bytes) => bytes.clone(),
+            Live::Mapped { memory, len } => memory.copy_out(0..*len),
+        }
+    }
+}
+
+impl MemoryFiles {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Loses power: everything not flushed is forgotten. Whoever used the disk must be done with it.
+    pub fn crash(&self) {
+        self.lose_power(|| false);
+    }
+
+    /// Loses power in mid-write: of what was not flushed, an arbitrary part reached the disk.
+    pub fn crash_torn(&self, seed: u64) {
+        let mut state = seed | 1;
+        self.lose_power(move || {
+            // xorshift64: chance that a failing test can repeat.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state & 0x100 != 0
+        });
+    }
+
+    /// Limits the sum of all file lengths; beyond it creating and lengthening fail with `StorageFull`.
+    pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
+        self.disk().capacity_bytes = capacity_bytes;
+    }
+
+    /// Makes the next `operation` fail with `kind`, once.
+    pub fn fail_next(&self, operation: FileOperation, kind: io::ErrorKind) {
+        self.disk().failures.push((operation, kind));
+    }
+
+    /// The modification time that files written from now on get.
+    pub fn set_now(&self, now: WallMs) {
+        self.disk().now = now;
+    }
+
+    fn lose_power(&self, mut survives: impl FnMut() -> bool) {
+        let mut disk = self.disk();
+        disk.live = disk.durable.clone();
+        for node in disk.durable.values() {
+            let mut content = lock(node);
+            let live = content.live.to_vec();
+            let mut kept = content.durable.clone();
+            for at in (0..kept.len().min(live.len())).step_by(TEAR_BYTES) {
+                let range = at..(at + TEAR_BYTES).min(kept.len()).min(live.len());
+                if live[range.clone()] != kept[range.clone()] && survives() {
+                    kept[range.clone()].copy_from_slice(&live[range]);
+                }
+            }
+            content.durable.clone_from(&kept);
+            content.live = Live::Plain(kept);
+        }
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        lock(&self.disk)
+    }
+}
+
+impl Disk {
+    fn fail_if_planned(&mut self, operation: FileOperation) -> io::Result<()> {
+        match self.failures.iter().position(|(planned, _)| *planned == operation) {
+            Some(at) => Err(self.failures.remove(at).1.into()),
+            None => Ok(()),
+        }
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.live.values().map(|node| lock(node).live.len() as u64).sum()
+    }
+
+    fn reserve(&self, more_bytes: u64) -> io::Result<()> {
+        match self.capacity_bytes {
+            Some(capacity) if self.used_bytes() + more_bytes > capacity => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn node(&self, path: &Path) -> io::Result<Node> {
+        self.live.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn create(&mut self, path: &Path, content: Content) -> io::Result<Node> {
+        self.fail_if_planned(FileOperation::Create)?;
+        if self.live.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !path.parent().is_some_and(|dir| self.dirs.contains(dir)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.reserve(content.live.len() as u64)?;
+        let node = Arc::new(Mutex::new(content));
+        self.live.insert(path.to_owned(), Arc::clone(&node));
+        Ok(node)
+    }
+}
+
+impl StoreFiles for MemoryFiles {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.disk().dirs.extend(dir.ancestors().map(Path::to_owned));
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let disk = self.disk();
+        let files = disk.live.iter().map(|(path, node)| (path, stat_of(&lock(node))));
+        let now = disk.now;
+        let dirs =
+            disk.dirs.iter().map(|path| (path, FileStat { is_dir: true, len_bytes: 0, modified_at: now }));
+        let mut entries: Vec<_> = files
+            .chain(dirs)
+            .filter(|(path, _)| path.parent() == Some(dir))
+            .filter_map(|(path, stat)| Some(DirEntry { name: path.file_name()?.to_str()?.to_owned(), stat }))
+            .collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Option<FileStat>> {
+        let disk = self.disk();
+        if disk.dirs.contains(path) {
+            return Ok(Some(FileStat { is_dir: true, len_bytes: 0, modified_at: disk.now }));
+        }
+        Ok(disk.live.get(path).map(|node| stat_of(&lock(node))))
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
+        let mut disk = self.disk();
+        let node = match (mode, disk.node(path)) {
+            (OpenMode::Existing, found) => found?,
+            (OpenMode::CreateMissing, Ok(node)) => node,
+            (OpenMode::CreateMissing | OpenMode::CreateNew, _) => {
+                let modified_at = disk.now;
+                let live = Live::Plain(Vec::new());
+                disk.create(path, Content { live, durable: Vec::new(), modified_at })?
+            }
+        };
+        Ok(Arc::new(MemoryFile { files: self.clone(), node }))
+    }
+
+    fn create_map(&self, path: &Path, len_bytes: u64) -> io::Result<MappedFile> {
+        let zeros = vec![0; len_bytes as usize];
+        let mut disk = self.disk();
+        let modified_at = disk.now;
+        let live = Live::Plain(zeros.clone());
+        let node = disk.create(path, Content { live, durable: zeros, modified_at })?;
+        drop(disk);
+        self.map(&node)
+    }
+
+    fn open_map(&self, path: &Path) -> io::Result<MappedFile> {
+        let node = self.disk().node(path)?;
+        self.map(&node)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        match self.disk().live.remove(path) {
+            Some(_) => Ok(()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.live.retain(|path, _| !path.starts_with(dir));
+        disk.durable.retain(|path, _| !path.starts_with(dir));
+        disk.dirs.retain(|path| !path.starts_with(dir));
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let node = disk.node(from)?;
+        disk.live.remove(from);
+        disk.live.insert(to.to_owned(), node);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.fail_if_planned(FileOperation::Sync)?;
+        if !disk.dirs.contains(dir) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        disk.durable.retain(|path, _| path.parent() != Some(dir));
+        let named: Vec<_> = disk
+            .live
+            .iter()
+            .filter(|(path, _)| path.parent() == Some(dir))
+            .map(|(path, node)| (path.clone(), Arc::clone(node)))
+            .collect();
+        disk.durable.extend(named);
+        Ok(())
+    }
+
+    fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
+        let disk = self.disk();
+        let total_bytes = disk.capacity_bytes.unwrap_or(UNLIMITED_BYTES);
+        Ok(DiskSpace { total_bytes, available_bytes: total_bytes.saturating_sub(disk.used_bytes()) })
+    }
+}
+
+impl MemoryFiles {
+    /// Every map is fresh memory, so a forgotten owner of an older map of the file does no harm.
+    fn map(&self, node: &Node) -> io::Result<MappedFile> {
+        let mut content = lock(node);
+        let bytes = content.live.to_vec();
+        let memory = Arc::new(MapMemory::anonymous(&bytes)?);
+        content.live = Live::Mapped { memory: Arc::clone(&memory), len: bytes.len() };
+        let sync = MemorySync { files: self.clone(), node: Arc::clone(node) };
+        Ok(MappedFile::new(memory, bytes.len(), Box::new(sync)))
+    }
+}
+
+struct MemoryFile {
+    files: MemoryFiles,
+    node: Node,
+}
+
+impl MemoryFile {
+    /// Runs `change` on the content as a vector that becomes the new content.
+    fn change(&self, new_len: usize, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let mut disk = self.files.disk();
+        disk.fail_if_planned(FileOperation::Write)?;
+        let old_len = lock(&self.node).live.len();
+        disk.reserve(new_len.saturating_sub(old_len) as u64)?;
+        let mut content = lock(&self.node);
+        content.modified_at = disk.now;
+        match &mut content.live {
+            Live::Plain(bytes) => change(bytes),
+            Live::Mapped { .. } => return Err(io::ErrorKind::ResourceBusy.into()),
+        }
+        Ok(())
+    }
+}
+
+impl StoreFile for MemoryFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let content = lock(&self.node);
+        let start = (offset as usize).min(content.live.len());
+        let end = (start + buf.len()).min(content.live.len());
+        match &content.live {
+            Live::Plain(bytes) => buf[..end - start].copy_from_slice(&bytes[start..end]),
+            Live::Mapped { memory, .. } => buf[..end - start].copy_from_slice(&memory.copy_out(start..end)),
+        }
+        Ok(end - start)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let start = offset as usize;
+        let end = start + buf.len();
+        self.change(end, |bytes| {
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[start..end].copy_from_slice(buf);
+        })
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(lock(&self.node).live.len() as u64)
+    }
+
+    fn set_len(&self, len_bytes: u64) -> io::Result<()> {
+        self.change(len_bytes as usize, |bytes| bytes.resize(len_bytes as usize, 0))
+    }
+
+    fn preallocate(&self, len_bytes: u64) -> io::Result<()> {
+        self.change(len_bytes as usize, |bytes| {
+            let len = bytes.len().max(len_bytes as usize);
+            bytes.resize(len, 0);
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.files.disk().fail_if_planned(FileOperation::Sync)?;
+        let mut content = lock(&self.node);
+        content.durable = content.live.to_vec();
+        Ok(())
+    }
+}
+
+struct MemorySync {
+    files: MemoryFiles,
+    node: Node,
+}
+
+impl MapSync for MemorySync {
+    fn sync(&self, memory: &MapMemory, range: Range<usize>) -> io::Result<()> {
+        let mut disk = self.files.disk();
+        disk.fail_if_planned(FileOperation::Sync)?;
+        let mut content = lock(&self.node);
+        content.modified_at = disk.now;
+        content.durable[range.clone()].copy_from_slice(&memory.copy_out(range));
+        Ok(())
+    }
+}
+
+fn stat_of(content: &Content) -> FileStat {
+    FileStat { is_dir: false, len_bytes: content.live.len() as u64, modified_at: content.modified_at }
+}
+
+/// A panic of another test thread leaves the disk as it is; that is what a crash does too.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for MemoryFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryFiles").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for MemoryFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryFile").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crash_forgets_what_was_not_flushed() {
+        let (files, dir) = (MemoryFiles::new(), Path::new("/d"));
+        files.create_dir_all(dir).unwrap();
+        let plain = files.open(&dir.join("plain"), OpenMode::CreateNew).unwrap();
+        plain.write_all_at(b"kept", 0).unwrap();
+        plain.sync().unwrap();
+        plain.write_all_at(b"lost", 4).unwrap();
+        let mut map = files.create_map(&dir.join("map"), 64).unwrap();
+        map.put_u32(0, 1);
+        map.put_u32(8, 2);
+        map.flush(0..4).unwrap();
+        files.sync_dir(dir).unwrap();
+        files.open(&dir.join("unnamed"), OpenMode::CreateNew).unwrap();
+        drop((plain, map));
+
+        files.crash();
+        assert_eq!(files.read(&dir.join("plain")).unwrap().unwrap(), b"kept");
+        let map = files.open_map(&dir.join("map")).unwrap();
+        assert_eq!((map.get_u32(0), map.get_u32(8)), (1, 0));
+        assert_eq!(files.stat(&dir.join("unnamed")).unwrap(), None);
+    }
+
+    #[test]
+    fn full_disk_and_planned_failures_are_errors() {
+        let (files, dir) = (MemoryFiles::new(), Path::new("/d"));
+        files.create_dir_all(dir).unwrap();
+        files.set_capacity(Some(100));
+        let full = files.create_map(&dir.join("map"), 101).unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(files.stat(&dir.join("map")).unwrap(), None);
+        files.fail_next(FileOperation::Sync, io::ErrorKind::Other);
+        let file = files.open(&dir.join("plain"), OpenMode::CreateNew).unwrap();
+        assert!(file.sync().is_err());
+        file.sync().unwrap();
+    }
+}

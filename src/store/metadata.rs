@@ -1,0 +1,122 @@
+//! Small durable tables in sled: settings, progress, versions. Messages never pass through here.
+//!
+//! Every table has one owner, who takes its handle once: [`Metadata::topics`] for the topics, and so on.
+//! Opening a table costs a page; nothing is opened before it is asked for. Writes are in memory until
+//! [`Metadata::flush`] returns: whoever promises something calls it first. A crash keeps a prefix of the writes.
+//!
+//! ```text
+//! value │ schema version (1 byte) │ bincode 2, standard configuration │
+//! ```
+
+mod consumer_offsets;
+mod key_values;
+mod records;
+mod settings;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+pub use consumer_offsets::{ConsumerOffset, ConsumerOffsetTable};
+pub use key_values::{KeyValueTable, KvConfig, KvConfigTable};
+pub use settings::{
+    DataVersionTable, Forbidden, ForbiddenTable, SubscriptionGroupTable, TopicTable, VersionedTable,
+};
+pub use table::{Record, Table};
+
+/// sled's cache. The tables are small and mostly written, so little is enough.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// Why a table cannot be read or written. A failing database is fatal; a value of a later version asks for
+/// the program that wrote it.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    #[error("cannot open metadata in {}", dir.display())]
+    Open { dir: PathBuf, source: sled::Error },
+    #[error("cannot flush metadata")]
+    Flush { source: sled::Error },
+    #[error("metadata table {tree} cannot be read or written")]
+    Database { tree: String, source: sled::Error },
+    #[error("value of {key} in metadata table {tree} has unknown version {version}")]
+    UnknownVersion { tree: String, key: String, version: u8 },
+    #[error("value of {key} in metadata table {tree} cannot be decoded")]
+    UndecodableValue { tree: String, key: String, source: bincode::error::DecodeError },
+    #[error("value for metadata table {tree} cannot be encoded")]
+    UnencodableValue { tree: String, source: bincode::error::EncodeError },
+    #[error("value of {key} in metadata table {tree} is empty")]
+    EmptyValue { tree: String, key: String },
+    #[error("key {key} in metadata table {tree} has not the form of that table")]
+    MalformedKey { tree: String, key: String },
+}
+
+/// The database. Cheap to clone; the clones are the same database.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    db: sled::Db,
+}
+
+impl Metadata {
+    /// Opens the database in `dir`, creating it when there is none. Nobody else may have it open.
+    pub fn open(dir: &Path) -> Result<Self, MetadataError> {
+        Self::open_with(sled::Config::new().path(dir), dir)
+    }
+
+    /// A database that disappears with its last handle.
+    pub fn temporary() -> Result<Self, MetadataError> {
+        Self::open_with(sled::Config::new().temporary(true), Path::new("(temporary)"))
+    }
+
+    fn open_with(config: sled::Config, dir: &Path) -> Result<Self, MetadataError> {
+        // No flushing in the background: owners flush where they promise.
+        let config = config.cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = config.open().map_err(|source| MetadataError::Open { dir: dir.to_owned(), source })?;
+        Ok(Self { db })
+    }
+
+    /// Makes everything written so far durable. Blocks for an fsync.
+    pub fn flush(&self) -> Result<(), MetadataError> {
+        self.db.flush().map(|_bytes| ()).map_err(|source| MetadataError::Flush { source })
+    }
+
+    /// A table of records of one kind, for owners that need one of their own.
+    pub fn table<V: Record>(&self, tree: &str) -> Result<Table<V>, MetadataError> {
+        Table::open(&self.db, tree)
+    }
+
+    pub fn topics(&self) -> Result<TopicTable, MetadataError> {
+        Ok(VersionedTable::new(self.table("topics")?, self.table("data_versions")?, "topics"))
+    }
+
+    pub fn subscription_groups(&self) -> Result<SubscriptionGroupTable, MetadataError> {
+        Ok(VersionedTable::new(
+            self.table("subscription_groups")?,
+            self.table("data_versions")?,
+            "subscription_groups",
+        ))
+    }
+
+    pub fn forbidden(&self) -> Result<ForbiddenTable, MetadataError> {
+        Ok(ForbiddenTable::new(self.table("forbidden")?))
+    }
+
+    pub fn consumer_offsets(&self) -> Result<ConsumerOffsetTable, MetadataError> {
+        Ok(ConsumerOffsetTable::new(self.table("consumer_offsets")?, self.table("data_versions")?))
+    }
+
+    /// Settings that the name server keeps for others.
+    pub fn kv_configs(&self) -> Result<KvConfigTable, MetadataError> {
+        Ok(KvConfigTable::new(self.table("kv_configs")?))
+    }
+
+    /// Broker settings changed at run time, which win over those of the configuration file.
+    pub fn broker_settings(&self) -> Result<KeyValueTable, MetadataError> {
+        Ok(KeyValueTable::new(self.table("broker_settings")?))
+    }
+
+    /// What was done once and must not be done again.
+    pub fn marks(&self) -> Result<KeyValueTable, MetadataError> {
+        Ok(KeyValueTable::new(self.table("marks")?))
+    }
+}
+
+#[cfg(test)]
+mod tests;
