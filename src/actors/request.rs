@@ -32,6 +32,17 @@ pub struct Request {
 }
 
 impl Request {
+    /// Where the answer goes.
+    pub fn reply_to(&self) -> ReplyTo {
+        let command = &self.command;
+        ReplyTo {
+            opaque: command.head.opaque,
+            codec: command.codec,
+            one_way: command.is_one_way(),
+            cost_bytes: (command.body.len() + 256) as u32,
+        }
+    }
+
     /// The typed header, or a refusal that names the request and the field.
     pub fn header<H: TypedHeader>(&self, request: &'static str) -> Result<H, Refusal> {
         H::from_fields(&self.command.fields).map_err(|error| Refusal::Header { request, error })
@@ -89,6 +100,10 @@ pub struct Reply {
 pub struct ReplyTo {
     pub opaque: i32,
     pub codec: HeaderCodec,
+    /// Nobody waits: nothing is written, the connection only counts the request as done.
+    pub one_way: bool,
+    /// Bytes of the request's frame; what a connection has in work is bounded by them.
+    pub cost_bytes: u32,
 }
 
 #[derive(Debug)]
@@ -97,6 +112,8 @@ pub enum ReplyContent {
     Pulled(PulledReply),
     Answer(Answer),
     Refused(Refusal),
+    /// The request is done and has no answer.
+    Silence,
 }
 
 /// A message, or the messages of a batch, are stored.

@@ -1,9 +1,12 @@
 //! Bytes to types and back; no I/O, no clock.
 
 mod binary_header;
+mod code;
 mod json_header;
 
 pub mod attributes;
+pub mod batch_body;
+pub mod body;
 pub mod command;
 pub mod data_version;
 pub mod ext_fields;
@@ -11,8 +14,14 @@ pub mod fastjson;
 pub mod frame;
 pub mod header;
 pub mod fastjson;
+pub mod java_hash;
+pub mod message;
+pub mod message_id;
 pub mod names;
+pub mod properties;
+pub mod properties_text;
 pub mod request_code;
 pub mod response_code;
 pub mod subscription_group_config;
+pub mod sys_flag;
 pub mod topic_config;

@@ -1,71 +1,121 @@
-//! Response codes (RocketMQ: `ResponseCode`, `RemotingSysResponseCode`).
+//! What is answered. RocketMQ: `ResponseCode`.
 
-use std::fmt;
+use super::code::codes;
 
-/// What a response says of its request. Open: a peer may send numbers that are not listed here.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ResponseCode(pub i32);
+codes! {
+    /// The code of a response. A code once shipped never changes its meaning.
+    ResponseCode {
+        // Every protocol. RocketMQ: `RemotingSysResponseCode`.
+        SUCCESS = 0,
+        SYSTEM_ERROR = 1,
+        /// Producers try another broker.
+        SYSTEM_BUSY = 2,
+        REQUEST_CODE_NOT_SUPPORTED = 3,
+        TRANSACTION_FAILED = 4,
 
-macro_rules! response_codes {
-    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
-        impl ResponseCode {
-            $($(#[$doc])* pub const $name: ResponseCode = ResponseCode($number);)*
+        // Brokers and name servers.
+        /// Stored, but not known to be durable.
+        FLUSH_DISK_TIMEOUT = 10,
+        /// Stored, but no slave to replicate to. Also a transaction sent to a slave.
+        SLAVE_NOT_AVAILABLE = 11,
+        /// Stored, but not confirmed by a slave in time.
+        FLUSH_SLAVE_TIMEOUT = 12,
+        MESSAGE_ILLEGAL = 13,
+        SERVICE_NOT_AVAILABLE = 14,
+        VERSION_NOT_SUPPORTED = 15,
+        NO_PERMISSION = 16,
+        TOPIC_NOT_EXIST = 17,
+        TOPIC_EXIST_ALREADY = 18,
+        PULL_NOT_FOUND = 19,
+        PULL_RETRY_IMMEDIATELY = 20,
+        /// The consumer must go on at the offset of the reply.
+        PULL_OFFSET_MOVED = 21,
+        /// No offset, no setting, no message of that key: not an error to the client.
+        QUERY_NOT_FOUND = 22,
+        SUBSCRIPTION_PARSE_FAILED = 23,
+        SUBSCRIPTION_NOT_EXIST = 24,
+        SUBSCRIPTION_NOT_LATEST = 25,
+        SUBSCRIPTION_GROUP_NOT_EXIST = 26,
+        FILTER_DATA_NOT_EXIST = 27,
+        FILTER_DATA_NOT_LATEST = 28,
+        INVALID_PARAMETER = 29,
 
-            /// Its name, for logs; `None` for a number not listed here.
-            pub fn name(self) -> Option<&'static str> {
-                match self.0 {
-                    $($number => Some(stringify!($name)),)*
-                    _ => None,
-                }
-            }
-        }
-    };
+        // Transactions, consumers, pop.
+        TRANSACTION_SHOULD_COMMIT = 200,
+        TRANSACTION_SHOULD_ROLLBACK = 201,
+        TRANSACTION_STATE_UNKNOW = 202,
+        TRANSACTION_STATE_GROUP_WRONG = 203,
+        NO_BUYER_ID = 204,
+        NOT_IN_CURRENT_UNIT = 205,
+        CONSUMER_NOT_ONLINE = 206,
+        CONSUME_MSG_TIMEOUT = 207,
+        NO_MESSAGE = 208,
+        /// 209 to 211 meant failures of access control in 4.x.
+        POLLING_FULL = 209,
+        POLLING_TIMEOUT = 210,
+        BROKER_NOT_EXIST = 211,
+        BROKER_DISPATCH_NOT_COMPLETE = 212,
+        BROADCAST_CONSUMPTION = 213,
+        FLOW_CONTROL = 215,
+        NOT_LEADER_FOR_QUEUE = 501,
+        ILLEGAL_OPERATION = 604,
+        /// Only for clients newer than 475; others take it for a failure.
+        GO_AWAY = 1500,
+
+        // Controllers.
+        CONTROLLER_FENCED_MASTER_EPOCH = 2000,
+        CONTROLLER_FENCED_SYNC_STATE_SET_EPOCH = 2001,
+        CONTROLLER_INVALID_MASTER = 2002,
+        CONTROLLER_INVALID_REPLICAS = 2003,
+        CONTROLLER_MASTER_NOT_AVAILABLE = 2004,
+        CONTROLLER_INVALID_REQUEST = 2005,
+        CONTROLLER_BROKER_NOT_ALIVE = 2006,
+        CONTROLLER_NOT_LEADER = 2007,
+        CONTROLLER_BROKER_METADATA_NOT_EXIST = 2008,
+        CONTROLLER_INVALID_CLEAN_BROKER_METADATA = 2009,
+        CONTROLLER_BROKER_NEED_TO_BE_REGISTERED = 2010,
+        CONTROLLER_MASTER_STILL_EXIST = 2011,
+        CONTROLLER_ELECT_MASTER_FAILED = 2012,
+        CONTROLLER_ALTER_SYNC_STATE_SET_FAILED = 2013,
+        CONTROLLER_BROKER_ID_INVALID = 2014,
+        CONTROLLER_JRAFT_INTERNAL_ERROR = 2015,
+        CONTROLLER_BROKER_LIVE_INFO_NOT_EXISTS = 2016,
+
+        // Users and access control.
+        USER_NOT_EXIST = 3001,
+        POLICY_NOT_EXIST = 3002,
+
+        // Brokers among themselves.
+        RPC_UNKNOWN = -1000,
+        RPC_ADDR_IS_NULL = -1002,
+        RPC_SEND_TO_CHANNEL_FAILED = -1004,
+        RPC_TIME_OUT = -1006,
+    }
 }
 
-response_codes! {
-    SUCCESS = 0,
-    /// Anything that went wrong without a code of its own.
-    SYSTEM_ERROR = 1,
-    /// Overload; producers send again.
-    SYSTEM_BUSY = 2,
-    REQUEST_CODE_NOT_SUPPORTED = 3,
-    /// Stored, but not yet on disk.
-    FLUSH_DISK_TIMEOUT = 10,
-    /// Stored, but no slave has it.
-    SLAVE_NOT_AVAILABLE = 11,
-    /// Stored, but the slaves did not confirm in time.
-    FLUSH_SLAVE_TIMEOUT = 12,
-    MESSAGE_ILLEGAL = 13,
-    /// The store does not take writes.
-    SERVICE_NOT_AVAILABLE = 14,
-    NO_PERMISSION = 16,
-    TOPIC_NOT_EXIST = 17,
-    /// No new message.
-    PULL_NOT_FOUND = 19,
-    /// Nothing matched; pull again at the next offset.
-    PULL_RETRY_IMMEDIATELY = 20,
-    /// The offset was outside the queue; the next offset is the corrected one.
-    PULL_OFFSET_MOVED = 21,
-    /// No offset, no setting, no message for the key.
-    QUERY_NOT_FOUND = 22,
-    SUBSCRIPTION_PARSE_FAILED = 23,
-    SUBSCRIPTION_NOT_EXIST = 24,
-    SUBSCRIPTION_NOT_LATEST = 25,
-    SUBSCRIPTION_GROUP_NOT_EXIST = 26,
-    INVALID_PARAMETER = 29,
-    CONSUMER_NOT_ONLINE = 206,
-    /// A client did not answer a relayed request.
-    CONSUME_MSG_TIMEOUT = 207,
-    NO_MESSAGE = 208,
-    ILLEGAL_OPERATION = 604,
-    GO_AWAY = 1500,
+impl ResponseCode {
+    pub const fn is_success(self) -> bool {
+        self.0 == Self::SUCCESS.0
+    }
 }
 
-impl fmt::Debug for ResponseCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.name() {
-            Some(name) => write!(f, "{name}({})", self.0),
-            None => write!(f, "{}", self.0),
-        }
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_keep_number_and_name() {
+        assert_eq!(ResponseCode::from_i32(21), ResponseCode::PULL_OFFSET_MOVED);
+        assert!(ResponseCode::from_i32(0).is_success());
+        assert_eq!(ResponseCode::RPC_TIME_OUT.to_string(), "RPC_TIME_OUT(-1006)");
+        assert_eq!(ResponseCode::from_i32(999).to_string(), "UNKNOWN(999)");
+    }
+
+    #[test]
+    fn numbers_are_unique() {
+        let numbers: HashSet<i32> = ResponseCode::NAMED.iter().map(|code| code.as_i32()).collect();
+        assert_eq!(numbers.len(), ResponseCode::NAMED.len());
     }
 }

@@ -151,9 +151,7 @@ impl<'de> Deserializer<'de> for Tolerant {
     ) -> Result<V::Value, Error> {
         let ordinal = self.0.as_u64().and_then(|ordinal| usize::try_from(ordinal).ok());
         match ordinal.and_then(|ordinal| variants.get(ordinal)) {
-            Some(variant) => {
-                Value::from(*variant).deserialize_enum(name, variants, visitor)
-            }
+            Some(variant) => Value::from(*variant).deserialize_enum(name, variants, visitor),
             None => self.0.deserialize_enum(name, variants, visitor),
         }
     }

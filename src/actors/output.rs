@@ -1,0 +1,184 @@
+//! What waits to be written to one client: headers in one growing buffer, bodies as handles between them.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::request::{Answer, PulledReply, Reply, ReplyContent, ReplyTo, StoredReply};
+use crate::error::Refusal;
+use crate::protocol::command::{FLAG_ONE_WAY, FieldValue, Language, OutgoingHead};
+use crate::protocol::frame::HeaderCodec;
+use crate::protocol::message_id::offset_message_id;
+use crate::protocol::response_code::ResponseCode;
+
+/// Bodies up to this size are copied behind their header: cheaper than a slice of their own.
+const COPY_BELOW_BYTES: usize = 256;
+/// Slices handed to one write.
+pub const MAX_SLICES: usize = 64;
+
+/// Region and tracing switch that clients read from every send response.
+const SEND_CONSTANTS: [(&str, FieldValue<'static>); 2] =
+    [("MSG_REGION", FieldValue::Text("DefaultRegion")), ("TRACE_ON", FieldValue::Text("true"))];
+
+/// Bytes on their way out, in order.
+#[derive(Debug, Default)]
+pub struct Output {
+    ready: VecDeque<Bytes>,
+    tail: BytesMut,
+    len_bytes: usize,
+}
+
+impl Output {
+    /// Bytes that wait.
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len_bytes == 0
+    }
+
+    /// The front of what waits, as slices for one vectored write.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; MAX_SLICES]) -> usize {
+        let mut count = 0;
+        for bytes in self.ready.iter().take(MAX_SLICES - 1) {
+            slices[count] = IoSlice::new(bytes);
+            count += 1;
+        }
+        if count == self.ready.len() && !self.tail.is_empty() {
+            slices[count] = IoSlice::new(&self.tail);
+            count += 1;
+        }
+        count
+    }
+
+    /// Forgets the first `written` bytes.
+    pub fn advance(&mut self, mut written: usize) {
+        self.len_bytes -= written;
+        while written > 0 {
+            let Some(front) = self.ready.front_mut() else {
+                self.tail.advance(written);
+                break;
+            };
+            if front.len() > written {
+                front.advance(written);
+                break;
+            }
+            written -= front.len();
+            self.ready.pop_front();
+        }
+        if self.len_bytes == 0 && self.tail.capacity() > 16 * 1024 {
+            self.tail = BytesMut::new(); // an idle connection keeps no large buffer
+        }
+    }
+
+    fn put_head(&mut self, head: &OutgoingHead<'_>, body_bytes: usize) {
+        let before = self.tail.len();
+        head.write(&mut self.tail, body_bytes);
+        self.len_bytes += self.tail.len() - before;
+    }
+
+    fn put_body(&mut self, body: Bytes) {
+        self.len_bytes += body.len();
+        if body.len() <= COPY_BELOW_BYTES {
+            self.tail.extend_from_slice(&body);
+            return;
+        }
+        if !self.tail.is_empty() {
+            self.ready.push_back(self.tail.split().freeze());
+        }
+        self.ready.push_back(body);
+    }
+
+    /// A request of ours to the client.
+    pub fn put_request(&mut self, code: i32, opaque: i32, one_way: bool, fields: &[(String, String)], body: Bytes) {
+        let fields: Vec<_> =
+            fields.iter().map(|(name, value)| (name.as_str(), FieldValue::Text(value))).collect();
+        let head = OutgoingHead {
+            flag: if one_way { FLAG_ONE_WAY } else { 0 },
+            // Old clients look the name of the language up; JAVA is one they all know.
+            language: Language::JAVA,
+            fields: &fields,
+            ..OutgoingHead::request(HeaderCodec::Json, opaque, code)
+        };
+        self.put_head(&head, body.len());
+        self.put_body(body);
+    }
+
+    /// The answer to a request of the client; nothing for one that wants none.
+    pub fn put_reply(&mut self, reply: Reply) {
+        if reply.to.one_way {
+            return;
+        }
+        match reply.content {
+            ReplyContent::Stored(stored) => self.put_stored(reply.to, &stored),
+            ReplyContent::Pulled(pulled) => self.put_pulled(reply.to, pulled),
+            ReplyContent::Answer(answer) => self.put_answer(reply.to, answer),
+            ReplyContent::Refused(refusal) => self.put_refusal(reply.to, &refusal),
+            ReplyContent::Silence => {}
+        }
+    }
+
+    fn put_stored(&mut self, to: ReplyTo, stored: &StoredReply) {
+        let mut ids = String::with_capacity(33 * stored.physical_offsets.len());
+        for physical_offset in &stored.physical_offsets {
+            if !ids.is_empty() {
+                ids.push(',');
+            }
+            ids.push_str(&offset_message_id(stored.store_host, *physical_offset));
+        }
+        let unique_key = stored.unique_key.as_deref().map(|key| std::str::from_utf8(key).unwrap_or_default());
+        let mut fields = [("", FieldValue::Int(0)); 6];
+        fields[..2].copy_from_slice(&SEND_CONSTANTS);
+        fields[2] = ("msgId", FieldValue::Text(&ids));
+        fields[3] = ("queueId", FieldValue::Int(stored.queue_id.0 as i64));
+        fields[4] = ("queueOffset", FieldValue::Int(stored.queue_offset.0 as i64));
+        fields[5] = ("transactionId", FieldValue::Text(unique_key.unwrap_or_default()));
+        let used = if unique_key.is_some() { 6 } else { 5 };
+        let head = OutgoingHead {
+            fields: &fields[..used],
+            ..OutgoingHead::response(to.codec, to.opaque, ResponseCode::SUCCESS.as_i32())
+        };
+        self.put_head(&head, 0);
+    }
+
+    fn put_pulled(&mut self, to: ReplyTo, pulled: PulledReply) {
+        let fields = [
+            ("maxOffset", FieldValue::Int(pulled.header.max_offset)),
+            ("minOffset", FieldValue::Int(pulled.header.min_offset)),
+            ("nextBeginOffset", FieldValue::Int(pulled.header.next_begin_offset)),
+            ("suggestWhichBrokerId", FieldValue::Int(pulled.header.suggest_which_broker_id)),
+        ];
+        let head = OutgoingHead {
+            remark: Some(pulled.status),
+            fields: &fields,
+            ..OutgoingHead::response(to.codec, to.opaque, pulled.code.as_i32())
+        };
+        self.put_head(&head, pulled.records.iter().map(Bytes::len).sum());
+        for record in pulled.records {
+            self.put_body(record);
+        }
+    }
+
+    fn put_answer(&mut self, to: ReplyTo, answer: Answer) {
+        let fields: Vec<_> =
+            answer.fields.iter().map(|(name, value)| (*name, FieldValue::Text(value))).collect();
+        let head = OutgoingHead {
+            remark: answer.remark.as_deref(),
+            fields: &fields,
+            ..OutgoingHead::response(to.codec, to.opaque, answer.code.as_i32())
+        };
+        self.put_head(&head, answer.body.len());
+        self.put_body(answer.body);
+    }
+
+    fn put_refusal(&mut self, to: ReplyTo, refusal: &Refusal) {
+        let remark = refusal.to_string();
+        let head = OutgoingHead {
+            remark: Some(&remark),
+            ..OutgoingHead::response(to.codec, to.opaque, refusal.code().as_i32())
+        };
+        self.put_head(&head, 0);
+    }
+}

@@ -1,0 +1,17 @@
+//! Typed JSON bodies, one file per family, with Java's names.
+//!
+//! Read them with [`fastjson::from_slice`](super::fastjson::from_slice), which forgives nulls, numbers as
+//! strings and the like; missing fields take the default and unknown ones are ignored. Write them with
+//! [`fastjson::to_vec`](super::fastjson::to_vec), or with [`to_vec_java`](super::fastjson::to_vec_java) where
+//! the type holds a [`QueueMap`](super::fastjson::QueueMap).
+
+pub mod heartbeat;
+mod java_enum;
+pub mod lock;
+pub mod registration;
+mod registration_deflated;
+pub mod route;
+pub mod subscription;
+
+#[cfg(test)]
+mod golden;
