@@ -7,7 +7,7 @@ use super::subscription::SubscriptionData;
 use crate::types::{ClientId, GroupName};
 
 /// Everything one client produces and consumes. RocketMQ: `HeartbeatData`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HeartbeatData {
     #[serde(rename = "clientID")]
@@ -20,33 +20,15 @@ pub struct HeartbeatData {
     pub without_sub: bool,
 }
 
-impl Default for HeartbeatData {
-    fn default() -> Self {
-        Self {
-            client_id: "".into(),
-            consumer_data_set: Vec::new(),
-            heartbeat_fingerprint: 0,
-            producer_data_set: Vec::new(),
-            without_sub: false,
-        }
-    }
-}
-
 /// One producer group of the client. RocketMQ: `ProducerData`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ProducerData {
     pub group_name: GroupName,
 }
 
-impl Default for ProducerData {
-    fn default() -> Self {
-        Self { group_name: "".into() }
-    }
-}
-
 /// One consumer group of the client. RocketMQ: `ConsumerData`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConsumerData {
     pub consume_from_where: ConsumeFromWhere,
@@ -55,19 +37,6 @@ pub struct ConsumerData {
     pub message_model: MessageModel,
     pub subscription_data_set: Vec<SubscriptionData>,
     pub unit_mode: bool,
-}
-
-impl Default for ConsumerData {
-    fn default() -> Self {
-        Self {
-            consume_from_where: ConsumeFromWhere::default(),
-            consume_type: ConsumeType::default(),
-            group_name: "".into(),
-            message_model: MessageModel::default(),
-            subscription_data_set: Vec::new(),
-            unit_mode: false,
-        }
-    }
 }
 
 java_enum! {
@@ -108,7 +77,7 @@ java_enum! {
 }
 
 /// Asks whether an expression compiles (code 46). RocketMQ: `CheckClientRequestBody`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CheckClientRequestBody {
     pub client_id: ClientId,
@@ -116,17 +85,6 @@ pub struct CheckClientRequestBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     pub subscription_data: SubscriptionData,
-}
-
-impl Default for CheckClientRequestBody {
-    fn default() -> Self {
-        Self {
-            client_id: "".into(),
-            group: "".into(),
-            namespace: None,
-            subscription_data: SubscriptionData::default(),
-        }
-    }
 }
 
 #[cfg(test)]

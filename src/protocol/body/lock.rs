@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::types::{ClientId, GroupName, MessageQueue};
 
 /// RocketMQ: `LockBatchRequestBody`; `UnlockBatchRequestBody` is the same.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LockBatchRequestBody {
     pub client_id: ClientId,
@@ -17,12 +17,6 @@ pub struct LockBatchRequestBody {
 
 /// RocketMQ: `UnlockBatchRequestBody`.
 pub type UnlockBatchRequestBody = LockBatchRequestBody;
-
-impl Default for LockBatchRequestBody {
-    fn default() -> Self {
-        Self { client_id: "".into(), consumer_group: "".into(), mq_set: Vec::new(), only_this_broker: false }
-    }
-}
 
 /// The queues that the client holds now. RocketMQ: `LockBatchResponseBody`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

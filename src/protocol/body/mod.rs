@@ -5,12 +5,16 @@
 //! [`fastjson::to_vec`](super::fastjson::to_vec), or with [`to_vec_java`](super::fastjson::to_vec_java) where
 //! the type holds a [`QueueMap`](super::fastjson::QueueMap).
 
+pub mod connections;
 pub mod heartbeat;
 mod java_enum;
 pub mod lock;
+pub mod offsets;
 pub mod registration;
 mod registration_deflated;
 pub mod route;
+pub mod settings;
+pub mod stats;
 pub mod subscription;
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Default for QueueData {
 }
 
 /// A master and its slaves. RocketMQ: `BrokerData`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BrokerData {
     pub broker_addrs: BrokerAddrs,
@@ -60,18 +60,6 @@ pub struct BrokerData {
     pub enable_acting_master: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone_name: Option<String>,
-}
-
-impl Default for BrokerData {
-    fn default() -> Self {
-        Self {
-            broker_addrs: BrokerAddrs::new(),
-            broker_name: "".into(),
-            cluster: String::new(),
-            enable_acting_master: false,
-            zone_name: None,
-        }
-    }
 }
 
 /// All brokers and clusters (106). RocketMQ: `ClusterInfo`.
@@ -101,18 +89,12 @@ pub struct KVTable {
 }
 
 /// RocketMQ: `BrokerMemberGroup`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BrokerMemberGroup {
     pub broker_addrs: BrokerAddrs,
     pub broker_name: BrokerName,
     pub cluster: String,
-}
-
-impl Default for BrokerMemberGroup {
-    fn default() -> Self {
-        Self { broker_addrs: BrokerAddrs::new(), broker_name: "".into(), cluster: String::new() }
-    }
 }
 
 /// The answer to 901. RocketMQ: `GetBrokerMemberGroupResponseBody`.
