@@ -13,7 +13,6 @@ pub mod ext_fields;
 pub mod fastjson;
 pub mod frame;
 pub mod header;
-pub mod fastjson;
 pub mod java_hash;
 pub mod message;
 pub mod message_id;
