@@ -38,27 +38,39 @@ pub enum Refusal {
     NoRoute { topic: TopicName, hint: String },
     #[error("request queueId {queue_id} is illegal: topic {topic} has {queues} queues, use 0 to {}", queues.saturating_sub(1))]
     QueueOutOfRange { topic: TopicName, queue_id: i32, queues: u32 },
+    #[error(
+        "MIXED message type is not supported. Topic {topic} was not created; choose one type, or set enableMixedMessageType"
+    )]
+    MixedMessageType { topic: TopicName },
     #[error("{what} has no permission: {remedy}")]
     NoPermission { what: String, remedy: &'static str },
 
     // -- messages
     #[error("the message is illegal: {what}")]
     MessageIllegal { what: String },
-    #[error("the message body is {len_bytes} bytes, the limit is {max_bytes}; send less, or raise message.max_body_bytes")]
+    #[error(
+        "the message body is {len_bytes} bytes, the limit is {max_bytes}; send less, or raise message.max_body_bytes"
+    )]
     BodyTooLarge { len_bytes: usize, max_bytes: usize },
-    #[error("the message properties are {len_bytes} bytes encoded, the limit is {max_bytes}; use fewer or shorter ones")]
+    #[error(
+        "the message properties are {len_bytes} bytes encoded, the limit is {max_bytes}; use fewer or shorter ones"
+    )]
     PropertiesTooLarge { len_bytes: usize, max_bytes: usize },
     #[error("not stored: the store does not take writes now: {cause}")]
     NotWritable { cause: String },
     #[error("not stored: {cause}")]
     StoreFailed { cause: String },
-    #[error("[REJECTREQUEST] not stored: {actor} has {waiting} requests waiting, its limit; send again after a moment, or to another broker")]
+    #[error(
+        "[REJECTREQUEST] not stored: {actor} has {waiting} requests waiting, its limit; send again after a moment, or to another broker"
+    )]
     Busy { actor: &'static str, waiting: usize },
     #[error("the broker is shutting down; use another broker")]
     ShuttingDown,
 
     // -- groups and consumers
-    #[error("subscription group [{group}] does not exist, and group.auto_create is off; create it: telstar group create, mqadmin updateSubGroup")]
+    #[error(
+        "subscription group [{group}] does not exist, and group.auto_create is off; create it: telstar group create, mqadmin updateSubGroup"
+    )]
     GroupUnknown { group: GroupName },
     #[error("the consumer group [{group}] not online")]
     GroupOffline { group: GroupName },
@@ -70,9 +82,13 @@ pub enum Refusal {
     ClientOffline { group: GroupName, client_id: ClientId },
     #[error("the consumer <{group}> <{client_id}> did not answer within {} ms", timeout.as_millis())]
     ClientSilent { group: GroupName, client_id: ClientId, timeout: Duration },
-    #[error("the consumer's subscription {problem}; the client's next heartbeat mends it, at most 30 s from now")]
+    #[error(
+        "the consumer's subscription {problem}; the client's next heartbeat mends it, at most 30 s from now"
+    )]
     SubscriptionUnknown { problem: String },
-    #[error("the consumer's subscription is older than the one it pulls with ({known} < {asked}); the next heartbeat mends it")]
+    #[error(
+        "the consumer's subscription is older than the one it pulls with ({known} < {asked}); the next heartbeat mends it"
+    )]
     SubscriptionOutdated { known: i64, asked: i64 },
     #[error("parse the consumer's subscription failed: {error}")]
     SubscriptionMalformed { error: String },
@@ -81,7 +97,22 @@ pub enum Refusal {
     #[error("{0}")]
     NotFound(String),
 
+    #[error("The stats <{name}> <{key}> not exist: nothing was counted under it since the broker started")]
+    StatsUnknown { name: String, key: String },
+
+    // -- settings of the broker
+    #[error("Can not update config in black list. Nothing was changed: {key} cannot be set at run time")]
+    SettingForbidden { key: String },
+    #[error("nothing was changed: {key} is no setting of this broker{hint}")]
+    SettingUnknown { key: String, hint: String },
+    #[error("nothing was changed: {key} cannot be set while the broker runs; {remedy}")]
+    SettingFixed { key: String, remedy: &'static str },
+    #[error("nothing was changed: {key} cannot be {value:?}, allowed is {allowed}")]
+    SettingInvalid { key: String, value: String, allowed: &'static str },
+
     // -- our own trouble
+    #[error("nothing was changed: {what} cannot be saved: {cause}")]
+    NotSaved { what: &'static str, cause: String },
     #[error("{0}")]
     Failed(String),
 }
@@ -92,13 +123,22 @@ impl Refusal {
         use Refusal::*;
         match self {
             UnknownRequest { .. } | NotSupported { .. } => ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
-            Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => ResponseCode::SYSTEM_ERROR,
+            Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => {
+                ResponseCode::SYSTEM_ERROR
+            }
+            StatsUnknown { .. } | NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
             Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
             Name(_) | OutOfRange { .. } | QueueOutOfRange { .. } => ResponseCode::INVALID_PARAMETER,
             TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
-            NoPermission { .. } => ResponseCode::NO_PERMISSION,
-            MessageIllegal { .. } | BodyTooLarge { .. } | PropertiesTooLarge { .. } => ResponseCode::MESSAGE_ILLEGAL,
+            MixedMessageType { .. } => ResponseCode::INVALID_PARAMETER,
+            SettingUnknown { .. } | SettingFixed { .. } | SettingInvalid { .. } => {
+                ResponseCode::INVALID_PARAMETER
+            }
+            NoPermission { .. } | SettingForbidden { .. } => ResponseCode::NO_PERMISSION,
+            MessageIllegal { .. } | BodyTooLarge { .. } | PropertiesTooLarge { .. } => {
+                ResponseCode::MESSAGE_ILLEGAL
+            }
             NotWritable { .. } | ShuttingDown => ResponseCode::SERVICE_NOT_AVAILABLE,
             Busy { .. } => ResponseCode::SYSTEM_BUSY,
             GroupUnknown { .. } => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,

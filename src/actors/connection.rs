@@ -27,8 +27,8 @@ use tracing::{debug, warn};
 
 use super::output::{MAX_SLICES, Output};
 use super::request::{
-    CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionClosed, ConnectionId, Replies, Reply,
-    Request, WatchConnection,
+    CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionClosed, ConnectionId,
+    Replies, Reply, Request, WatchConnection,
 };
 use super::transport::Transport;
 use crate::clock::SharedClock;
@@ -172,7 +172,8 @@ impl Connection {
         loop {
             match next_frame(&mut self.input, self.parts.limits.max_frame_bytes) {
                 Ok(NextFrame::Whole(frame)) => {
-                    let command = Command::decode(frame).map_err(|error| CloseCause::Garbage(error.to_string()))?;
+                    let command =
+                        Command::decode(frame).map_err(|error| CloseCause::Garbage(error.to_string()))?;
                     if command.is_response() {
                         self.take_answer(command);
                         continue;
@@ -276,7 +277,9 @@ impl CloseCause {
                 warn!(connection, %peer, "connection closed: the client left in the middle of a frame")
             }
             Self::Io(error) => debug!(connection, %peer, %error, "connection closed: the socket failed"),
-            Self::Garbage(cause) => warn!(connection, %peer, cause, "connection closed: not a RocketMQ command"),
+            Self::Garbage(cause) => {
+                warn!(connection, %peer, cause, "connection closed: not a RocketMQ command")
+            }
             Self::HalfFrame { have, wanted, silent } => warn!(
                 connection, %peer, have_bytes = have, wanted_bytes = wanted, silent_s = silent.as_secs(),
                 "connection closed: a frame did not continue"

@@ -92,7 +92,14 @@ impl Output {
     }
 
     /// A request of ours to the client.
-    pub fn put_request(&mut self, code: i32, opaque: i32, one_way: bool, fields: &[(String, String)], body: Bytes) {
+    pub fn put_request(
+        &mut self,
+        code: i32,
+        opaque: i32,
+        one_way: bool,
+        fields: &[(String, String)],
+        body: Bytes,
+    ) {
         let fields: Vec<_> =
             fields.iter().map(|(name, value)| (name.as_str(), FieldValue::Text(value))).collect();
         let head = OutgoingHead {

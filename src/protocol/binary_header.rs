@@ -70,7 +70,8 @@ pub(super) fn read(fields: &mut ExtFields) -> Result<Head, BinaryHeaderError> {
     let (start, end) = cursor.text(remark_len as i64, "the remark")?;
     let remark = (end > start).then(|| String::from_utf8_lossy(&header[start..end]).into_owned());
     let ext_len = cursor.int("the ext fields")?;
-    let (ext_start, ext_end) = cursor.take(usize::try_from(ext_len).unwrap_or(usize::MAX), "the ext fields")?;
+    let (ext_start, ext_end) =
+        cursor.take(usize::try_from(ext_len).unwrap_or(usize::MAX), "the ext fields")?;
     let mut cursor = Cursor { bytes: &header[..ext_end], at: ext_start };
     while cursor.at < ext_end {
         let name_len = u16::from_be_bytes(cursor.array("a field name")?);
@@ -126,7 +127,10 @@ mod tests {
     fn reads_golden_bytes_and_refuses_every_cut() {
         let mut fields = ExtFields::over(Bytes::from_static(GOLDEN));
         let head = read(&mut fields).unwrap();
-        assert_eq!(head, Head { code: 11, language: Language(9), version: 317, opaque: 9, flag: 0, remark: None });
+        assert_eq!(
+            head,
+            Head { code: 11, language: Language(9), version: 317, opaque: 9, flag: 0, remark: None }
+        );
         assert_eq!(fields.iter().collect::<Vec<_>>(), [("a", "bc")]);
         for cut in 0..GOLDEN.len() {
             assert!(read(&mut ExtFields::over(Bytes::from_static(&GOLDEN[..cut]))).is_err(), "cut at {cut}");

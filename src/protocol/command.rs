@@ -24,8 +24,8 @@ pub const OWN_VERSION: i32 = 479;
 pub struct Language(pub u8);
 
 const LANGUAGES: [&str; 14] = [
-    "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY", "OTHER", "HTTP", "GO", "PHP", "OMS", "RUST",
-    "NODE_JS",
+    "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY", "OTHER", "HTTP", "GO", "PHP", "OMS",
+    "RUST", "NODE_JS",
 ];
 
 impl Language {
@@ -292,7 +292,16 @@ mod tests {
 
     #[test]
     fn refuses_malformed_json_with_its_place() {
-        for text in ["", "{", "[]", "{}", r#"{"code":}"#, r#"{"code":1"#, r#"{"code":1}x"#, r#"{"code":1,"remark":"\q"}"#] {
+        for text in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            r#"{"code":}"#,
+            r#"{"code":1"#,
+            r#"{"code":1}x"#,
+            r#"{"code":1,"remark":"\q"}"#,
+        ] {
             assert!(matches!(decode_json(text), Err(CommandError::Json(_))), "{text}");
         }
         let deep = format!(r#"{{"code":1,"x":{}"#, "[".repeat(100_000));
@@ -318,11 +327,10 @@ mod tests {
             assert_eq!((command.head.code, command.head.opaque), (13, i32::MIN));
             assert_eq!(command.head.remark.as_deref(), Some("not stored: «why»"));
             let pairs: Vec<_> = command.fields.iter().collect();
-            assert_eq!(pairs, [
-                ("msgId", "AC\u{1}\"\\"),
-                ("queueOffset", "-9223372036854775808"),
-                ("yes", "true")
-            ]);
+            assert_eq!(
+                pairs,
+                [("msgId", "AC\u{1}\"\\"), ("queueOffset", "-9223372036854775808"), ("yes", "true")]
+            );
         }
     }
 

@@ -43,7 +43,10 @@ impl ExtFields {
     }
 
     /// Collects an unescaped text: `write` appends it to the buffer.
-    pub(super) fn unescape<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Span, E> {
+    pub(super) fn unescape<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Span, E> {
         let start = self.unescaped.len();
         write(&mut self.unescaped)?;
         Ok(Span { start: start as u32, len: (self.unescaped.len() - start) as u32, unescaped: true })

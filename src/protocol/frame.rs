@@ -121,7 +121,10 @@ mod tests {
                 }
             }
             assert_eq!(frames.len(), 2, "cut at {cut}");
-            assert_eq!((&frames[0].header[..], &frames[0].body[..]), (&b"{\"code\":1}"[..], &b"body one"[..]));
+            assert_eq!(
+                (&frames[0].header[..], &frames[0].body[..]),
+                (&b"{\"code\":1}"[..], &b"body one"[..])
+            );
             assert_eq!((frames[1].codec, frames[1].body.len()), (HeaderCodec::Binary, 0));
             assert!(input.is_empty());
         }

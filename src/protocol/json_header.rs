@@ -219,7 +219,8 @@ impl Cursor<'_> {
         let digits = self.text.get(self.at..self.at + 4).ok_or_else(|| self.error("a cut escape"))?;
         let mut code = 0;
         for digit in digits {
-            let value = (*digit as char).to_digit(16).ok_or_else(|| self.error("an escape that is not hex"))?;
+            let value =
+                (*digit as char).to_digit(16).ok_or_else(|| self.error("an escape that is not hex"))?;
             code = code * 16 + value;
         }
         self.at += 4;

@@ -174,13 +174,23 @@ mod tests {
     #[test]
     fn long_and_short_names_mean_the_same() {
         let long: ExtFields = [
-            ("producerGroup", "pg"), ("topic", "T"), ("defaultTopic", "TBW102"), ("defaultTopicQueueNums", "4"),
-            ("queueId", "3"), ("sysFlag", "1"), ("bornTimestamp", "1700000000000"), ("flag", "7"),
-            ("properties", "KEYS\u{1}k\u{2}"), ("reconsumeTimes", "2"), ("maxReconsumeTimes", "16"), ("batch", "true"),
+            ("producerGroup", "pg"),
+            ("topic", "T"),
+            ("defaultTopic", "TBW102"),
+            ("defaultTopicQueueNums", "4"),
+            ("queueId", "3"),
+            ("sysFlag", "1"),
+            ("bornTimestamp", "1700000000000"),
+            ("flag", "7"),
+            ("properties", "KEYS\u{1}k\u{2}"),
+            ("reconsumeTimes", "2"),
+            ("maxReconsumeTimes", "16"),
+            ("batch", "true"),
         ]
         .into_iter()
         .collect();
-        let short: ExtFields = "abcdefghijlm".chars().map(String::from).zip(long.iter().map(|(_, value)| value)).collect();
+        let short: ExtFields =
+            "abcdefghijlm".chars().map(String::from).zip(long.iter().map(|(_, value)| value)).collect();
         let header = SendHeader::from_long_names(&long).unwrap();
         assert_eq!(header, SendHeader::from_short_names(&short).unwrap());
         assert_eq!((header.topic, header.queue_id, header.batch), ("T", 3, true));
