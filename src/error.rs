@@ -38,6 +38,10 @@ pub enum Refusal {
     NoRoute { topic: TopicName, hint: String },
     #[error("request queueId {queue_id} is illegal: topic {topic} has {queues} queues, use 0 to {}", queues.saturating_sub(1))]
     QueueOutOfRange { topic: TopicName, queue_id: i32, queues: u32 },
+    #[error(
+        "MIXED message type is not supported. Topic {topic} was not created; choose one type, or set enableMixedMessageType"
+    )]
+    MixedMessageType { topic: TopicName },
     #[error("{what} has no permission: {remedy}")]
     NoPermission { what: String, remedy: &'static str },
 
@@ -93,7 +97,22 @@ pub enum Refusal {
     #[error("{0}")]
     NotFound(String),
 
+    #[error("The stats <{name}> <{key}> not exist: nothing was counted under it since the broker started")]
+    StatsUnknown { name: String, key: String },
+
+    // -- settings of the broker
+    #[error("Can not update config in black list. Nothing was changed: {key} cannot be set at run time")]
+    SettingForbidden { key: String },
+    #[error("nothing was changed: {key} is no setting of this broker{hint}")]
+    SettingUnknown { key: String, hint: String },
+    #[error("nothing was changed: {key} cannot be set while the broker runs; {remedy}")]
+    SettingFixed { key: String, remedy: &'static str },
+    #[error("nothing was changed: {key} cannot be {value:?}, allowed is {allowed}")]
+    SettingInvalid { key: String, value: String, allowed: &'static str },
+
     // -- our own trouble
+    #[error("nothing was changed: {what} cannot be saved: {cause}")]
+    NotSaved { what: &'static str, cause: String },
     #[error("{0}")]
     Failed(String),
 }
@@ -107,11 +126,16 @@ impl Refusal {
             Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }
+            StatsUnknown { .. } | NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
             Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
             Name(_) | OutOfRange { .. } | QueueOutOfRange { .. } => ResponseCode::INVALID_PARAMETER,
             TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
-            NoPermission { .. } => ResponseCode::NO_PERMISSION,
+            MixedMessageType { .. } => ResponseCode::INVALID_PARAMETER,
+            SettingUnknown { .. } | SettingFixed { .. } | SettingInvalid { .. } => {
+                ResponseCode::INVALID_PARAMETER
+            }
+            NoPermission { .. } | SettingForbidden { .. } => ResponseCode::NO_PERMISSION,
             MessageIllegal { .. } | BodyTooLarge { .. } | PropertiesTooLarge { .. } => {
                 ResponseCode::MESSAGE_ILLEGAL
             }

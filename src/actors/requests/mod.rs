@@ -1,0 +1,4 @@
+//! Handlers of requests: each reads its header, asks the owners, and makes the answer. Nothing is kept here.
+
+pub mod broker;
+pub mod topics;
