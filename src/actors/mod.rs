@@ -1,6 +1,5 @@
 //! The society: one actor per file, thin over `store` and the pure logic beside it.
 
-
 pub mod broker_service;
 pub mod broker_settings;
 pub mod broker_stats;

@@ -172,12 +172,18 @@ impl RetryRouter {
             self.set_timer(ctx);
             return;
         }
-        let queue = self.parts.topics.get(SCHEDULE_TOPIC).and_then(|topic| topic.queue(QueueId(level as u32)).cloned());
+        let queue = self
+            .parts
+            .topics
+            .get(SCHEDULE_TOPIC)
+            .and_then(|topic| topic.queue(QueueId(level as u32)).cloned());
         let Some(queue) = queue else { return };
         state.reading = true;
         state.more = false;
         let offset = state.next;
-        let read = async move { queue.send(ReadUnits { offset, max: KNOWN_UNITS as u32 }).await.unwrap_or_default() };
+        let read = async move {
+            queue.send(ReadUnits { offset, max: KNOWN_UNITS as u32 }).await.unwrap_or_default()
+        };
         ctx.spawn(read.into_actor(self).map(move |units, router, ctx| {
             let state = &mut router.levels[level];
             state.reading = false;
@@ -374,7 +380,9 @@ impl RetryRouter {
             }
             match self.parts.marks.put(&Self::mark(number), &level.next.to_string()) {
                 Ok(()) => level.saved = level.next,
-                Err(error) => error!(%error, "delivered offset of a delay level cannot be kept, trying again"),
+                Err(error) => {
+                    error!(%error, "delivered offset of a delay level cannot be kept, trying again")
+                }
             }
         }
     }
@@ -424,7 +432,8 @@ impl Handler<SendBackMessage> for RetryRouter {
     type Result = ResponseActFuture<Self, Result<(), Refusal>>;
 
     fn handle(&mut self, back: SendBackMessage, _: &mut Self::Context) -> Self::Result {
-        let stored = self.parts.log.read_record(back.offset).and_then(|record| StoredMessage::decode(&record).ok());
+        let stored =
+            self.parts.log.read_record(back.offset).and_then(|record| StoredMessage::decode(&record).ok());
         let Some(stored) = stored else {
             let refusal = Refusal::Failed(format!(
                 "look message by offset failed, {}: no message is stored there, or it has expired",
@@ -455,9 +464,14 @@ impl Handler<SendBackMessage> for RetryRouter {
 impl Handler<SendToDeadLetterQueue> for RetryRouter {
     type Result = ResponseActFuture<Self, Result<(), Refusal>>;
 
-    fn handle(&mut self, SendToDeadLetterQueue { group, mut send }: SendToDeadLetterQueue, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        SendToDeadLetterQueue { group, mut send }: SendToDeadLetterQueue,
+        _: &mut Self::Context,
+    ) -> Self::Result {
         let topic = names::dead_letter_queue(&group);
-        let ensured = self.parts.ensure_topic.send(EnsureTopic { config: TopicConfig::new(topic.clone(), 1) });
+        let ensured =
+            self.parts.ensure_topic.send(EnsureTopic { config: TopicConfig::new(topic.clone(), 1) });
         Box::pin(ensured.into_actor(self).map(move |ensured, _, _| {
             let entry = ensured.map_err(|_| Refusal::ShuttingDown)??;
             for message in &mut send.messages {
@@ -468,7 +482,9 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
                 message.queue_id = QueueId(0);
             }
             let queue = entry.queue(QueueId(0)).ok_or(Refusal::ShuttingDown)?;
-            queue.try_send(SendMessages(vec![send])).map_err(|_| Refusal::Busy { actor: "the queue", waiting: 0 })
+            queue
+                .try_send(SendMessages(vec![send]))
+                .map_err(|_| Refusal::Busy { actor: "the queue", waiting: 0 })
         }))
     }
 }

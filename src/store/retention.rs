@@ -84,7 +84,8 @@ pub fn decide(rules: &RetentionRules, facts: RetentionFacts, segments: &[Segment
             rules.refuse_ratio * 100.0
         )
     });
-    let forced = forced && delete_before.is_some_and(|_| !deletable.iter().take(going).all(|segment| expired(&segment)));
+    let forced = forced
+        && delete_before.is_some_and(|_| !deletable.iter().take(going).all(|segment| expired(&segment)));
     RetentionDecision { delete_before, forced, refuse_writes }
 }
 
