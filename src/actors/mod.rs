@@ -17,6 +17,5 @@ pub mod retry_router;
 pub mod topic_queue;
 pub mod topic_table;
 pub mod topics;
-pub mod traffic;
 pub mod transport;
 pub mod turn;
