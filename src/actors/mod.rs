@@ -2,8 +2,16 @@
 
 pub mod connection;
 pub mod listener;
+pub mod name_server;
+pub mod name_server_connection;
+pub mod name_server_link;
+pub mod name_server_settings;
 pub mod output;
 pub mod request;
+pub mod requests;
+pub mod route_hint;
+pub mod route_table;
+pub mod routes;
 pub mod topic_queue;
 pub mod topic_table;
 pub mod transport;

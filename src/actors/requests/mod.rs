@@ -1,0 +1,3 @@
+//! Handlers of requests: each reads its header, asks the owners, and makes the answer. Nothing is kept here.
+
+pub mod name_server;
