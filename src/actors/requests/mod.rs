@@ -1,4 +1,6 @@
 //! Handlers of requests: each reads its header, asks the owners, and makes the answer. Nothing is kept here.
 
 pub mod broker;
+pub mod name_server;
+pub mod send;
 pub mod topics;
