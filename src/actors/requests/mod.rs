@@ -1,4 +1,5 @@
 //! Handlers of requests: each reads its header, asks the owners, and makes the answer. Nothing is kept here.
 
 pub mod broker;
+pub mod runtime_info;
 pub mod topics;
