@@ -1,14 +1,20 @@
 //! The society: one actor per file, thin over `store` and the pure logic beside it.
 
+pub mod broker_service;
 pub mod broker_settings;
 pub mod broker_stats;
+pub mod commit_log_writer;
 pub mod connection;
+pub mod dispatcher;
+pub mod flusher;
+pub mod key_index;
 pub mod listener;
 pub mod output;
 pub mod request;
 pub mod requests;
+pub mod retention;
+pub mod retry_router;
 pub mod topic_queue;
-mod topic_queue_stub;
 pub mod topic_table;
 pub mod topics;
 pub mod transport;

@@ -1,14 +1,102 @@
 //! One message queue: numbers its messages, keeps its consume queue, answers and holds its pulls.
+//!
+//! - Owns: the consume queue, the next queue offset, the pulls that are held.
+//! - Takes: [`SendMessages`], [`PullMessages`], [`Dispatched`], and questions about its extent.
+//! - Sends: [`AppendBatch`] to the commit log writer, one at a time; replies to connections.
+//! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
+//!   cannot be read or written answers with the cause, and what was to be derived is tried again.
+//! - Invariants: queue offsets are consecutive, a refused send burns none; a held pull is answered exactly once,
+//!   at the latest at its deadline, and never held again.
+//!
+//! Started on first use; most queues of a broker never are.
 
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
+use tokio::time::Instant;
+use tracing::{error, warn};
 
-use super::request::{ClientLink, ReplyTo};
+use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
+use super::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
+use super::request::{ClientLink, PulledReply, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
+use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
-use crate::types::QueueOffset;
+use crate::protocol::header::PullResponse;
+use crate::protocol::message::PendingMessage;
+use crate::protocol::response_code::ResponseCode;
+use crate::store::commit_log::CommitLogReader;
+use crate::store::consume_queue::{
+    ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, TimeBoundary, Unflushed,
+};
+use crate::store::file::StoreFiles;
+use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
+use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+
+/// Stores messages. Losing it leaves senders to their time-out, with nothing stored.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SendMessages(pub Vec<SendRequest>);
+
+/// One send, of a client or of an actor of ours.
+pub struct SendRequest {
+    pub messages: SendUnit,
+    pub reply: SendReply,
+}
+
+/// Who is told of a send's fate.
+pub enum SendReply {
+    Client {
+        link: Arc<ClientLink>,
+        to: ReplyTo,
+        /// Unique key of the first message, for the response.
+        unique_key: Option<Bytes>,
+    },
+    Actor {
+        recipient: Recipient<MessageStored>,
+        /// Whatever the sender knows it by.
+        token: u64,
+    },
+}
+
+/// The fate of a message that one of our own actors sent. It bypasses capacities: who sends bounds its sends.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct MessageStored {
+    pub token: u64,
+    pub outcome: Result<StoredSend, Refusal>,
+}
+
+/// Asks for messages. Losing it leaves the consumer to its time-out.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct PullMessages {
+    pub link: Arc<ClientLink>,
+    pub to: ReplyTo,
+    /// First queue offset wanted, as the client says it: may be negative.
+    pub from: i64,
+    pub max_messages: usize,
+    pub filter: MessageFilter,
+    /// How long to hold the pull when it is at the end.
+    pub hold: Option<Duration>,
+    /// Which broker to pull from next.
+    pub suggested_broker_id: i64,
+    /// Whom the messages count for.
+    pub group: GroupName,
+}
+
+/// Units derived from the log, in its order. Losing it would lose messages from view: the dispatcher keeps it
+/// until the mailbox takes it.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Dispatched {
+    pub first: QueueOffset,
+    pub units: Vec<ConsumeQueueUnit>,
+    pub last_stored_at_ms: i64,
+}
 
 /// The extent of the queue: `[min, max)`.
 #[derive(Message, Clone, Copy, Debug)]
@@ -48,13 +136,574 @@ pub struct ReadRecords {
     pub max: u32,
 }
 
+/// Up to `max` units from `offset` on.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Vec<ConsumeQueueUnit>")]
+pub struct ReadUnits {
+    pub offset: QueueOffset,
+    pub max: u32,
+}
+
+/// Everything dispatched so far is written; hands over what makes it durable.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<Unflushed, String>")]
+pub struct TakeUnflushed;
+
+/// The log begins at `log_min` now: drop what lies before.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct LogTrimmed {
+    pub log_min: PhysicalOffset,
+}
+
 /// Deletes the consume queue from disk and stops the actor; held pulls are answered. The topic is gone.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct DeleteQueue;
 
-pub struct TopicQueue;
+/// Answers every held pull now, as at its deadline: the broker is stopping.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct WakeHolds;
+
+/// What a queue is told of its limits.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicQueueConfig {
+    pub units: ConsumeQueueConfig,
+    pub pull: PullLimits,
+    /// Messages (of actors, each may hold several sends) that may wait in the mailbox.
+    pub mailbox_capacity: usize,
+    /// Sends that may wait for the append before them.
+    pub max_waiting_sends: usize,
+    /// Bytes of bodies handed to the writer at once.
+    pub max_append_bytes: usize,
+    /// Pulls held at once; more are answered without being held.
+    pub max_holds: usize,
+    /// Distance from the end of the log within which a message counts as in memory, bytes.
+    pub in_memory_bytes: u64,
+}
+
+impl Default for TopicQueueConfig {
+    fn default() -> Self {
+        Self {
+            units: ConsumeQueueConfig::default(),
+            pull: PullLimits::default(),
+            mailbox_capacity: 1024,
+            max_waiting_sends: 8192,
+            max_append_bytes: 1024 * 1024,
+            max_holds: 8192,
+            in_memory_bytes: 4 << 30,
+        }
+    }
+}
+
+/// What a queue is made of; the same for all queues of a broker.
+#[derive(Clone)]
+pub struct QueueParts {
+    pub files: Arc<dyn StoreFiles>,
+    pub consume_queue_root: PathBuf,
+    pub log: CommitLogReader,
+    pub writer: Recipient<AppendBatch>,
+    pub store_host: std::net::SocketAddr,
+    pub config: TopicQueueConfig,
+    /// After a crash: units at or beyond this are dropped when a queue is opened, and dispatched again.
+    pub truncate_at: Option<PhysicalOffset>,
+    pub counters: Arc<StoreCounters>,
+    pub stats: Recipient<CountTraffic>,
+}
+
+pub struct TopicQueue {
+    topic: TopicName,
+    queue_id: QueueId,
+    parts: QueueParts,
+    /// `None`: the files could not be opened; every request is refused with the cause.
+    queue: Result<ConsumeQueue, String>,
+    /// Number of the next message appended; ahead of the consume queue by what is not dispatched yet.
+    next: QueueOffset,
+    last_stored_at_ms: Option<i64>,
+    waiting: VecDeque<SendRequest>,
+    in_work: Option<Vec<SendReply>>,
+    holds: Vec<PullHold>,
+    hold_timer: Option<(Instant, SpawnHandle)>,
+    own: Option<Recipient<BatchAppended>>,
+    units: Vec<ConsumeQueueUnit>,
+    puts: Arc<Traffic>,
+    gets: HashMap<GroupName, Arc<Traffic>>,
+    /// When the batch in work was handed to the writer.
+    handed_over_at: Instant,
+}
+
+/// A pull that waits for a message or its deadline.
+struct PullHold {
+    pull: PullMessages,
+    deadline: Instant,
+}
+
+impl TopicQueue {
+    pub fn new(topic: TopicName, queue_id: QueueId, parts: QueueParts) -> Self {
+        let dir = crate::store::consume_queue::queue_dir(&parts.consume_queue_root, &topic, queue_id);
+        let queue = ConsumeQueue::open(parts.files.clone(), dir, parts.config.units, parts.truncate_at);
+        let queue = queue.map_err(|error| {
+            error!(%topic, queue_id = queue_id.0, %error, "queue cannot be opened");
+            error.to_string()
+        });
+        let puts = Arc::new(Traffic::default());
+        let count = CountTraffic { of: TrafficOf::TopicPuts(topic.clone()), traffic: puts.clone() };
+        // Figures only: a queue that is not counted works as well.
+        let _ = parts.stats.try_send(count);
+        let mut opened = Self {
+            topic,
+            queue_id,
+            parts,
+            next: queue.as_ref().map_or(QueueOffset(0), |queue| queue.max_offset()),
+            queue,
+            last_stored_at_ms: None,
+            waiting: VecDeque::new(),
+            in_work: None,
+            holds: Vec::new(),
+            hold_timer: None,
+            own: None,
+            units: Vec::new(),
+            puts,
+            gets: HashMap::new(),
+            handed_over_at: Instant::now(),
+        };
+        opened.trim(opened.parts.log.min_offset());
+        opened.last_stored_at_ms = opened.newest_stored_at();
+        opened
+    }
+
+    fn newest_stored_at(&mut self) -> Option<i64> {
+        let unit = self.queue.as_mut().ok()?.last_unit().ok()??;
+        self.parts.log.store_time_at(unit.physical_offset).map(|at| at.0)
+    }
+
+    fn trim(&mut self, log_min: PhysicalOffset) {
+        let Ok(queue) = &mut self.queue else { return };
+        if let Err(error) = queue.delete_before(log_min) {
+            warn!(topic = %self.topic, queue_id = self.queue_id.0, %error, "units of deleted messages remain");
+        }
+    }
+
+    fn refused(&self) -> Option<Refusal> {
+        self.queue.as_ref().err().map(|cause| Refusal::StoreFailed { cause: cause.clone() })
+    }
+
+    /// Hands the next sends to the writer, unless it has some of ours.
+    fn append_waiting(&mut self) {
+        if self.in_work.is_some() || self.waiting.is_empty() {
+            return;
+        }
+        let Some(reply_to) = self.own.clone() else { return };
+        let mut sends = Vec::with_capacity(self.waiting.len().min(256));
+        let mut replies = Vec::with_capacity(sends.capacity());
+        let mut bytes = 0;
+        while let Some(send) = self.waiting.pop_front() {
+            bytes += send.messages.iter().map(PendingMessage::record_len).sum::<usize>();
+            sends.push(send.messages);
+            replies.push(send.reply);
+            if bytes >= self.parts.config.max_append_bytes {
+                break;
+            }
+        }
+        let batch = AppendBatch { sends, first_queue_offset: self.next, reply_to };
+        match self.parts.writer.try_send(batch) {
+            Ok(()) => {
+                self.handed_over_at = Instant::now();
+                self.in_work = Some(replies);
+            }
+            Err(refused) => {
+                let refusal = match refused {
+                    SendError::Full(batch) => {
+                        Refusal::Busy { actor: "the commit log writer", waiting: batch.sends.len() }
+                    }
+                    SendError::Closed(_) => Refusal::ShuttingDown,
+                };
+                self.answer_sends(replies, |_| Err(refusal.clone()));
+            }
+        }
+    }
+
+    /// Tells every sender its fate; replies to one connection leave in one message.
+    fn answer_sends(
+        &self,
+        replies: Vec<SendReply>,
+        mut outcome_of: impl FnMut(usize) -> Result<StoredSend, Refusal>,
+    ) {
+        let mut outgoing = RepliesByClient::default();
+        for (n, reply) in replies.into_iter().enumerate() {
+            let outcome = outcome_of(n);
+            match reply {
+                SendReply::Client { link, to, unique_key } => {
+                    let content = match outcome {
+                        Ok(stored) => ReplyContent::Stored(StoredReply {
+                            queue_id: self.queue_id,
+                            queue_offset: stored.first_queue_offset,
+                            physical_offsets: stored.physical_offsets,
+                            store_host: self.parts.store_host,
+                            unique_key,
+                        }),
+                        Err(refusal) => ReplyContent::Refused(refusal),
+                    };
+                    outgoing.push(link, Reply { to, content });
+                }
+                SendReply::Actor { recipient, token } => recipient.do_send(MessageStored { token, outcome }),
+            }
+        }
+        outgoing.send();
+    }
+
+    /// The outcome of a pull now.
+    fn pull_now(&mut self, request: &PullMessages) -> Result<Pulled, Refusal> {
+        let queue = match &mut self.queue {
+            Ok(queue) => queue,
+            Err(cause) => return Err(Refusal::StoreFailed { cause: cause.clone() }),
+        };
+        let PullMessages { from, max_messages, filter, .. } = request;
+        let limits = self.parts.config.pull;
+        pull(queue, &self.parts.log, *from, *max_messages, filter, limits, &mut self.units).map_err(|error| {
+            error!(topic = %self.topic, queue_id = self.queue_id.0, %error, "queue cannot be read");
+            Refusal::Failed(error.to_string())
+        })
+    }
+
+    fn pull_reply(&mut self, request: &PullMessages, pulled: Result<Pulled, Refusal>) -> Reply {
+        let content = match pulled {
+            Ok(pulled) => {
+                self.count_pull(&request.group, &pulled);
+                let (min, max) = self.extent();
+                ReplyContent::Pulled(PulledReply {
+                    code: response_code(pulled.status, request.from),
+                    status: pulled.status.name(),
+                    header: PullResponse {
+                        suggest_which_broker_id: request.suggested_broker_id,
+                        next_begin_offset: pulled.next.0 as i64,
+                        min_offset: min.0 as i64,
+                        max_offset: max.0 as i64,
+                    },
+                    records: pulled.records,
+                })
+            }
+            Err(refusal) => ReplyContent::Refused(refusal),
+        };
+        Reply { to: request.to, content }
+    }
+
+    fn count_pull(&mut self, group: &GroupName, pulled: &Pulled) {
+        if pulled.count == 0 {
+            self.parts.counters.missed();
+            return;
+        }
+        let (messages, bytes) = (pulled.count as u64, pulled.bytes as u64);
+        self.parts.counters.found(messages, bytes, Duration::ZERO);
+        if let Some(traffic) = self.gets.get(group) {
+            traffic.add(messages, bytes);
+            return;
+        }
+        let traffic = Arc::new(Traffic::default());
+        traffic.add(messages, bytes);
+        let of = TrafficOf::GroupGets { topic: self.topic.clone(), group: group.clone() };
+        let _ = self.parts.stats.try_send(CountTraffic { of, traffic: traffic.clone() });
+        self.gets.insert(group.clone(), traffic);
+    }
+
+    fn extent(&self) -> (QueueOffset, QueueOffset) {
+        match &self.queue {
+            Ok(queue) => (queue.min_offset(), queue.max_offset()),
+            Err(_) => Default::default(),
+        }
+    }
+
+    /// Whether message 0 is there, and close enough to the end of the log to be in memory.
+    fn begins_young(&mut self) -> bool {
+        let near = self.parts.log.published().0.saturating_sub(self.parts.config.in_memory_bytes);
+        let Ok(queue) = &mut self.queue else { return false };
+        if queue.min_offset() > QueueOffset(0) {
+            return false;
+        }
+        self.units.clear();
+        if queue.read(QueueOffset(0), 1, &mut self.units).is_err() {
+            return false;
+        }
+        // An empty queue begins now.
+        self.units.first().is_none_or(|unit| unit.physical_offset.0 >= near)
+    }
+
+    /// Answers the held pulls that `ready` names; they are not held again.
+    fn answer_holds(&mut self, mut ready: impl FnMut(&PullHold) -> bool) {
+        let mut outgoing = RepliesByClient::default();
+        let mut n = 0;
+        while n < self.holds.len() {
+            if ready(&self.holds[n]) {
+                let hold = self.holds.swap_remove(n);
+                let pulled = self.pull_now(&hold.pull);
+                let reply = self.pull_reply(&hold.pull, pulled);
+                outgoing.push(hold.pull.link, reply);
+            } else {
+                n += 1;
+            }
+        }
+        outgoing.send();
+    }
+
+    /// Makes the timer ring at the earliest deadline.
+    fn set_hold_timer(&mut self, ctx: &mut Context<Self>) {
+        let earliest = self.holds.iter().map(|hold| hold.deadline).min();
+        match (earliest, self.hold_timer) {
+            (Some(deadline), Some((rings, _))) if rings <= deadline => {}
+            (Some(deadline), timer) => {
+                if let Some((_, handle)) = timer {
+                    ctx.cancel_future(handle);
+                }
+                let delay = deadline.saturating_duration_since(Instant::now());
+                let handle = ctx.run_later(delay, |queue, ctx| {
+                    queue.hold_timer = None;
+                    let now = Instant::now();
+                    queue.answer_holds(|hold| hold.deadline <= now);
+                    queue.set_hold_timer(ctx);
+                });
+                self.hold_timer = Some((deadline, handle));
+            }
+            // A timer without holds rings once for nothing.
+            (None, _) => {}
+        }
+    }
+}
+
+/// What a pull's status means to the client.
+fn response_code(status: PullStatus, from: i64) -> ResponseCode {
+    match status {
+        PullStatus::Found => ResponseCode::SUCCESS,
+        PullStatus::NoMatchedMessage | PullStatus::MessageWasRemoving => ResponseCode::PULL_RETRY_IMMEDIATELY,
+        PullStatus::NoMessageInQueue if from == 0 => ResponseCode::PULL_NOT_FOUND,
+        PullStatus::OffsetOverflowOne => ResponseCode::PULL_NOT_FOUND,
+        PullStatus::NoMessageInQueue | PullStatus::OffsetOverflowBadly | PullStatus::OffsetTooSmall => {
+            ResponseCode::PULL_OFFSET_MOVED
+        }
+    }
+}
+
+/// Replies gathered by connection; few connections take part in one turn.
+#[derive(Default)]
+struct RepliesByClient(Vec<(Arc<ClientLink>, Vec<Reply>)>);
+
+impl RepliesByClient {
+    fn push(&mut self, link: Arc<ClientLink>, reply: Reply) {
+        match self.0.iter_mut().rev().find(|(known, _)| known.id == link.id) {
+            Some((_, replies)) => replies.push(reply),
+            None => self.0.push((link, vec![reply])),
+        }
+    }
+
+    fn send(self) {
+        for (link, replies) in self.0 {
+            link.replies.do_send(Replies(replies));
+        }
+    }
+}
 
 impl Actor for TopicQueue {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.parts.config.mailbox_capacity);
+        self.own = Some(ctx.address().recipient());
+        ctx.spawn(TurnEnd);
+    }
+}
+
+impl ActsAtTurnEnd for TopicQueue {
+    fn turn_end(&mut self, _: &mut Context<Self>) {
+        self.append_waiting();
+    }
+}
+
+impl Handler<SendMessages> for TopicQueue {
+    type Result = ();
+
+    fn handle(&mut self, SendMessages(sends): SendMessages, _: &mut Self::Context) {
+        let waiting = self.waiting.len();
+        let refusal = self.refused().or_else(|| {
+            (waiting >= self.parts.config.max_waiting_sends)
+                .then_some(Refusal::Busy { actor: "the queue", waiting })
+        });
+        match refusal {
+            None => self.waiting.extend(sends),
+            Some(refusal) => {
+                let replies = sends.into_iter().map(|send| send.reply).collect();
+                self.answer_sends(replies, |_| Err(refusal.clone()));
+            }
+        }
+    }
+}
+
+impl Handler<BatchAppended> for TopicQueue {
+    type Result = ();
+
+    fn handle(&mut self, appended: BatchAppended, _: &mut Self::Context) {
+        let Some(replies) = self.in_work.take() else { return };
+        debug_assert_eq!(replies.len(), appended.outcomes.len(), "every send has an outcome");
+        let stored = appended.next_queue_offset.0 - self.next.0;
+        self.next = appended.next_queue_offset;
+        if stored > 0 {
+            self.puts.add(stored, appended.stored_bytes);
+            self.parts.counters.stored(stored, appended.stored_bytes, self.handed_over_at.elapsed());
+        }
+        let failed = appended.outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        if failed > 0 {
+            self.parts.counters.put_failed(failed as u64);
+        }
+        let mut outcomes = appended.outcomes.into_iter();
+        let lost = || Err(Refusal::StoreFailed { cause: "the writer gave no outcome".into() });
+        self.answer_sends(replies, |_| outcomes.next().unwrap_or_else(lost));
+    }
+}
+
+impl Handler<PullMessages> for TopicQueue {
+    type Result = ();
+
+    fn handle(&mut self, request: PullMessages, ctx: &mut Self::Context) {
+        let pulled = self.pull_now(&request);
+        let at_end = matches!(&pulled, Ok(pulled) if response_code(pulled.status, request.from) == ResponseCode::PULL_NOT_FOUND);
+        match request.hold {
+            Some(hold) if at_end && !hold.is_zero() && self.holds.len() < self.parts.config.max_holds => {
+                self.holds.push(PullHold { pull: request, deadline: Instant::now() + hold });
+                self.set_hold_timer(ctx);
+            }
+            _ => {
+                let reply = self.pull_reply(&request, pulled);
+                request.link.reply(reply);
+            }
+        }
+    }
+}
+
+impl Handler<Dispatched> for TopicQueue {
+    type Result = ();
+
+    fn handle(&mut self, dispatched: Dispatched, ctx: &mut Self::Context) {
+        let Ok(queue) = &mut self.queue else { return };
+        match queue.append(dispatched.first, &dispatched.units) {
+            Ok(outcome) => {
+                self.last_stored_at_ms = Some(dispatched.last_stored_at_ms);
+                let end = outcome.end;
+                self.next = self.next.max(end);
+                let units = &dispatched.units;
+                self.answer_holds(|hold| {
+                    units.iter().any(|unit| hold.pull.filter.may_match(unit.tags_code))
+                        || hold.pull.from != end.0 as i64 - units.len() as i64
+                });
+            }
+            Err(error) => {
+                // The log has the messages; they are derived again once the disk takes writes.
+                error!(topic = %self.topic, queue_id = self.queue_id.0, %error, "units cannot be written, trying again");
+                ctx.notify_later(dispatched, Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+impl Handler<QueryExtent> for TopicQueue {
+    type Result = QueueExtent;
+
+    fn handle(&mut self, _: QueryExtent, _: &mut Self::Context) -> QueueExtent {
+        let (min, max) = self.extent();
+        let last_stored_at_ms = self.last_stored_at_ms.filter(|_| max > min);
+        QueueExtent { min, max, last_stored_at_ms, begins_young: self.begins_young() }
+    }
+}
+
+impl Handler<SearchOffsetByTime> for TopicQueue {
+    type Result = Result<QueueOffset, Refusal>;
+
+    fn handle(&mut self, search: SearchOffsetByTime, _: &mut Self::Context) -> Self::Result {
+        let boundary = if search.upper { TimeBoundary::Upper } else { TimeBoundary::Lower };
+        let log = self.parts.log.clone();
+        let queue = self.queue.as_mut().map_err(|cause| Refusal::StoreFailed { cause: cause.clone() })?;
+        queue
+            .offset_by_time(search.timestamp_ms, boundary, |at, _| log.store_time_at(at).map(|at| at.0))
+            .map_err(|error| Refusal::Failed(error.to_string()))
+    }
+}
+
+impl Handler<QueryStoredAt> for TopicQueue {
+    type Result = Option<i64>;
+
+    fn handle(&mut self, query: QueryStoredAt, _: &mut Self::Context) -> Self::Result {
+        self.units.clear();
+        self.queue.as_mut().ok()?.read(query.offset, 1, &mut self.units).ok()?;
+        self.parts.log.store_time_at(self.units.first()?.physical_offset).map(|at| at.0)
+    }
+}
+
+impl Handler<ReadUnits> for TopicQueue {
+    type Result = Vec<ConsumeQueueUnit>;
+
+    fn handle(&mut self, read: ReadUnits, _: &mut Self::Context) -> Self::Result {
+        let mut units = Vec::new();
+        if let Ok(queue) = &mut self.queue {
+            // What cannot be read now is asked for again.
+            let _ = queue.read(read.offset, read.max as usize, &mut units);
+        }
+        units
+    }
+}
+
+impl Handler<ReadRecords> for TopicQueue {
+    type Result = Vec<Bytes>;
+
+    fn handle(&mut self, read: ReadRecords, ctx: &mut Self::Context) -> Self::Result {
+        let units = self.handle(ReadUnits { offset: read.offset, max: read.max }, ctx);
+        units
+            .iter()
+            .filter_map(|unit| self.parts.log.read(unit.physical_offset, unit.size_bytes as usize))
+            .collect()
+    }
+}
+
+impl Handler<TakeUnflushed> for TopicQueue {
+    type Result = Result<Unflushed, String>;
+
+    fn handle(&mut self, _: TakeUnflushed, _: &mut Self::Context) -> Self::Result {
+        let Ok(queue) = &mut self.queue else { return Ok(Unflushed::default()) };
+        queue.take_unflushed().map_err(|error| error.to_string())
+    }
+}
+
+impl Handler<LogTrimmed> for TopicQueue {
+    type Result = ();
+
+    fn handle(&mut self, trimmed: LogTrimmed, _: &mut Self::Context) {
+        self.trim(trimmed.log_min);
+    }
+}
+
+impl Handler<WakeHolds> for TopicQueue {
+    type Result = ();
+
+    fn handle(&mut self, _: WakeHolds, _: &mut Self::Context) {
+        self.answer_holds(|_| true);
+    }
+}
+
+impl Handler<DeleteQueue> for TopicQueue {
+    type Result = ();
+
+    fn handle(&mut self, _: DeleteQueue, ctx: &mut Self::Context) {
+        let gone = format!("topic {} was deleted", self.topic);
+        let holds = std::mem::take(&mut self.holds);
+        for hold in holds {
+            let refusal = Refusal::TopicUnknown { topic: self.topic.clone(), hint: gone.clone() };
+            hold.pull.link.reply(Reply { to: hold.pull.to, content: ReplyContent::Refused(refusal) });
+        }
+        let waiting: Vec<_> = self.waiting.drain(..).map(|send| send.reply).collect();
+        let refusal = Refusal::TopicUnknown { topic: self.topic.clone(), hint: gone.clone() };
+        self.answer_sends(waiting, |_| Err(refusal.clone()));
+        if let Ok(queue) = std::mem::replace(&mut self.queue, Err(gone))
+            && let Err(error) = queue.destroy()
+        {
+            warn!(topic = %self.topic, queue_id = self.queue_id.0, %error, "files of a deleted queue remain");
+        }
+        ctx.stop();
+    }
 }

@@ -9,6 +9,7 @@ pub mod batch_body;
 pub mod body;
 pub mod command;
 pub mod data_version;
+pub mod delay_level;
 pub mod ext_fields;
 pub mod fastjson;
 pub mod frame;

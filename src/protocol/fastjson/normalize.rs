@@ -316,6 +316,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
         #[test]
         fn strict_json_is_never_changed(value in any_json(), pretty: bool) {
             let text = if pretty {

@@ -1,0 +1,393 @@
+//! Derives from the commit log, in its order: units for the queues, entries for the key index, due times for
+//! the retry router. The only one who does; master, follower and recovery take the same way.
+//!
+//! - Owns: the dispatched position.
+//! - Takes: [`LogPublished`], [`DispatchTo`], [`BeginCheckPoint`].
+//! - Sends: [`Dispatched`] to each queue touched, one per turn; [`IndexEntries`]; [`UnitsScheduled`].
+//! - Fails: a full mailbox stops it until there is room; a record that cannot be parsed stops dispatch there,
+//!   named in the log, while everything before stays readable.
+//! - Invariants: positions only grow; a unit is handed over before the position passes it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tracing::{error, warn};
+
+use super::commit_log_writer::{LogPublished, PublishedSignal};
+use super::topic_queue::{Dispatched, TopicQueue};
+use super::topic_table::{TopicEntry, TopicMap, TopicTable};
+use crate::clock::WallMs;
+use crate::protocol::delay_level::DelayLevels;
+use crate::protocol::message::RecordView;
+use crate::protocol::names::SCHEDULE_TOPIC;
+use crate::protocol::properties;
+use crate::protocol::sys_flag::TransactionType;
+use crate::store::commit_log::{CommitLogReader, LogTail};
+use crate::store::consume_queue::ConsumeQueueUnit;
+use crate::store::key_index::hash_of;
+use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
+
+/// Log dispatched in one turn, bytes.
+const TURN_BYTES: u64 = 4 * 1024 * 1024;
+/// Pause before a full mailbox is tried again.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+/// Pause before a log that cannot be parsed is looked at again.
+const DAMAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keys of messages, for the key index. Losing it loses finding, not messages; the dispatcher keeps it until
+/// the mailbox takes it.
+#[derive(Message, Debug, Default)]
+#[rtype(result = "()")]
+pub struct IndexEntries(pub Vec<IndexEntry>);
+
+/// One key of one message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IndexEntry {
+    /// Of topic and key, see [`hash_of`].
+    pub hash: u32,
+    pub physical_offset: PhysicalOffset,
+    pub stored_at_ms: i64,
+}
+
+/// Units of one delay level, their tags code being the time to deliver at (ms).
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct UnitsScheduled {
+    pub queue_id: QueueId,
+    pub first: QueueOffset,
+    pub units: Vec<ConsumeQueueUnit>,
+}
+
+/// Dispatches what is published now, and answers when it is handed over: how recovery waits.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct DispatchTo(pub PhysicalOffset);
+
+/// Which position a check point may claim, and whom to flush before.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "CheckPointPlan")]
+pub struct BeginCheckPoint;
+
+#[derive(MessageResponse)]
+pub struct CheckPointPlan {
+    /// Everything below was handed over; `None` while something waits for room.
+    pub dispatched: Option<LogTail>,
+    /// Queues that got units since the last check point.
+    pub queues: Vec<Addr<TopicQueue>>,
+}
+
+/// What the dispatcher is made of.
+pub struct DispatcherParts {
+    pub log: CommitLogReader,
+    pub signal: PublishedSignal,
+    pub topics: TopicTable,
+    pub key_index: Option<Recipient<IndexEntries>>,
+    pub scheduled: Option<Recipient<UnitsScheduled>>,
+    pub delay_levels: DelayLevels,
+    pub mailbox_capacity: usize,
+}
+
+pub struct Dispatcher {
+    parts: DispatcherParts,
+    /// Behind the last record read, with what the check point keeps of that record.
+    tail: LogTail,
+    gathered: Gathered,
+    /// Handed over in order; the front waits for room in a mailbox.
+    outgoing: VecDeque<Outgoing>,
+    waiting: Vec<(PhysicalOffset, futures::channel::oneshot::Sender<()>)>,
+    dirty: HashSet<Addr<TopicQueue>>,
+    unknown_topics: HashSet<TopicName>,
+    retry_set: bool,
+}
+
+enum Outgoing {
+    Units(Addr<TopicQueue>, Dispatched),
+    Index(IndexEntries),
+    Scheduled(UnitsScheduled),
+}
+
+/// Units of one turn by queue. Topics are looked up once per snapshot.
+#[derive(Default)]
+struct Gathered {
+    snapshot: Option<Arc<TopicMap>>,
+    slots: Vec<TopicSlot>,
+    by_name: HashMap<TopicName, usize>,
+    touched: Vec<(usize, u32)>,
+    index: IndexEntries,
+}
+
+struct TopicSlot {
+    name: TopicName,
+    entry: Option<Arc<TopicEntry>>,
+    queues: Vec<Dispatched>,
+}
+
+impl Dispatcher {
+    pub fn new(parts: DispatcherParts, from: LogTail) -> Self {
+        Self {
+            parts,
+            tail: from,
+            gathered: Gathered::default(),
+            outgoing: VecDeque::new(),
+            waiting: Vec::new(),
+            dirty: HashSet::new(),
+            unknown_topics: HashSet::new(),
+            retry_set: false,
+        }
+    }
+
+    /// One turn: hand over what waits, then read on.
+    fn dispatch(&mut self, ctx: &mut Context<Self>) {
+        self.parts.signal.take();
+        if !self.hand_over(ctx) {
+            return;
+        }
+        let from = self.tail.end;
+        self.gathered.refresh(&self.parts.topics);
+        let Self { parts, gathered, outgoing, unknown_topics, tail, .. } = self;
+        let indexes = parts.key_index.is_some();
+        let read = parts.log.for_each_record(from, TURN_BYTES, |at, record| {
+            tail.last_record = Some(at);
+            tail.last_stored_at = WallMs(record.stored_at_ms());
+            gathered.take(at, &record, &parts.delay_levels, indexes, outgoing, unknown_topics);
+        });
+        gathered.finish(outgoing, parts.scheduled.is_some());
+        match read {
+            Ok(next) => self.tail.end = next,
+            Err(damage) => {
+                error!(position = damage.offset.0, error = %damage.source, "log cannot be dispatched beyond a damaged record");
+                self.tail.end = self.tail.end.max(damage.offset);
+                ctx.notify_later(LogPublished, DAMAGE_PAUSE);
+            }
+        }
+        let position = self.tail.end;
+        if self.hand_over(ctx) && position > from && position < self.parts.log.published() {
+            ctx.notify(LogPublished);
+        }
+    }
+
+    /// Sends what waits, in order; false when a mailbox is full and a retry is set.
+    fn hand_over(&mut self, ctx: &mut Context<Self>) -> bool {
+        while let Some(front) = self.outgoing.pop_front() {
+            let refused = match front {
+                Outgoing::Units(queue, units) => match queue.try_send(units) {
+                    Err(SendError::Full(units)) => Some(Outgoing::Units(queue, units)),
+                    // A queue that stops is a queue that was deleted.
+                    Ok(()) | Err(SendError::Closed(_)) => {
+                        self.dirty.insert(queue);
+                        None
+                    }
+                },
+                Outgoing::Index(entries) => {
+                    offer(self.parts.key_index.as_ref(), entries).map(Outgoing::Index)
+                }
+                Outgoing::Scheduled(units) => {
+                    offer(self.parts.scheduled.as_ref(), units).map(Outgoing::Scheduled)
+                }
+            };
+            if let Some(refused) = refused {
+                self.outgoing.push_front(refused);
+                if !std::mem::replace(&mut self.retry_set, true) {
+                    ctx.run_later(FULL_PAUSE, |dispatcher, ctx| {
+                        dispatcher.retry_set = false;
+                        dispatcher.dispatch(ctx);
+                    });
+                }
+                return false;
+            }
+        }
+        let position = self.tail.end;
+        for (wanted, waiting) in std::mem::take(&mut self.waiting) {
+            if wanted <= position {
+                // Whoever asked may have stopped waiting.
+                let _ = waiting.send(());
+            } else {
+                self.waiting.push((wanted, waiting));
+            }
+        }
+        true
+    }
+}
+
+/// Sends unless the mailbox is full, and gives back what it did not take.
+fn offer<M>(recipient: Option<&Recipient<M>>, message: M) -> Option<M>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    match recipient?.try_send(message) {
+        Err(SendError::Full(message)) => Some(message),
+        Ok(()) | Err(SendError::Closed(_)) => None,
+    }
+}
+
+impl Gathered {
+    fn refresh(&mut self, topics: &TopicTable) {
+        let now = topics.load();
+        if self.snapshot.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &now)) {
+            self.slots.clear();
+            self.by_name.clear();
+            self.snapshot = Some(Arc::clone(&now));
+        }
+    }
+
+    fn take(
+        &mut self,
+        at: PhysicalOffset,
+        record: &RecordView<'_>,
+        levels: &DelayLevels,
+        indexes: bool,
+        outgoing: &mut VecDeque<Outgoing>,
+        unknown_topics: &mut HashSet<TopicName>,
+    ) {
+        let transaction = TransactionType::of(record.sys_flag());
+        let topic = record.topic();
+        let mut tags = None;
+        let mut keys = Keys::default();
+        for (name, value) in properties::pairs(record.properties()) {
+            match name {
+                properties::names::TAGS => tags = Some(value),
+                properties::names::KEYS => keys.words = Some(value),
+                properties::names::UNIQ_KEY => keys.unique = Some(value),
+                _ => {}
+            }
+        }
+        if indexes && transaction != TransactionType::Rollback {
+            keys.put(&mut self.index, topic, at, record.stored_at_ms());
+        }
+        if matches!(transaction, TransactionType::Prepared | TransactionType::Rollback) {
+            return; // records of old stores, never consumed
+        }
+        let tags_code = match topic {
+            SCHEDULE_TOPIC => levels.deliver_at_ms(record.queue_id().0 as usize + 1, record.stored_at_ms()),
+            _ => properties::tags_code(tags),
+        };
+        let unit = ConsumeQueueUnit { physical_offset: at, size_bytes: record.total_len() as u32, tags_code };
+
+        let slot_at = self.slot_of(topic);
+        let slot = &mut self.slots[slot_at];
+        let Some(entry) = &slot.entry else {
+            if !unknown_topics.contains(topic) {
+                warn!(topic, "messages of a deleted topic are left in the log, out of reach");
+                unknown_topics.insert(slot.name.clone());
+            }
+            return;
+        };
+        let queue_id = record.queue_id().0;
+        if slot.queues.len() <= queue_id as usize {
+            if entry.queue(QueueId(queue_id)).is_none() {
+                return; // the topic has shrunk since; its queue comes back with its count
+            }
+            let empty = || Dispatched { first: QueueOffset(0), units: Vec::new(), last_stored_at_ms: 0 };
+            slot.queues.resize_with(queue_id as usize + 1, empty);
+        }
+        let batch = &mut slot.queues[queue_id as usize];
+        if batch.units.is_empty() {
+            batch.first = record.queue_offset();
+            self.touched.push((slot_at, queue_id));
+        } else if batch.first.advance(batch.units.len() as u64) != record.queue_offset() {
+            // Numbers that do not follow on come from another incarnation of the topic.
+            let before = std::mem::replace(
+                batch,
+                Dispatched { first: record.queue_offset(), units: Vec::new(), last_stored_at_ms: 0 },
+            );
+            if let Some(queue) = entry.queue(QueueId(queue_id)) {
+                outgoing.push_back(Outgoing::Units(queue.clone(), before));
+            }
+        }
+        batch.units.push(unit);
+        batch.last_stored_at_ms = record.stored_at_ms();
+    }
+
+    fn slot_of(&mut self, topic: &str) -> usize {
+        if let Some(slot) = self.by_name.get(topic) {
+            return *slot;
+        }
+        let name = TopicName::from(topic);
+        let entry = self.snapshot.as_ref().and_then(|map| map.topics.get(topic).cloned());
+        self.slots.push(TopicSlot { name: name.clone(), entry, queues: Vec::new() });
+        self.by_name.insert(name, self.slots.len() - 1);
+        self.slots.len() - 1
+    }
+
+    fn finish(&mut self, outgoing: &mut VecDeque<Outgoing>, schedules: bool) {
+        for (slot, queue_id) in self.touched.drain(..) {
+            let slot = &mut self.slots[slot];
+            let batch = &mut slot.queues[queue_id as usize];
+            let empty = Dispatched { first: QueueOffset(0), units: Vec::new(), last_stored_at_ms: 0 };
+            let batch = std::mem::replace(batch, empty);
+            let Some(queue) = slot.entry.as_ref().and_then(|entry| entry.queue(QueueId(queue_id))) else {
+                continue;
+            };
+            if schedules && &*slot.name == SCHEDULE_TOPIC {
+                let units = batch.units.clone();
+                let scheduled = UnitsScheduled { queue_id: QueueId(queue_id), first: batch.first, units };
+                outgoing.push_back(Outgoing::Units(queue.clone(), batch));
+                outgoing.push_back(Outgoing::Scheduled(scheduled));
+            } else {
+                outgoing.push_back(Outgoing::Units(queue.clone(), batch));
+            }
+        }
+        if !self.index.0.is_empty() {
+            outgoing.push_back(Outgoing::Index(std::mem::take(&mut self.index)));
+        }
+    }
+}
+
+/// The keys of one message.
+#[derive(Default)]
+struct Keys<'a> {
+    unique: Option<&'a str>,
+    words: Option<&'a str>,
+}
+
+impl Keys<'_> {
+    fn put(&self, index: &mut IndexEntries, topic: &str, physical_offset: PhysicalOffset, stored_at_ms: i64) {
+        let words = self.words.into_iter().flat_map(|words| words.split(' ').filter(|word| !word.is_empty()));
+        for key in self.unique.into_iter().chain(words) {
+            index.0.push(IndexEntry { hash: hash_of(topic, key), physical_offset, stored_at_ms });
+        }
+    }
+}
+
+impl Actor for Dispatcher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.parts.mailbox_capacity);
+    }
+}
+
+impl Handler<LogPublished> for Dispatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: LogPublished, ctx: &mut Self::Context) {
+        self.dispatch(ctx);
+    }
+}
+
+impl Handler<DispatchTo> for Dispatcher {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, DispatchTo(position): DispatchTo, ctx: &mut Self::Context) -> Self::Result {
+        let (waiting, handed_over) = futures::channel::oneshot::channel();
+        self.waiting.push((position, waiting));
+        self.dispatch(ctx);
+        // A dispatcher that stops has nobody wait for it.
+        Box::pin(async move { handed_over.await.unwrap_or_default() })
+    }
+}
+
+impl Handler<BeginCheckPoint> for Dispatcher {
+    type Result = CheckPointPlan;
+
+    fn handle(&mut self, _: BeginCheckPoint, _: &mut Self::Context) -> CheckPointPlan {
+        // What still waits for room is not handed over, so there is nothing to claim yet.
+        if !self.outgoing.is_empty() {
+            return CheckPointPlan { dispatched: None, queues: Vec::new() };
+        }
+        CheckPointPlan { dispatched: Some(self.tail), queues: self.dirty.drain().collect() }
+    }
+}

@@ -1,0 +1,190 @@
+//! Makes the log durable, and notes how far everything is: the check point a restart begins at. On a thread of
+//! its own, since it waits for the disk.
+//!
+//! - Owns: the flushed position, the check point file, the making of segments ahead of need.
+//! - Takes: [`FlushNow`], [`CheckPointNow`], its timers.
+//! - Sends: [`BeginCheckPoint`] to the dispatcher, [`TakeUnflushed`] to queues, [`FlushKeyIndex`].
+//! - Fails: a flush that fails is logged and tried again; the check point stays where it was.
+//! - Invariants: a check point never claims what is not on disk: log first, then what was derived, then the file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures::future::join_all;
+use tracing::{debug, error};
+
+use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
+use super::key_index::FlushKeyIndex;
+use super::topic_queue::TakeUnflushed;
+use crate::store::commit_log::{CommitLogReader, SegmentPreparer};
+use crate::store::consume_queue::Unflushed;
+use crate::store::file::StoreFiles;
+use crate::store::store_check_point::{CheckPointFile, StoreCheckPoint};
+use crate::types::PhysicalOffset;
+
+/// Flushes what is published now; answers with the flushed position.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<LogFlushed, String>")]
+pub struct FlushNow;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogFlushed {
+    pub up_to: PhysicalOffset,
+}
+
+/// Takes a check point now; answers when it is on disk.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<(), String>")]
+pub struct CheckPointNow;
+
+/// What the flusher is made of.
+pub struct FlusherParts {
+    pub files: Arc<dyn StoreFiles>,
+    pub log: CommitLogReader,
+    pub preparer: SegmentPreparer,
+    pub check_point_file: CheckPointFile,
+    pub check_point: StoreCheckPoint,
+    pub dispatcher: Recipient<BeginCheckPoint>,
+    pub key_index: Option<Recipient<FlushKeyIndex>>,
+    pub config: FlusherConfig,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct FlusherConfig {
+    /// Between two flushes of the log: at most this much is lost when the power fails.
+    pub flush_interval: Duration,
+    /// Between two check points: at most this much is read again after a crash.
+    pub check_point_interval: Duration,
+    pub mailbox_capacity: usize,
+}
+
+impl Default for FlusherConfig {
+    fn default() -> Self {
+        Self {
+            flush_interval: Duration::from_millis(500),
+            check_point_interval: Duration::from_secs(5),
+            mailbox_capacity: 1024,
+        }
+    }
+}
+
+pub struct Flusher {
+    parts: FlusherParts,
+    flushed: PhysicalOffset,
+    /// Taken from queues whose sync failed; synced before the next check point.
+    unsynced: Vec<Unflushed>,
+    check_point_runs: bool,
+    preparing: bool,
+}
+
+impl Flusher {
+    /// `flushed`: everything below is on disk already.
+    pub fn new(parts: FlusherParts, flushed: PhysicalOffset) -> Self {
+        Self { parts, flushed, unsynced: Vec::new(), check_point_runs: false, preparing: true }
+    }
+
+    fn flush_log(&mut self) -> Result<LogFlushed, String> {
+        let published = self.parts.log.published();
+        if published > self.flushed {
+            self.parts.log.flush(self.flushed, published).map_err(|error| error.to_string())?;
+            self.flushed = published;
+        }
+        Ok(LogFlushed { up_to: self.flushed })
+    }
+
+    fn flush_due(&mut self, _: &mut Context<Self>) {
+        if let Err(error) = self.flush_log() {
+            error!(error, "log cannot be flushed, trying again");
+        }
+        // The next segment is made once this one is in use, so that an idle store holds one.
+        let used = self.parts.log.published().0 % self.parts.log.segment_bytes();
+        if used > self.parts.log.segment_bytes() / 2 {
+            match self.parts.preparer.prepare_next(&self.parts.log) {
+                Ok(_) => self.preparing = true,
+                Err(error) if std::mem::take(&mut self.preparing) => {
+                    error!(%error, "next segment of the log cannot be made ahead; the disk may be full");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn check_point_due(&mut self, ctx: &mut Context<Self>) {
+        if self.check_point_runs {
+            return;
+        }
+        let taken = self.take_check_point();
+        ctx.spawn(taken.map(|outcome, _, _| {
+            if let Err(error) = outcome {
+                error!(error, "check point cannot be taken, trying again");
+            }
+        }));
+    }
+
+    fn take_check_point(&mut self) -> ResponseActFuture<Self, Result<(), String>> {
+        self.check_point_runs = true;
+        let Self { parts, .. } = self;
+        let plan = parts.dispatcher.send(BeginCheckPoint);
+        let key_index = parts.key_index.clone();
+        let gather = async move {
+            let CheckPointPlan { dispatched, queues } = plan.await.map_err(|error| error.to_string())?;
+            let Some(dispatched) = dispatched else { return Ok(None) };
+            // A queue that is gone was deleted, with its files.
+            let taken = join_all(queues.iter().map(|queue| queue.send(TakeUnflushed))).await;
+            let taken: Result<Vec<_>, _> = taken.into_iter().filter_map(Result::ok).collect();
+            if let Some(index) = key_index {
+                index.send(FlushKeyIndex).await.map_err(|error| error.to_string())??;
+            }
+            Ok(Some((dispatched, taken?)))
+        };
+        Box::pin(gather.into_actor(self).map(|gathered: Result<_, String>, flusher: &mut Self, _| {
+            flusher.check_point_runs = false;
+            let Some((dispatched, taken)) = gathered? else { return Ok(()) };
+            flusher.unsynced.extend(taken);
+            let known = flusher.parts.check_point.dispatched;
+            if known == Some(dispatched) {
+                return Ok(());
+            }
+            flusher.flush_log()?;
+            while let Some(unflushed) = flusher.unsynced.last() {
+                unflushed.sync(&*flusher.parts.files).map_err(|error| error.to_string())?;
+                flusher.unsynced.pop();
+            }
+            let check_point = &mut flusher.parts.check_point;
+            check_point.physic_at = dispatched.last_stored_at;
+            check_point.logics_at = dispatched.last_stored_at;
+            check_point.index_at = dispatched.last_stored_at;
+            check_point.dispatched = Some(dispatched);
+            flusher.parts.check_point_file.save(check_point).map_err(|error| error.to_string())?;
+            debug!(dispatched = dispatched.end.0, "check point taken");
+            Ok(())
+        }))
+    }
+}
+
+impl Actor for Flusher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.parts.config.mailbox_capacity);
+        ctx.run_interval(self.parts.config.flush_interval, Self::flush_due);
+        ctx.run_interval(self.parts.config.check_point_interval, Self::check_point_due);
+    }
+}
+
+impl Handler<FlushNow> for Flusher {
+    type Result = Result<LogFlushed, String>;
+
+    fn handle(&mut self, _: FlushNow, _: &mut Self::Context) -> Self::Result {
+        self.flush_log()
+    }
+}
+
+impl Handler<CheckPointNow> for Flusher {
+    type Result = ResponseActFuture<Self, Result<(), String>>;
+
+    fn handle(&mut self, _: CheckPointNow, _: &mut Self::Context) -> Self::Result {
+        self.take_check_point()
+    }
+}

@@ -1,0 +1,673 @@
+//! The commit log: every message of every topic, one behind the other, in segments of one length.
+//!
+//! ```text
+//!  segment 0                          segment 1
+//!  │ record │ record │ … │ blank ···· │ record │ record │ 0 0 0 …
+//!                          8 bytes, then undefined      └ published
+//! ```
+//!
+//! A record never crosses a segment, and leaves room for the blank behind it: it is placed where its
+//! length + 8 fits. [`CommitLogAppender`] is the write half and has no twin; [`CommitLogReader`] sees what
+//! is published; [`SegmentPreparer`] makes the next segment on another thread, ahead of need.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use arc_swap::ArcSwap;
+use tracing::{info, warn};
+
+pub use super::commit_log_reader::{CommitLogReader, LogDamage, SegmentInfo};
+use super::commit_log_reader::{SegmentList, SharedLog};
+use super::mapped_file::MapWriter;
+use super::segment::{MadeSegment, Segment, SegmentDir, SegmentError};
+use crate::clock::WallMs;
+use crate::protocol::message::{EntryHead, HEAD_BYTES, PendingMessage, RecordError, RecordView};
+use crate::protocol::properties::MAX_PROPERTIES_BYTES;
+use crate::types::{PhysicalOffset, QueueOffset};
+
+/// Longest topic a record can hold, bytes: a V2 length is a signed 16-bit number.
+pub const MAX_TOPIC_BYTES: usize = i16::MAX as usize;
+
+/// Why nothing was stored. After every one of them the log is as it was, and usable.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    #[error("topic has {len_bytes} bytes")]
+    TopicTooLong { len_bytes: usize },
+    #[error("properties have {len_bytes} bytes")]
+    PropertiesTooLong { len_bytes: usize },
+    #[error("batch of {len_bytes} bytes does not fit a segment")]
+    TooLarge { len_bytes: usize },
+    #[error("disk is full, no new segment")]
+    DiskFull,
+    #[error("cannot begin a new segment")]
+    Segment { source: SegmentError },
+    #[error("raw bytes begin at {found}, the log ends at {expected}")]
+    NotAtEnd { expected: PhysicalOffset, found: PhysicalOffset },
+}
+
+/// Where a batch went.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// First byte of the first record.
+    pub start: PhysicalOffset,
+    /// Behind the last record.
+    pub end: PhysicalOffset,
+    /// First byte of each record.
+    pub positions: Vec<PhysicalOffset>,
+    pub stored_at: WallMs,
+}
+
+/// Where an opened log goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogTail {
+    /// Behind the last entry.
+    pub end: PhysicalOffset,
+    /// Where the last record begins; `None` in an empty log.
+    pub last_record: Option<PhysicalOffset>,
+    /// Store time of the last record.
+    pub last_stored_at: WallMs,
+}
+
+/// The write half of the commit log.
+#[derive(Debug)]
+pub struct CommitLogAppender {
+    shared: Arc<SharedLog>,
+    current: MapWriter,
+    current_base: PhysicalOffset,
+    tail: LogTail,
+    prepared: Receiver<MadeSegment>,
+}
+
+/// Makes the next segment while the appender fills the present one.
+#[derive(Debug)]
+pub struct SegmentPreparer {
+    dir: SegmentDir,
+    prepared: SyncSender<MadeSegment>,
+}
+
+impl SegmentPreparer {
+    /// Makes a segment unless one is waiting already; returns whether it did.
+    pub fn prepare_next(&mut self, reader: &CommitLogReader) -> Result<bool, SegmentError> {
+        if reader.shared.segment_waits.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let made = self.dir.make("prepared")?;
+        reader.shared.segment_waits.store(true, Ordering::Release);
+        // The channel holds one, and the flag has told that it is empty; without an appender it is closed.
+        Ok(self.prepared.try_send(made).is_ok())
+    }
+}
+
+/// The three parts of an open log.
+#[derive(Debug)]
+pub struct CommitLog {
+    pub appender: CommitLogAppender,
+    pub reader: CommitLogReader,
+    pub preparer: SegmentPreparer,
+}
+
+impl CommitLog {
+    /// Puts the loaded segments to work. `tail` comes from [`recovery`](super::recovery), which leaves
+    /// no segment behind it.
+    pub fn start(dir: SegmentDir, mut segments: Vec<Segment>, tail: LogTail) -> Result<Self, SegmentError> {
+        let is_new = segments.is_empty();
+        if is_new {
+            segments.push(dir.install(dir.make("writer")?, floor(tail.end, dir.segment_bytes))?);
+            dir.sync()?;
+        }
+        let first = segments[0].base;
+        let mut maps = Vec::with_capacity(segments.len());
+        let mut current = None;
+        for Segment { base, file } in segments {
+            let end = tail.end.0.saturating_sub(base.0).min(dir.segment_bytes);
+            let (writer, reader) = file.into_halves(end as usize);
+            maps.push(reader);
+            current = Some((base, writer));
+        }
+        let (current_base, current) = current.expect("a segment was pushed if there was none");
+        let segments = SegmentList { first, segment_bytes: dir.segment_bytes, maps };
+        let shared = Arc::new(SharedLog {
+            dir: dir.clone(),
+            segments: ArcSwap::from_pointee(segments),
+            published: AtomicU64::new(tail.end.0),
+            names_unsynced: AtomicBool::new(false),
+            segment_waits: AtomicBool::new(false),
+        });
+        let (sender, prepared) = sync_channel(1);
+        Ok(Self {
+            reader: CommitLogReader { shared: Arc::clone(&shared) },
+            appender: CommitLogAppender { shared, current, current_base, tail, prepared },
+            preparer: SegmentPreparer { dir, prepared: sender },
+        })
+    }
+}
+
+impl CommitLogAppender {
+    /// End of the log, published or not.
+    pub fn end(&self) -> PhysicalOffset {
+        self.tail.end
+    }
+
+    /// End, last record and its time, for the check point of a clean stop.
+    pub fn tail(&self) -> LogTail {
+        self.tail
+    }
+
+    pub fn reader(&self) -> CommitLogReader {
+        CommitLogReader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Writes messages of one queue with consecutive queue offsets, all into one segment. Readers see them
+    /// after [`publish`](Self::publish). The store time is `now`, or that of the last record if it is later.
+    pub fn append(
+        &mut self,
+        messages: &[PendingMessage],
+        first_queue_offset: QueueOffset,
+        now: WallMs,
+    ) -> Result<Appended, AppendError> {
+        let mut len_bytes = 0;
+        for message in messages {
+            check_lengths(message)?;
+            len_bytes += message.record_len();
+        }
+        self.make_room(len_bytes)?;
+
+        let stored_at = now.max(self.tail.last_stored_at);
+        let start = self.tail.end;
+        let mut positions = Vec::with_capacity(messages.len());
+        let position = self.position();
+        self.current.write_at(position..position + len_bytes, |mut dst| {
+            let mut at = start;
+            for (message, queue_offset) in messages.iter().zip(first_queue_offset.0..) {
+                let (record, rest) = dst.split_at_mut(message.record_len());
+                message.encode_into(record, QueueOffset(queue_offset), at, stored_at);
+                positions.push(at);
+                at = at.advance(record.len() as u64);
+                dst = rest;
+            }
+        });
+        let end = start.advance(len_bytes as u64);
+        let last_record = positions.last().copied().or(self.tail.last_record);
+        self.tail = LogTail { end, last_record, last_stored_at: stored_at };
+        Ok(Appended { start, end, positions, stored_at })
+    }
+
+    /// Writes bytes of a master's log at the same position; they may end in mid-record and may cross a
+    /// segment. Readers see them after [`publish_whole_entries`](Self::publish_whole_entries).
+    pub fn append_raw(&mut self, at: PhysicalOffset, mut bytes: &[u8]) -> Result<(), AppendError> {
+        if at != self.tail.end {
+            return Err(AppendError::NotAtEnd { expected: self.tail.end, found: at });
+        }
+        while !bytes.is_empty() {
+            if self.room() == 0 {
+                self.next_segment()?;
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(self.room()));
+            let position = self.position();
+            self.current.write_at(position..position + now.len(), |dst| dst.copy_from_slice(now));
+            // Final, though the global position holds readers back until the record is whole.
+            self.current.publish(position + now.len());
+            self.tail.end = self.tail.end.advance(now.len() as u64);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Shows readers what [`append_raw`](Self::append_raw) has written, up to the last whole entry, and
+    /// returns the published position. Bytes that are no entry are an error; what lies before them is shown.
+    pub fn publish_whole_entries(&mut self) -> Result<PhysicalOffset, LogDamage> {
+        let list = self.shared.segments.load_full();
+        let mut at = self.published();
+        let mut damage = None;
+        while at < self.tail.end {
+            let Some(bytes) = list.bytes_between(at, self.tail.end) else { break };
+            let len = match EntryHead::parse(bytes) {
+                Ok(EntryHead::Record { len } | EntryHead::Blank { len }) => len,
+                Err(RecordError::Cut { .. }) => break,
+                Err(source) => {
+                    damage = Some(LogDamage { offset: at, source });
+                    break;
+                }
+            };
+            if bytes.len() < len {
+                break;
+            }
+            if let Ok(record) = RecordView::parse(bytes) {
+                self.tail.last_record = Some(at);
+                self.tail.last_stored_at = self.tail.last_stored_at.max(WallMs(record.stored_at_ms()));
+            }
+            at = at.advance(len as u64);
+        }
+        self.shared.published.store(at.0, Ordering::Release);
+        damage.map_or(Ok(at), Err)
+    }
+
+    /// Shows readers everything appended, and returns the published position.
+    pub fn publish(&mut self) -> PhysicalOffset {
+        self.current.publish(self.position());
+        self.shared.published.store(self.tail.end.0, Ordering::Release);
+        self.tail.end
+    }
+
+    /// Deletes whole segments below `offset`, oldest first, at most `max_segments` and never the last.
+    /// Returns how many.
+    pub fn delete_before(
+        &mut self,
+        offset: PhysicalOffset,
+        max_segments: usize,
+    ) -> Result<usize, SegmentError> {
+        let list = self.shared.segments.load_full();
+        let below = (0..list.maps.len() - 1)
+            .take_while(|index| list.base(index + 1) <= offset && list.base(index + 1) <= self.published())
+            .take(max_segments)
+            .count();
+        if below == 0 {
+            return Ok(0);
+        }
+        // Readers first lose sight of the segments, then the files go; slices in flight keep their maps.
+        self.shared.segments.store(Arc::new(SegmentList {
+            first: list.base(below),
+            segment_bytes: list.segment_bytes,
+            maps: list.maps[below..].to_vec(),
+        }));
+        for index in 0..below {
+            self.shared.dir.remove(list.base(index))?;
+        }
+        self.shared.names_unsynced.store(true, Ordering::Release);
+        info!(segments = below, min_offset = %list.base(below), "expired segments deleted");
+        Ok(below)
+    }
+
+    /// Cuts the log at `offset`, which must lie behind an entry. What is appended from there on replaces
+    /// what was. The owner has first saved a check point at or below it. Slices that readers hold keep the old bytes: the cut segment is replaced by a copy of its
+    /// kept part. `last_record` is what the shorter log ends with. After an error the log must be opened anew.
+    pub fn truncate_to(
+        &mut self,
+        offset: PhysicalOffset,
+        last_record: Option<PhysicalOffset>,
+    ) -> Result<(), SegmentError> {
+        let list = self.shared.segments.load_full();
+        if offset >= self.tail.end {
+            return Ok(());
+        }
+        if offset < list.first {
+            return self.reset_to(offset);
+        }
+        let dir = self.shared.dir.clone();
+        let kept = ((offset.0 - list.first.0) / list.segment_bytes) as usize;
+        let base = list.base(kept);
+        let kept_bytes = (offset.0 - base.0) as usize;
+        let mut made = dir.make("writer")?;
+        let old = &list.maps[kept];
+        // Raw bytes that were never published are dropped with the rest.
+        let readable = kept_bytes.min(old.published());
+        if let Some(bytes) = old.bytes(0..readable) {
+            made.file_mut().bytes_mut(0..readable).copy_from_slice(bytes);
+        }
+        made.file_mut()
+            .flush(0..readable)
+            .map_err(|source| SegmentError::Io { path: dir.path(base), source })?;
+        // From the end backwards, so that a crash in between leaves a log without a gap.
+        for index in (kept + 1..list.maps.len()).rev() {
+            dir.remove(list.base(index))?;
+        }
+        let segment = dir.install(made, base)?;
+        dir.sync()?;
+        let (writer, reader) = segment.file.into_halves(readable);
+        let mut maps = list.maps[..kept].to_vec();
+        maps.push(reader);
+        let end = base.advance(readable as u64);
+        self.replace(SegmentList { maps, ..*list }, writer, LogTail { end, last_record, ..self.tail });
+        Ok(())
+    }
+
+    /// Throws everything away and begins an empty log at the start of the segment that would hold
+    /// `offset`; what a new follower does before it copies. After an error the log must be opened anew.
+    pub fn reset_to(&mut self, offset: PhysicalOffset) -> Result<(), SegmentError> {
+        let list = self.shared.segments.load_full();
+        let dir = self.shared.dir.clone();
+        let base = floor(offset, dir.segment_bytes);
+        let made = dir.make("writer")?;
+        for index in (0..list.maps.len()).rev() {
+            dir.remove(list.base(index))?;
+        }
+        let segment = dir.install(made, base)?;
+        dir.sync()?;
+        let (writer, reader) = segment.file.into_halves(0);
+        let fresh = SegmentList { first: base, segment_bytes: dir.segment_bytes, maps: vec![reader] };
+        self.replace(fresh, writer, LogTail { end: base, last_record: None, ..self.tail });
+        Ok(())
+    }
+
+    fn replace(&mut self, list: SegmentList, current: MapWriter, tail: LogTail) {
+        self.current_base = list.base(list.maps.len() - 1);
+        self.current = current;
+        self.tail = tail;
+        self.shared.published.store(tail.end.0, Ordering::Release);
+        self.shared.segments.store(Arc::new(list));
+    }
+
+    /// Goes to the next segment when `len_bytes` and a blank behind them do not fit the present one.
+    fn make_room(&mut self, len_bytes: usize) -> Result<(), AppendError> {
+        if len_bytes + HEAD_BYTES > self.current.len() {
+            return Err(AppendError::TooLarge { len_bytes });
+        }
+        if len_bytes + HEAD_BYTES <= self.room() {
+            return Ok(());
+        }
+        self.next_segment()
+    }
+
+    /// Begins a new segment; what is left of the present one becomes a blank.
+    fn next_segment(&mut self) -> Result<(), AppendError> {
+        let base = self.current_base.advance(self.current.len() as u64);
+        let segment = self.take_segment(base).map_err(|source| match source {
+            SegmentError::Io { source, .. } if is_full(&source) => AppendError::DiskFull,
+            source => AppendError::Segment { source },
+        })?;
+
+        let (position, room) = (self.position(), self.room());
+        if room > 0 {
+            self.current.write_at(position..position + HEAD_BYTES, |dst| EntryHead::put_blank(dst, room));
+        }
+        // The global position still holds readers back; here it only frees the old write half.
+        self.current.publish(self.current.len());
+        let (writer, reader) = segment.file.into_halves(0);
+        let list = self.shared.segments.load_full();
+        let mut maps = list.maps.clone();
+        maps.push(reader);
+        self.shared.names_unsynced.store(true, Ordering::Release);
+        self.shared.segments.store(Arc::new(SegmentList { maps, ..*list }));
+        self.current = writer;
+        self.current_base = base;
+        self.tail.end = base;
+        Ok(())
+    }
+
+    /// The prepared segment, or one made here and now.
+    fn take_segment(&mut self, base: PhysicalOffset) -> Result<Segment, SegmentError> {
+        let Ok(made) = self.prepared.try_recv() else {
+            warn!(%base, "segment was not prepared in time");
+            return self.shared.dir.install(self.shared.dir.make("writer")?, base);
+        };
+        let installed = self.shared.dir.install(made, base);
+        // Only now, as the preparer may reuse the name that the file had until it was installed.
+        self.shared.segment_waits.store(false, Ordering::Release);
+        installed
+    }
+
+    fn published(&self) -> PhysicalOffset {
+        PhysicalOffset(self.shared.published.load(Ordering::Relaxed)) // written by this half alone
+    }
+
+    /// Position of the end within the present segment.
+    fn position(&self) -> usize {
+        (self.tail.end.0 - self.current_base.0) as usize
+    }
+
+    fn room(&self) -> usize {
+        self.current.len() - self.position()
+    }
+}
+
+fn check_lengths(message: &PendingMessage) -> Result<(), AppendError> {
+    match (message.topic.len(), message.properties_len()) {
+        (len_bytes, _) if len_bytes > MAX_TOPIC_BYTES => Err(AppendError::TopicTooLong { len_bytes }),
+        (_, len_bytes) if len_bytes > MAX_PROPERTIES_BYTES => {
+            Err(AppendError::PropertiesTooLong { len_bytes })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Base of the segment that holds `offset` in a log that began at 0.
+fn floor(offset: PhysicalOffset, segment_bytes: u64) -> PhysicalOffset {
+    PhysicalOffset(offset.0 - offset.0 % segment_bytes)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::PathBuf;
+    use std::thread;
+
+    use bytes::Bytes;
+
+    use super::super::file::StoreFiles;
+    use super::super::memory_files::{FileOperation, MemoryFiles};
+    use super::super::recovery::{LastStop, open_commit_log};
+    use super::super::store_check_point::StoreCheckPoint;
+    use super::*;
+    use crate::types::QueueId;
+
+    const SEGMENT_BYTES: u64 = 4096;
+
+    pub(in super::super) fn message(body: &str) -> PendingMessage {
+        PendingMessage {
+            topic: "T".into(),
+            queue_id: QueueId(0),
+            flag: 0,
+            sys_flag: 0,
+            born_at_ms: 1,
+            born_host: "10.0.0.9:50000".parse().unwrap(),
+            store_host: "10.0.0.1:10911".parse().unwrap(),
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            properties: Bytes::new(),
+            extra_properties: Bytes::new(),
+        }
+    }
+
+    pub(in super::super) fn bodies(reader: &CommitLogReader) -> Vec<String> {
+        let mut bodies = Vec::new();
+        let seen = reader.for_each_record(PhysicalOffset(0), u64::MAX, |_, record| {
+            bodies.push(String::from_utf8(record.body().to_vec()).unwrap());
+        });
+        assert_eq!(seen.unwrap(), reader.published());
+        bodies
+    }
+
+    fn new_log(files: &MemoryFiles) -> CommitLog {
+        let dir = PathBuf::from("/commitlog");
+        let dir = SegmentDir { files: Arc::new(files.clone()), dir, segment_bytes: SEGMENT_BYTES };
+        open_commit_log(dir, &StoreCheckPoint::default(), LastStop::Clean).unwrap().0
+    }
+
+    fn append(log: &mut CommitLog, body: &str) -> Result<Appended, AppendError> {
+        let appended = log.appender.append(&[message(body)], QueueOffset(0), WallMs(1000));
+        log.appender.publish();
+        appended
+    }
+
+    #[test]
+    fn batch_gets_consecutive_queue_offsets_and_one_store_time() {
+        let mut log = new_log(&MemoryFiles::new());
+        let batch = [message("a"), message("bb"), message("ccc")];
+        let appended = log.appender.append(&batch, QueueOffset(7), WallMs(1000)).unwrap();
+        assert!(log.reader.read(PhysicalOffset(0), 8).is_none(), "not yet published");
+        log.appender.publish();
+        let positions: Vec<_> = appended.positions.iter().map(|at| at.0).collect();
+        assert_eq!(positions, [0, 93, 187]);
+        for (at, queue_offset) in appended.positions.iter().zip(7..) {
+            let fields = |record: RecordView<'_>| (record.queue_offset().0, record.physical_offset());
+            assert_eq!(log.reader.with_record(*at, fields), Some((queue_offset, *at)));
+            assert_eq!(log.reader.store_time_at(*at), Some(WallMs(1000)));
+        }
+        let earlier = log.appender.append(&batch, QueueOffset(10), WallMs(500)).unwrap();
+        assert_eq!(earlier.stored_at, WallMs(1000), "store time never goes back");
+    }
+
+    #[test]
+    fn record_leaves_room_for_the_blank() {
+        let fits = SEGMENT_BYTES as usize - 92 - 8;
+        let mut log = new_log(&MemoryFiles::new());
+        append(&mut log, &"x".repeat(fits)).unwrap();
+        let next = append(&mut log, "next").unwrap();
+        assert_eq!(next.start, PhysicalOffset(SEGMENT_BYTES));
+        let blank = log.reader.read(PhysicalOffset(SEGMENT_BYTES - 8), 8).unwrap();
+        assert_eq!(&blank[..], [0, 0, 0, 8, 0xCB, 0xD4, 0x31, 0x94]);
+        let error = append(&mut log, &"x".repeat(fits + 1)).unwrap_err();
+        assert!(matches!(error, AppendError::TooLarge { .. }));
+        assert_eq!(bodies(&log.reader).len(), 2);
+    }
+
+    #[test]
+    fn full_disk_at_rollover_stores_nothing_and_leaves_the_log_usable() {
+        let files = MemoryFiles::new();
+        let mut log = new_log(&files);
+        append(&mut log, &"a".repeat(3000)).unwrap();
+        files.set_capacity(Some(SEGMENT_BYTES + 10));
+        let end = log.appender.end();
+        assert!(matches!(append(&mut log, &"b".repeat(3000)), Err(AppendError::DiskFull)));
+        assert!(log.preparer.prepare_next(&log.reader).is_err());
+        assert_eq!(log.appender.end(), end);
+        append(&mut log, "small ones still fit").unwrap();
+        files.set_capacity(None);
+        append(&mut log, &"c".repeat(3000)).unwrap();
+        assert_eq!(bodies(&log.reader).len(), 3);
+        files.fail_next(FileOperation::Create, io::ErrorKind::Other);
+        assert!(matches!(append(&mut log, &"d".repeat(3000)), Err(AppendError::Segment { .. })));
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused() {
+        let mut log = new_log(&MemoryFiles::new());
+        let long = PendingMessage { properties: vec![1; 32_768].into(), ..message("") };
+        let error = log.appender.append(&[message("a"), long], QueueOffset(0), WallMs(0)).unwrap_err();
+        assert!(matches!(error, AppendError::PropertiesTooLong { len_bytes: 32_768 }));
+        assert_eq!(log.appender.end(), PhysicalOffset(0));
+    }
+
+    #[test]
+    fn prepared_segment_is_used_once() {
+        let files = MemoryFiles::new();
+        let mut log = new_log(&files);
+        assert!(log.preparer.prepare_next(&log.reader).unwrap());
+        assert!(!log.preparer.prepare_next(&log.reader).unwrap());
+        append(&mut log, &"a".repeat(3000)).unwrap();
+        files.fail_next(FileOperation::Create, io::ErrorKind::StorageFull);
+        append(&mut log, &"b".repeat(3000)).unwrap();
+        assert!(log.preparer.prepare_next(&log.reader).is_err(), "the failure was still waiting");
+        assert!(log.preparer.prepare_next(&log.reader).unwrap());
+    }
+
+    #[test]
+    fn failed_directory_sync_is_tried_again() {
+        let files = MemoryFiles::new();
+        let mut log = new_log(&files);
+        append(&mut log, &"a".repeat(3000)).unwrap();
+        append(&mut log, &"b".repeat(3000)).unwrap();
+        let (from, to) = (log.reader.published(), log.reader.published());
+        files.fail_next(FileOperation::Sync, io::ErrorKind::Other);
+        assert!(log.reader.flush(from, to).is_err());
+        log.reader.flush(from, to).unwrap();
+        files.crash();
+        assert!(files.stat(&PathBuf::from("/commitlog/00000000000000004096")).unwrap().is_some());
+    }
+
+    #[test]
+    fn deletion_takes_whole_segments_and_never_the_last() {
+        let mut log = new_log(&MemoryFiles::new());
+        for body in ["a", "b", "c", "d"] {
+            append(&mut log, &body.repeat(3000)).unwrap();
+        }
+        let slice = log.reader.read_record(PhysicalOffset(0)).unwrap();
+        assert_eq!(log.appender.delete_before(PhysicalOffset(2 * SEGMENT_BYTES + 1), 1).unwrap(), 1);
+        assert_eq!(log.reader.min_offset(), PhysicalOffset(SEGMENT_BYTES));
+        assert_eq!(log.reader.read(PhysicalOffset(0), 8), None);
+        assert_eq!(&slice[88..90], b"aa", "a slice in flight keeps its map");
+        assert_eq!(log.appender.delete_before(PhysicalOffset(u64::MAX), 10).unwrap(), 2);
+        assert_eq!(bodies(&log.reader), ["d".repeat(3000)]);
+        assert_eq!(log.reader.segments().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn truncation_does_not_change_what_readers_hold() {
+        let mut log = new_log(&MemoryFiles::new());
+        append(&mut log, "kept").unwrap();
+        let cut = append(&mut log, "gone").unwrap().start;
+        append(&mut log, &"x".repeat(3900)).unwrap();
+        let slice = log.reader.read_record(cut).unwrap();
+        log.appender.truncate_to(cut, Some(PhysicalOffset(0))).unwrap();
+        assert_eq!(log.reader.published(), cut);
+        append(&mut log, "anew").unwrap();
+        assert_eq!(RecordView::parse(&slice).unwrap().body(), b"gone");
+        assert_eq!(bodies(&log.reader), ["kept", "anew"]);
+        log.appender.reset_to(PhysicalOffset(5 * SEGMENT_BYTES + 9)).unwrap();
+        assert_eq!(append(&mut log, "far").unwrap().start, PhysicalOffset(5 * SEGMENT_BYTES));
+        assert_eq!(bodies(&log.reader), ["far"]);
+    }
+
+    #[test]
+    fn follower_shows_whole_entries_only() {
+        let (mut master, mut follower) = (new_log(&MemoryFiles::new()), new_log(&MemoryFiles::new()));
+        for body in ["a", "b", "c"] {
+            append(&mut master, &body.repeat(1700)).unwrap();
+        }
+        let mut seen = Vec::new();
+        loop {
+            let at = follower.appender.end();
+            let Some(bytes) = master.reader.read_up_to(at, 700) else { break };
+            follower.appender.append_raw(at, &bytes).unwrap();
+            let published = follower.appender.publish_whole_entries().unwrap();
+            assert!(published <= follower.appender.end());
+            seen = bodies(&follower.reader);
+        }
+        assert_eq!(seen, bodies(&master.reader));
+        assert_eq!(follower.appender.tail(), master.appender.tail());
+        let end = follower.appender.end();
+        let error = follower.appender.append_raw(PhysicalOffset(1), b"x").unwrap_err();
+        assert!(matches!(error, AppendError::NotAtEnd { expected, .. } if expected == end));
+        follower.appender.append_raw(end, &[1; 100]).unwrap();
+        assert_eq!(follower.appender.publish_whole_entries().unwrap_err().offset, end);
+        assert_eq!(follower.reader.published(), end);
+        follower.appender.truncate_to(end, None).unwrap();
+        append(&mut follower, "promoted").unwrap();
+        assert_eq!(bodies(&follower.reader).len(), 4);
+    }
+
+    #[test]
+    fn readers_and_flusher_run_beside_the_appender() {
+        const RECORDS: u64 = 3000;
+        let mut log = new_log(&MemoryFiles::new());
+        thread::scope(|scope| {
+            for is_flusher in [false, false, true] {
+                let reader = log.reader.clone();
+                scope.spawn(move || {
+                    let (mut at, mut next) = (PhysicalOffset(0), 0);
+                    while next < RECORDS {
+                        let from = at;
+                        let seen = reader.for_each_record(from, 1000, |offset, record| {
+                            assert_eq!((record.queue_offset().0, record.physical_offset()), (next, offset));
+                            record.verify_crc().unwrap();
+                            next += 1;
+                        });
+                        at = seen.unwrap();
+                        if is_flusher {
+                            reader.flush(from, at).unwrap();
+                        }
+                    }
+                });
+            }
+            let mut preparer = log.preparer;
+            let reader = log.reader.clone();
+            scope.spawn(move || {
+                while reader.published().0 < RECORDS * 90 {
+                    preparer.prepare_next(&reader).unwrap();
+                    thread::yield_now();
+                }
+            });
+            for number in 0..RECORDS {
+                let body = "b".repeat(number as usize % 50);
+                log.appender.append(&[message(&body)], QueueOffset(number), WallMs(1)).unwrap();
+                log.appender.publish();
+            }
+        });
+    }
+}
