@@ -3,4 +3,5 @@
 pub mod broker;
 pub mod name_server;
 pub mod send;
+pub mod runtime_info;
 pub mod topics;
