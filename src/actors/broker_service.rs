@@ -115,11 +115,7 @@ impl Service for BrokerService {
                 }
                 RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => {
                     let to = request.reply_to();
-                    match self.router.pull(request, &topics) {
-                        Ok(None) => {}
-                        Ok(Some(needs_its_group)) => self.spawn(needs_its_group),
-                        Err(refusal) => replies.push(refused(to, refusal)),
-                    }
+                    replies.push(refused(to, Refusal::UnknownRequest { code: 11 }));
                 }
                 _ => self.spawn(request),
             }
@@ -160,11 +156,6 @@ async fn send_carefully(router: &BrokerRouter, rules: &SendRules, request: Reque
     let topics = router.topics.load();
     let prepared = send::prepare(&request, &header, entry, &topics, rules)?;
     drop(topics);
-    if let Some(group) = names::group_of_retry_topic(header.topic)
-        && router.is_tried_too_often(&GroupName::from(group), &header).await?
-    {
-        return router.to_dead_letter_queue(GroupName::from(group), prepared.send).await;
-    }
     let mut refusals = Vec::new();
     hand_over(&prepared.entry, prepared.queue_id, vec![prepared.send], &mut refusals);
     for refusal in refusals {
