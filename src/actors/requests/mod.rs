@@ -2,6 +2,6 @@
 
 pub mod broker;
 pub mod name_server;
-pub mod send;
 pub mod runtime_info;
+pub mod send;
 pub mod topics;
