@@ -163,9 +163,7 @@ impl Refusal {
             RegistrationRefused { .. } | ChecksumMismatch { .. } | SwitchedOff { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }
-            NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
-            SettingForbidden { .. } => ResponseCode::NO_PERMISSION,
-            NameServerSettingUnknown { .. } | NameServerSettingFixed { .. } | SettingInvalid { .. } => {
+            NameServerSettingUnknown { .. } | NameServerSettingFixed { .. } => {
                 ResponseCode::INVALID_PARAMETER
             }
         }
