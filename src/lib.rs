@@ -5,6 +5,7 @@
 //! the `client` and the command line.
 
 pub mod actors;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod error;

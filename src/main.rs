@@ -17,12 +17,15 @@ use telstar::store::file::DiskFiles;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {
+fn main() -> std::process::ExitCode {
+    if std::env::args().nth(1).as_deref() != Some("raw") {
+        return telstar::cli::run();
+    }
     tracing_subscriber::fmt().with_env_filter(std::env::var("TELSTAR_LOG").unwrap_or("info".into())).with_writer(std::io::stderr).init();
     let args: Vec<String> = std::env::args().collect();
-    let dir: std::path::PathBuf = args[1].clone().into();
-    let ns: SocketAddr = args[2].parse().unwrap();
-    let br: SocketAddr = args[3].parse().unwrap();
+    let dir: std::path::PathBuf = args[2].clone().into();
+    let ns: SocketAddr = args[3].parse().unwrap();
+    let br: SocketAddr = args[4].parse().unwrap();
     let data_dir = dir.clone();
     System::new().block_on(async move {
         let plan = NodePlan {
@@ -43,4 +46,5 @@ fn main() {
         tokio::signal::ctrl_c().await.unwrap();
         let _ = root.send(Stop).await;
     });
+    std::process::ExitCode::SUCCESS
 }
