@@ -38,6 +38,10 @@ pub enum Refusal {
     NoRoute { topic: TopicName, hint: String },
     #[error("request queueId {queue_id} is illegal: topic {topic} has {queues} queues, use 0 to {}", queues.saturating_sub(1))]
     QueueOutOfRange { topic: TopicName, queue_id: i32, queues: u32 },
+    #[error(
+        "MIXED message type is not supported. Topic {topic} was not created; choose one type, or set enableMixedMessageType"
+    )]
+    MixedMessageType { topic: TopicName },
     #[error("{what} has no permission: {remedy}")]
     NoPermission { what: String, remedy: &'static str },
 
@@ -89,11 +93,38 @@ pub enum Refusal {
     #[error("parse the consumer's subscription failed: {error}")]
     SubscriptionMalformed { error: String },
 
+    // -- registrations and settings of the name server
+    #[error("register broker failed: {cause}")]
+    RegistrationRefused { cause: String },
+    #[error("crc32 not match: the body has {computed}, the header says {stated}; nothing was registered")]
+    ChecksumMismatch { computed: i32, stated: i32 },
+    #[error("disable: the name server answers this only while {setting} is true")]
+    SwitchedOff { setting: &'static str },
+    #[error("nothing was changed: {key} is no setting of this name server.{hint}")]
+    NameServerSettingUnknown { key: String, hint: String },
+    #[error("nothing was changed: {key} is fixed while the name server runs, or has no meaning here")]
+    NameServerSettingFixed { key: String },
+
     // -- lookups
     #[error("{0}")]
     NotFound(String),
 
+    #[error("The stats <{name}> <{key}> not exist: nothing was counted under it since the broker started")]
+    StatsUnknown { name: String, key: String },
+
+    // -- settings of the broker
+    #[error("Can not update config in black list. Nothing was changed: {key} cannot be set at run time")]
+    SettingForbidden { key: String },
+    #[error("nothing was changed: {key} is no setting of this broker{hint}")]
+    SettingUnknown { key: String, hint: String },
+    #[error("nothing was changed: {key} cannot be set while the broker runs; {remedy}")]
+    SettingFixed { key: String, remedy: &'static str },
+    #[error("nothing was changed: {key} cannot be {value:?}, allowed is {allowed}")]
+    SettingInvalid { key: String, value: String, allowed: &'static str },
+
     // -- our own trouble
+    #[error("nothing was changed: {what} cannot be saved: {cause}")]
+    NotSaved { what: &'static str, cause: String },
     #[error("{0}")]
     Failed(String),
 }
@@ -107,11 +138,16 @@ impl Refusal {
             Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }
+            StatsUnknown { .. } | NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
             Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
             Name(_) | OutOfRange { .. } | QueueOutOfRange { .. } => ResponseCode::INVALID_PARAMETER,
             TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
-            NoPermission { .. } => ResponseCode::NO_PERMISSION,
+            MixedMessageType { .. } => ResponseCode::INVALID_PARAMETER,
+            SettingUnknown { .. } | SettingFixed { .. } | SettingInvalid { .. } => {
+                ResponseCode::INVALID_PARAMETER
+            }
+            NoPermission { .. } | SettingForbidden { .. } => ResponseCode::NO_PERMISSION,
             MessageIllegal { .. } | BodyTooLarge { .. } | PropertiesTooLarge { .. } => {
                 ResponseCode::MESSAGE_ILLEGAL
             }
@@ -124,6 +160,12 @@ impl Refusal {
             SubscriptionOutdated { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
             SubscriptionMalformed { .. } => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
             NotFound(_) => ResponseCode::QUERY_NOT_FOUND,
+            RegistrationRefused { .. } | ChecksumMismatch { .. } | SwitchedOff { .. } => {
+                ResponseCode::SYSTEM_ERROR
+            }
+            NameServerSettingUnknown { .. } | NameServerSettingFixed { .. } => {
+                ResponseCode::INVALID_PARAMETER
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::error::ClientError;
 use crate::protocol::command::{Command, FLAG_ONE_WAY, FieldValue, OutgoingHead};
@@ -178,6 +178,8 @@ struct Shared {
     addr: String,
     codec: HeaderCodec,
     next_opaque: AtomicI32,
+    /// Told when a handle closes the connection.
+    closing: Notify,
     /// Set once, before the task ends.
     closed_because: OnceLock<String>,
 }
@@ -220,6 +222,7 @@ impl RemotingConnection {
             addr: addr.to_owned(),
             codec: options.codec,
             next_opaque: AtomicI32::new(0),
+            closing: Notify::new(),
             closed_because: OnceLock::new(),
         });
         let task = SocketTask {
@@ -278,6 +281,11 @@ impl RemotingConnection {
         self.outgoing.send(outgoing).await.map_err(|_| self.closed_error())
     }
 
+    /// Closes it for all handles, whatever is under way.
+    pub fn close(&self) {
+        self.shared.closing.notify_one();
+    }
+
     pub fn is_closed(&self) -> bool {
         self.outgoing.is_closed()
     }
@@ -334,12 +342,16 @@ where
         let mut output = BytesMut::new();
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut open = true;
+        let shared = self.shared.clone();
+        let closing = shared.closing.notified();
+        tokio::pin!(closing);
         loop {
             if !open && output.is_empty() {
                 return "nobody uses it any more".to_owned();
             }
             input.reserve(READ_BYTES);
             tokio::select! {
+                () = &mut closing => return "from this side".to_owned(),
                 read = self.read.read_buf(&mut input) => match read {
                     Ok(0) => return "by the server".to_owned(),
                     Ok(_) => if let Err(cause) = self.take_frames(&mut input, &mut output) {

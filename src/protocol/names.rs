@@ -25,6 +25,9 @@ pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 pub const BENCHMARK_TOPIC: &str = "BenchmarkTest";
 pub const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 pub const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
+/// Half and op topic of Java's second transaction engine. Nothing is kept there here; the names stay reserved.
+pub const ROCKSDB_HALF_TOPIC: &str = "RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC";
+pub const ROCKSDB_OP_TOPIC: &str = "RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC";
 pub const TRANSACTION_CHECK_MAX_TIME_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
 pub const SELF_TEST_TOPIC: &str = "SELF_TEST_TOPIC";
 pub const OFFSET_MOVED_TOPIC: &str = "OFFSET_MOVED_EVENT";
@@ -33,12 +36,14 @@ pub const CHECKPOINT_TOPIC: &str = "CHECKPOINT_TOPIC";
 pub const TIMER_TOPIC: &str = "rmq_sys_wheel_timer";
 
 /// Topics of the broker itself, whatever its name and cluster. Nobody may create, alter or delete them.
-pub const SYSTEM_TOPICS: [&str; 10] = [
+pub const SYSTEM_TOPICS: [&str; 12] = [
     DEFAULT_TOPIC,
     SCHEDULE_TOPIC,
     BENCHMARK_TOPIC,
     HALF_TOPIC,
     OP_TOPIC,
+    ROCKSDB_HALF_TOPIC,
+    ROCKSDB_OP_TOPIC,
     TRANSACTION_CHECK_MAX_TIME_TOPIC,
     SELF_TEST_TOPIC,
     OFFSET_MOVED_TOPIC,
@@ -47,10 +52,12 @@ pub const SYSTEM_TOPICS: [&str; 10] = [
 ];
 
 /// Topics that clients may not send to.
-pub const NO_SEND_TOPICS: [&str; 6] = [
+pub const NO_SEND_TOPICS: [&str; 8] = [
     SCHEDULE_TOPIC,
     HALF_TOPIC,
     OP_TOPIC,
+    ROCKSDB_HALF_TOPIC,
+    ROCKSDB_OP_TOPIC,
     TRANSACTION_CHECK_MAX_TIME_TOPIC,
     SELF_TEST_TOPIC,
     OFFSET_MOVED_TOPIC,

@@ -144,3 +144,16 @@ async fn dropping_the_last_handle_sends_what_is_queued_and_closes() {
     assert_eq!(server.next().await.head.code, 104);
     assert_eq!(server.read.read_buf(&mut server.input).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn close_from_this_side_fails_waiting_calls() {
+    let (connection, mut server) = connected(ConnectOptions::default());
+    let close = async {
+        server.next().await;
+        connection.clone().close();
+        assert_eq!(connection.closed().await, "from this side");
+    };
+    let call = connection.call(Call::new(RequestCode::GET_BROKER_CLUSTER_INFO), SECOND);
+    let (answer, ()) = tokio::join!(call, close);
+    assert!(matches!(answer, Err(ClientError::Closed { .. })));
+}

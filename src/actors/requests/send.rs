@@ -1,0 +1,299 @@
+//! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): checks, and what is stored.
+//!
+//! The checks and their order are RocketMQ's (`AbstractSendMessageProcessor`, `HookUtils`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+
+use crate::actors::request::Request;
+use crate::actors::topic_queue::{SendReply, SendRequest};
+use crate::actors::topic_table::{TopicEntry, TopicMap};
+use crate::error::Refusal;
+use crate::protocol::batch_body::BatchEntries;
+use crate::protocol::delay_level::DelayLevels;
+use crate::protocol::header::SendHeader;
+use crate::protocol::message::PendingMessage;
+use crate::protocol::names::{self, DERIVED_TOPIC_MAX_LEN, TOPIC_MAX_LEN};
+use crate::protocol::properties::{self, MAX_PROPERTIES_BYTES, names as property};
+use crate::protocol::request_code::RequestCode;
+use crate::protocol::sys_flag::TransactionType;
+use crate::types::{QueueId, TopicName};
+
+/// What a send is checked against, and what the broker adds to it.
+#[derive(Clone, Debug)]
+pub struct SendRules {
+    /// Largest body, bytes.
+    pub max_body_bytes: usize,
+    /// Address under which clients reach this broker; stored in every record.
+    pub store_host: SocketAddr,
+    /// Properties added to every message: region, tracing switch, cluster.
+    pub added_properties: Bytes,
+    pub delay_levels: DelayLevels,
+}
+
+impl SendRules {
+    pub fn new(max_body_bytes: usize, store_host: SocketAddr, cluster: &str, delay_levels: DelayLevels) -> Self {
+        let added_properties = properties::encode([
+            (property::MSG_REGION, "DefaultRegion"),
+            (property::TRACE_SWITCH, "true"),
+            (property::CLUSTER, cluster),
+        ]);
+        Self { max_body_bytes, store_host, added_properties, delay_levels }
+    }
+}
+
+/// A send that passed the checks, with the queue it goes to.
+pub struct PreparedSend {
+    pub entry: Arc<TopicEntry>,
+    pub queue_id: QueueId,
+    pub send: SendRequest,
+}
+
+/// Reads the header in the names its code stands for.
+pub fn header_of(request: &Request) -> Result<SendHeader<'_>, Refusal> {
+    let fields = &request.command.fields;
+    let (name, header) = if request.command.head.code == RequestCode::SEND_MESSAGE.as_i32() {
+        ("SEND_MESSAGE", SendHeader::from_long_names(fields))
+    } else {
+        ("SEND_MESSAGE_V2", SendHeader::from_short_names(fields))
+    };
+    header.map_err(|error| Refusal::Header { request: name, error })
+}
+
+/// Checks what can be checked without knowing the topic.
+pub fn check_name(header: &SendHeader<'_>) -> Result<(), Refusal> {
+    names::check_topic(header.topic)?;
+    names::check_send_allowed(header.topic)?;
+    Ok(())
+}
+
+/// Checks the rest and makes the messages. `topics` is where the topic of delayed messages is found.
+pub fn prepare(
+    request: &Request,
+    header: &SendHeader<'_>,
+    entry: Arc<TopicEntry>,
+    topics: &TopicMap,
+    rules: &SendRules,
+) -> Result<PreparedSend, Refusal> {
+    let queue_id = queue_of(header, &entry)?;
+    let facts = Facts::of(&header.properties);
+    if facts.transaction || TransactionType::of(header.sys_flag) != TransactionType::None {
+        return Err(Refusal::NotSupported {
+            what: "a transactional message",
+            instead: "send it as an ordinary message once the local transaction is done",
+        });
+    }
+    if facts.timer {
+        return Err(Refusal::NotSupported {
+            what: "delivery at an arbitrary time",
+            instead: "use a delay level (setDelayTimeLevel, 1 to 18)",
+        });
+    }
+    if facts.inner_batch {
+        let what = "INNER_NUM is set without the inner batch flag; leave it out, the broker sets it".to_owned();
+        return Err(Refusal::MessageIllegal { what });
+    }
+    let body_bytes = request.command.body.len();
+    if body_bytes == 0 {
+        return Err(Refusal::MessageIllegal { what: "the body is empty".into() });
+    }
+    if body_bytes > rules.max_body_bytes {
+        return Err(Refusal::BodyTooLarge { len_bytes: body_bytes, max_bytes: rules.max_body_bytes });
+    }
+
+    let mut prepared = if header.batch {
+        check_batch(header, &facts)?;
+        let messages = batch_messages(request, header, entry.name(), queue_id, rules)?;
+        let unique_key = messages.first().and_then(|message| unique_key_of(&message.properties));
+        PreparedSend { send: send_request(request, messages, unique_key), entry, queue_id }
+    } else {
+        let (properties, unique_key, extra) = with_additions(header.properties.clone(), &facts, rules);
+        let message = PendingMessage {
+            extra_properties: extra,
+            ..message_of(request, header, entry.name(), queue_id, request.command.body.clone(), properties, rules)
+        };
+        PreparedSend { send: send_request(request, vec![message], Some(unique_key)), entry, queue_id }
+    };
+    if facts.delay_level > 0 {
+        delay(&mut prepared, facts.delay_level, topics, rules)?;
+    }
+    check_properties(&prepared.send)?;
+    Ok(prepared)
+}
+
+fn send_request(request: &Request, messages: Vec<PendingMessage>, unique_key: Option<Bytes>) -> SendRequest {
+    let reply = SendReply::Client { link: request.from.clone(), to: request.reply_to(), unique_key };
+    SendRequest { messages, reply }
+}
+
+/// Spreads sends that name no queue.
+static NEXT_QUEUE: AtomicU32 = AtomicU32::new(0);
+
+fn queue_of(header: &SendHeader<'_>, entry: &TopicEntry) -> Result<QueueId, Refusal> {
+    let queues = entry.queue_nums();
+    let illegal = |queue_id| Refusal::QueueOutOfRange { topic: entry.name().clone(), queue_id, queues };
+    match u32::try_from(header.queue_id) {
+        Ok(id) if id < queues => Ok(QueueId(id)),
+        Ok(_) => Err(illegal(header.queue_id)),
+        Err(_) => match NEXT_QUEUE.fetch_add(1, Ordering::Relaxed).checked_rem(entry.config.write_queue_nums) {
+            Some(id) => Ok(QueueId(id)),
+            None => Err(illegal(header.queue_id)),
+        },
+    }
+}
+
+fn check_batch(header: &SendHeader<'_>, facts: &Facts<'_>) -> Result<(), Refusal> {
+    let what = if names::is_retry_topic(header.topic) {
+        "a batch cannot go to a retry topic; send its messages one by one"
+    } else if header.topic.len() > TOPIC_MAX_LEN {
+        "a batch cannot go to a topic with a name over 127 characters"
+    } else if facts.delay_level > 0 {
+        "a batch cannot be delayed; send its messages one by one"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::MessageIllegal { what: what.to_owned() })
+}
+
+fn check_properties(send: &SendRequest) -> Result<(), Refusal> {
+    for message in &send.messages {
+        let len_bytes = message.properties_len();
+        if len_bytes > MAX_PROPERTIES_BYTES {
+            return Err(Refusal::PropertiesTooLarge { len_bytes, max_bytes: MAX_PROPERTIES_BYTES });
+        }
+        debug_assert!(message.topic.len() <= DERIVED_TOPIC_MAX_LEN, "the name was checked");
+    }
+    Ok(())
+}
+
+/// What the properties of a message ask of the broker.
+#[derive(Default)]
+struct Facts<'a> {
+    unique_key: Option<&'a str>,
+    delay_level: i64,
+    timer: bool,
+    transaction: bool,
+    inner_batch: bool,
+    pop_receipt: bool,
+}
+
+impl<'a> Facts<'a> {
+    fn of(text: &'a [u8]) -> Self {
+        let mut facts = Self::default();
+        for (name, value) in properties::pairs(text) {
+            match name {
+                property::UNIQ_KEY => facts.unique_key = Some(value),
+                property::DELAY => facts.delay_level = value.parse().unwrap_or(0),
+                property::TIMER_DELAY_SEC | property::TIMER_DELAY_MS | property::TIMER_DELIVER_MS => facts.timer = true,
+                property::TRANSACTION_PREPARED => facts.transaction = value.eq_ignore_ascii_case("true"),
+                property::INNER_NUM => facts.inner_batch = true,
+                property::POP_CK => facts.pop_receipt = true,
+                _ => {}
+            }
+        }
+        // A level wins over a time.
+        facts.timer &= facts.delay_level <= 0;
+        facts
+    }
+}
+
+/// The stored properties: the client's, its unique key, and those behind them.
+fn with_additions(text: Bytes, facts: &Facts<'_>, rules: &SendRules) -> (Bytes, Bytes, Bytes) {
+    let (unique_key, extra) = match facts.unique_key {
+        Some(key) => (bytes_within(&text, key), rules.added_properties.clone()),
+        None => {
+            let key = uuid::Uuid::new_v4().simple().to_string().to_uppercase();
+            let mut extra = Vec::with_capacity(48 + rules.added_properties.len());
+            properties::push(&mut extra, property::UNIQ_KEY, &key);
+            extra.extend_from_slice(&rules.added_properties);
+            (Bytes::from(key), Bytes::from(extra))
+        }
+    };
+    // A receipt of an earlier delivery is not the message's own.
+    let text = if facts.pop_receipt { without(&text, property::POP_CK) } else { text };
+    (text, unique_key, extra)
+}
+
+fn without(text: &Bytes, name: &str) -> Bytes {
+    properties::encode(properties::pairs(text).filter(|(known, _)| *known != name))
+}
+
+/// A handle on a part of `text`.
+fn bytes_within(text: &Bytes, part: &str) -> Bytes {
+    text.slice_ref(part.as_bytes())
+}
+
+fn unique_key_of(text: &Bytes) -> Option<Bytes> {
+    properties::get(text, property::UNIQ_KEY).map(|key| bytes_within(text, key))
+}
+
+fn message_of(
+    request: &Request,
+    header: &SendHeader<'_>,
+    topic: &TopicName,
+    queue_id: QueueId,
+    body: Bytes,
+    properties: Bytes,
+    rules: &SendRules,
+) -> PendingMessage {
+    PendingMessage {
+        topic: topic.clone(),
+        queue_id,
+        flag: header.flag,
+        sys_flag: header.sys_flag,
+        born_at_ms: header.born_at_ms,
+        born_host: request.from.peer,
+        store_host: rules.store_host,
+        reconsume_times: header.reconsume_times,
+        prepared_transaction_offset: 0,
+        body,
+        properties,
+        extra_properties: Bytes::new(),
+    }
+}
+
+/// The messages of a client's batch; each has properties of its own, and nothing is added to them.
+fn batch_messages(
+    request: &Request,
+    header: &SendHeader<'_>,
+    topic: &TopicName,
+    queue_id: QueueId,
+    rules: &SendRules,
+) -> Result<Vec<PendingMessage>, Refusal> {
+    let mut messages = Vec::new();
+    for entry in BatchEntries::new(request.command.body.clone()) {
+        let entry = entry.map_err(|error| Refusal::MessageIllegal { what: error.to_string() })?;
+        messages.push(PendingMessage {
+            flag: entry.flag,
+            ..message_of(request, header, topic, queue_id, entry.body, entry.properties, rules)
+        });
+    }
+    if messages.is_empty() {
+        return Err(Refusal::MessageIllegal { what: "the batch holds no message".into() });
+    }
+    Ok(messages)
+}
+
+/// Turns the send into one of the schedule topic, which remembers where the message belongs.
+fn delay(prepared: &mut PreparedSend, level: i64, topics: &TopicMap, rules: &SendRules) -> Result<(), Refusal> {
+    let level = usize::try_from(level).unwrap_or(usize::MAX).min(rules.delay_levels.max_level());
+    let schedule = topics.topics.get(names::SCHEDULE_TOPIC).ok_or_else(|| Refusal::TopicUnknown {
+        topic: TopicName::from(names::SCHEDULE_TOPIC),
+        hint: "the broker's own topic of delayed messages is missing".into(),
+    })?;
+    for message in &mut prepared.send.messages {
+        let mut extra = Vec::with_capacity(message.extra_properties.len() + 64 + message.topic.len());
+        extra.extend_from_slice(&message.extra_properties);
+        properties::push(&mut extra, property::REAL_TOPIC, &message.topic);
+        properties::push(&mut extra, property::REAL_QUEUE_ID, &message.queue_id.to_string());
+        message.extra_properties = extra.into();
+        message.topic = schedule.name().clone();
+        message.queue_id = QueueId(level.saturating_sub(1) as u32);
+    }
+    prepared.queue_id = QueueId(level.saturating_sub(1) as u32);
+    prepared.entry = schedule.clone();
+    Ok(())
+}
