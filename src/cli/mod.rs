@@ -130,7 +130,7 @@ mod tests {
         assert!(all.len() > 15);
         for line in all {
             // What a shell does behind a pipe or a redirection is its own affair.
-            let ours = line.split(['|', '>', '&']).next().unwrap_or_default();
+            let ours = line.split(['|', '>', '<', '&']).next().unwrap_or_default();
             let mut quoted = None;
             let mut words = vec!["telstar".to_owned(), String::new()];
             for c in ours.trim().chars() {
