@@ -14,6 +14,8 @@ pub mod request;
 pub mod requests;
 pub mod retention;
 pub mod retry_router;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod topic_queue;
 pub mod topic_table;
 pub mod topics;
