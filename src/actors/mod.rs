@@ -17,6 +17,7 @@ pub mod request;
 pub mod requests;
 pub mod retention;
 pub mod retry_router;
+pub mod subscription_groups;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod topic_queue;
