@@ -107,6 +107,18 @@ pub enum Refusal {
     #[error("parse the consumer's subscription failed: {error}")]
     SubscriptionMalformed { error: String },
 
+    // -- registrations and settings of the name server
+    #[error("register broker failed: {cause}")]
+    RegistrationRefused { cause: String },
+    #[error("crc32 not match: the body has {computed}, the header says {stated}; nothing was registered")]
+    ChecksumMismatch { computed: i32, stated: i32 },
+    #[error("disable: the name server answers this only while {setting} is true")]
+    SwitchedOff { setting: &'static str },
+    #[error("nothing was changed: {key} is no setting of this name server.{hint}")]
+    NameServerSettingUnknown { key: String, hint: String },
+    #[error("nothing was changed: {key} is fixed while the name server runs, or has no meaning here")]
+    NameServerSettingFixed { key: String },
+
     // -- lookups
     #[error("{0}")]
     NotFound(String),
@@ -165,6 +177,12 @@ impl Refusal {
             SubscriptionOutdated { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
             SubscriptionMalformed { .. } => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
             NotFound(_) => ResponseCode::QUERY_NOT_FOUND,
+            RegistrationRefused { .. } | ChecksumMismatch { .. } | SwitchedOff { .. } => {
+                ResponseCode::SYSTEM_ERROR
+            }
+            NameServerSettingUnknown { .. } | NameServerSettingFixed { .. } => {
+                ResponseCode::INVALID_PARAMETER
+            }
         }
     }
 }

@@ -5,6 +5,8 @@
 //! the `client` and the command line.
 
 pub mod actors;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod error;
 pub mod protocol;

@@ -1,1 +1,202 @@
+//! What a broker's port serves: a table of who answers what, not a hop.
+//!
+//! Sends of one read are gathered by queue and handed over together; pulls go to their queue at once; whatever
+//! else is asked runs as a small task that asks the owners and replies.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix::prelude::*;
+use arc_swap::Guard;
+use tracing::{debug, warn};
+
+use super::connection::Service;
+use super::request::{Answered, Reply, ReplyContent, ReplyTo, Request};
+use super::requests::send::{self, PreparedSend, SendRules};
+use super::router::BrokerRouter;
+use super::topic_queue::{SendMessages, SendReply, SendRequest};
+use super::topic_table::{TopicEntry, TopicMap};
+use super::topics::AutoCreateTopic;
+use crate::error::Refusal;
+use crate::protocol::header::SendHeader;
+use crate::protocol::names;
+use crate::protocol::request_code::RequestCode;
+use crate::types::{GroupName, QueueId, TopicName};
+
+/// Serves the ports of a broker.
+pub struct BrokerService {
+    router: Arc<BrokerRouter>,
+    rules: Arc<SendRules>,
+    draining: Arc<AtomicBool>,
+}
+
+/// Sends of one read for one queue.
+struct QueueSends {
+    entry: Arc<TopicEntry>,
+    queue_id: QueueId,
+    sends: Vec<SendRequest>,
+}
+
+impl BrokerService {
+    /// `draining`: once set, new sends are refused so that clients turn to another broker.
+    pub fn new(router: Arc<BrokerRouter>, rules: Arc<SendRules>, draining: Arc<AtomicBool>) -> Self {
+        Self { router, rules, draining }
+    }
+
+    fn take_send(
+        &self,
+        request: Request,
+        topics: &Guard<Arc<TopicMap>>,
+        gathered: &mut Vec<QueueSends>,
+    ) -> Result<(), (ReplyTo, Refusal)> {
+        let to = request.reply_to();
+        let taken = || -> Result<Option<PreparedSend>, Refusal> {
+            if self.draining.load(Ordering::Relaxed) {
+                return Err(Refusal::ShuttingDown);
+            }
+            let header = send::header_of(&request)?;
+            send::check_name(&header)?;
+            self.router.check_broker_writable(&header, topics)?;
+            let Some(entry) = topics.topics.get(header.topic) else { return Ok(None) };
+            if names::is_retry_topic(header.topic) {
+                return Ok(None); // may belong to the dead letter queue
+            }
+            send::prepare(&request, &header, entry.clone(), topics, &self.rules).map(Some)
+        };
+        match taken() {
+            Ok(Some(PreparedSend { entry, queue_id, send })) => {
+                let known = gathered
+                    .iter_mut()
+                    .find(|known| known.queue_id == queue_id && Arc::ptr_eq(&known.entry, &entry));
+                match known {
+                    Some(known) => known.sends.push(send),
+                    None => gathered.push(QueueSends { entry, queue_id, sends: vec![send] }),
+                }
+                Ok(())
+            }
+            Ok(None) => {
+                self.send_with_care(request);
+                Ok(())
+            }
+            Err(refusal) => Err((to, refusal)),
+        }
+    }
+
+    /// A send that first needs its topic created, or goes to a retry topic.
+    fn send_with_care(&self, request: Request) {
+        let (router, rules) = (self.router.clone(), self.rules.clone());
+        actix_rt::spawn(async move {
+            let (link, to) = (request.from.clone(), request.reply_to());
+            if let Err(refusal) = send_carefully(&router, &rules, request).await {
+                link.reply(refused(to, refusal));
+            }
+        });
+    }
+
+    fn spawn(&self, request: Request) {
+        let router = self.router.clone();
+        actix_rt::spawn(async move {
+            let answered = router.answer(&request).await;
+            finish(request, answered);
+        });
+    }
+}
+
+impl Service for BrokerService {
+    fn serve(&self, requests: &mut Vec<Request>, replies: &mut Vec<Reply>) {
+        let topics = self.router.topics.load();
+        let mut gathered = Vec::new();
+        for request in requests.drain(..) {
+            match RequestCode::from_i32(request.command.head.code) {
+                RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
+                    if let Err((to, refusal)) = self.take_send(request, &topics, &mut gathered) {
+                        replies.push(refused(to, refusal));
+                    }
+                }
+                RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => {
+                    let to = request.reply_to();
+                    replies.push(refused(to, Refusal::UnknownRequest { code: 11 }));
+                }
+                _ => self.spawn(request),
+            }
+        }
+        for QueueSends { entry, queue_id, sends } in gathered {
+            hand_over(&entry, queue_id, sends, replies);
+        }
+    }
+}
+
+/// Gives sends to their queue; a full one refuses them at once.
+fn hand_over(entry: &TopicEntry, queue_id: QueueId, sends: Vec<SendRequest>, replies: &mut Vec<Reply>) {
+    let Some(queue) = entry.queue(queue_id) else { return };
+    let (sends, refusal) = match queue.try_send(SendMessages(sends)) {
+        Ok(()) => return,
+        Err(SendError::Full(SendMessages(sends))) => {
+            let waiting = sends.len();
+            (sends, Refusal::Busy { actor: "the queue", waiting })
+        }
+        Err(SendError::Closed(SendMessages(sends))) => {
+            let hint = "it was deleted this moment".to_owned();
+            (sends, Refusal::TopicUnknown { topic: entry.name().clone(), hint })
+        }
+    };
+    for send in sends {
+        if let SendReply::Client { to, .. } = send.reply {
+            replies.push(refused(to, refusal.clone()));
+        }
+    }
+}
+
+async fn send_carefully(router: &BrokerRouter, rules: &SendRules, request: Request) -> Result<(), Refusal> {
+    let header = send::header_of(&request)?;
+    let entry = match router.topics.get(header.topic) {
+        Some(entry) => entry,
+        None => router.create_topic_of(&header).await?,
+    };
+    let topics = router.topics.load();
+    let prepared = send::prepare(&request, &header, entry, &topics, rules)?;
+    drop(topics);
+    let mut refusals = Vec::new();
+    hand_over(&prepared.entry, prepared.queue_id, vec![prepared.send], &mut refusals);
+    for refusal in refusals {
+        request.from.reply(refusal);
+    }
+    Ok(())
+}
+
+impl BrokerRouter {
+    /// The topic of a send that has none yet.
+    async fn create_topic_of(&self, header: &SendHeader<'_>) -> Result<Arc<TopicEntry>, Refusal> {
+        let create = AutoCreateTopic {
+            topic: TopicName::from(header.topic),
+            default_topic: TopicName::from(header.default_topic),
+            client_queue_nums: header.default_topic_queue_nums,
+            topic_sys_flag: 0,
+        };
+        self.topics_actor.send(create).await.map_err(|_| Refusal::ShuttingDown)?
+    }
+}
+
+fn refused(to: ReplyTo, refusal: Refusal) -> Reply {
+    Reply { to, content: ReplyContent::Refused(refusal) }
+}
+
+/// Sends the outcome of a request to whoever asked.
+pub fn finish(request: Request, answered: Answered) {
+    let to = request.reply_to();
+    let content = match answered {
+        Ok(Some(answer)) => ReplyContent::Answer(answer),
+        Ok(None) => ReplyContent::Silence,
+        Err(refusal) => {
+            let code = RequestCode::from_i32(request.command.head.code);
+            match refusal {
+                Refusal::Failed(_) | Refusal::StoreFailed { .. } => {
+                    warn!(request = %code, peer = %request.from.peer, %refusal, "request failed");
+                }
+                _ => debug!(request = %code, peer = %request.from.peer, %refusal, "request refused"),
+            }
+            ReplyContent::Refused(refusal)
+        }
+    };
+    request.from.reply(Reply { to, content });
+}

@@ -231,7 +231,7 @@ impl Actor for BrokerStats {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.config.mailbox_capacity);
-        ctx.run_interval(SAMPLE_EVERY, |stats, _| stats.sample(Instant::now(), stats.clock.now()));
+        ctx.run_interval(SAMPLE_EVERY, |_, ctx| ctx.notify(SampleDue));
     }
 }
 

@@ -16,6 +16,7 @@ use actix::prelude::*;
 use tracing::{error, warn};
 
 use super::commit_log_writer::{LogPublished, PublishedSignal};
+use super::facts::Progress;
 use super::topic_queue::{Dispatched, TopicQueue};
 use super::topic_table::{TopicEntry, TopicMap, TopicTable};
 use crate::clock::WallMs;
@@ -86,6 +87,7 @@ pub struct DispatcherParts {
     pub key_index: Option<Recipient<IndexEntries>>,
     pub scheduled: Option<Recipient<UnitsScheduled>>,
     pub delay_levels: DelayLevels,
+    pub progress: Progress,
     pub mailbox_capacity: usize,
 }
 
@@ -199,6 +201,7 @@ impl Dispatcher {
             }
         }
         let position = self.tail.end;
+        self.parts.progress.set_dispatched(position);
         for (wanted, waiting) in std::mem::take(&mut self.waiting) {
             if wanted <= position {
                 // Whoever asked may have stopped waiting.

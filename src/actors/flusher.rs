@@ -15,6 +15,7 @@ use futures::future::join_all;
 use tracing::{debug, error};
 
 use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
+use super::facts::Progress;
 use super::key_index::FlushKeyIndex;
 use super::topic_queue::TakeUnflushed;
 use crate::store::commit_log::{CommitLogReader, SegmentPreparer};
@@ -47,6 +48,7 @@ pub struct FlusherParts {
     pub check_point: StoreCheckPoint,
     pub dispatcher: Recipient<BeginCheckPoint>,
     pub key_index: Option<Recipient<FlushKeyIndex>>,
+    pub progress: Progress,
     pub config: FlusherConfig,
 }
 
@@ -89,6 +91,7 @@ impl Flusher {
         if published > self.flushed {
             self.parts.log.flush(self.flushed, published).map_err(|error| error.to_string())?;
             self.flushed = published;
+            self.parts.progress.set_flushed(published);
         }
         Ok(LogFlushed { up_to: self.flushed })
     }

@@ -1,7 +1,7 @@
 //! Deletes what is too old, and stops writes before the disk is full.
 //!
 //! - Owns: nothing but a schedule.
-//! - Takes: [`RetentionDue`].
+//! - Takes: [`RetentionDue`], [`SettingsChanged`].
 //! - Sends: [`DeleteSegmentsBefore`] and [`RefuseWrites`] to the writer; [`LogTrimmed`] to started queues,
 //!   [`TrimKeyIndex`].
 //! - Fails: a disk that cannot be asked is logged; nothing is deleted and nothing refused for it.
@@ -15,6 +15,7 @@ use actix::prelude::*;
 use chrono::{Local, TimeZone, Timelike};
 use tracing::{info, warn};
 
+use super::broker_settings::SettingsChanged;
 use super::commit_log_writer::{DeleteSegmentsBefore, RefuseWrites};
 use super::key_index::TrimKeyIndex;
 use super::topic_queue::LogTrimmed;
@@ -28,11 +29,6 @@ use crate::store::retention::{RetentionFacts, RetentionRules, decide};
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct RetentionDue;
-
-/// Other rules from now on.
-#[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
-pub struct ChangeRetention(pub RetentionRules);
 
 /// What retention is made of.
 pub struct RetentionParts {
@@ -127,11 +123,17 @@ impl Handler<RetentionDue> for Retention {
     }
 }
 
-impl Handler<ChangeRetention> for Retention {
+impl Handler<SettingsChanged> for Retention {
     type Result = ();
 
-    fn handle(&mut self, ChangeRetention(rules): ChangeRetention, ctx: &mut Self::Context) {
-        self.parts.rules = rules;
+    fn handle(&mut self, changed: SettingsChanged, ctx: &mut Self::Context) {
+        let settings = &changed.settings;
+        let rules = &mut self.parts.rules;
+        rules.max_age = settings.file_reserved;
+        rules.delete_hours = settings.delete_when.iter().map(|hour| u32::from(*hour)).collect();
+        rules.warn_ratio = f64::from(settings.disk_max_used_percent) / 100.0;
+        rules.force_ratio = f64::from(settings.disk_clean_forcibly_percent) / 100.0;
+        rules.refuse_ratio = f64::from(settings.disk_full_percent) / 100.0;
         self.round(ctx);
     }
 }

@@ -65,6 +65,11 @@ pub struct SendToDeadLetterQueue {
     pub send: SendRequest,
 }
 
+/// Keeps the delivered offsets now; answers when they are in the metadata.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct SaveNow;
+
 /// What the router is made of.
 pub struct RetryRouterParts {
     pub log: CommitLogReader,
@@ -425,6 +430,14 @@ impl Handler<MessageStored> for RetryRouter {
             // Whoever asked may have stopped waiting.
             let _ = waiting.send(stored.outcome);
         }
+    }
+}
+
+impl Handler<SaveNow> for RetryRouter {
+    type Result = ();
+
+    fn handle(&mut self, _: SaveNow, _: &mut Self::Context) {
+        self.save();
     }
 }
 

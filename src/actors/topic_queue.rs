@@ -10,7 +10,7 @@
 //!
 //! Started on first use; most queues of a broker never are.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
 use super::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
 use super::request::{ClientLink, PulledReply, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
-use super::traffic::{Counter, Traffic};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
 use crate::protocol::header::PullResponse;
@@ -34,7 +34,7 @@ use crate::store::consume_queue::{
 };
 use crate::store::file::StoreFiles;
 use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
-use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
+use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Stores messages. Losing it leaves senders to their time-out, with nothing stored.
 #[derive(Message)]
@@ -84,8 +84,8 @@ pub struct PullMessages {
     pub hold: Option<Duration>,
     /// Which broker to pull from next.
     pub suggested_broker_id: i64,
-    /// Counts what the group gets.
-    pub counter: Option<Arc<dyn Counter>>,
+    /// Whom the messages count for.
+    pub group: GroupName,
 }
 
 /// Units derived from the log, in its order. Losing it would lose messages from view: the dispatcher keeps it
@@ -208,7 +208,8 @@ pub struct QueueParts {
     pub config: TopicQueueConfig,
     /// After a crash: units at or beyond this are dropped when a queue is opened, and dispatched again.
     pub truncate_at: Option<PhysicalOffset>,
-    pub traffic: Arc<dyn Traffic>,
+    pub counters: Arc<StoreCounters>,
+    pub stats: Recipient<CountTraffic>,
 }
 
 pub struct TopicQueue {
@@ -226,7 +227,10 @@ pub struct TopicQueue {
     hold_timer: Option<(Instant, SpawnHandle)>,
     own: Option<Recipient<BatchAppended>>,
     units: Vec<ConsumeQueueUnit>,
-    counter: Arc<dyn Counter>,
+    puts: Arc<Traffic>,
+    gets: HashMap<GroupName, Arc<Traffic>>,
+    /// When the batch in work was handed to the writer.
+    handed_over_at: Instant,
 }
 
 /// A pull that waits for a message or its deadline.
@@ -243,7 +247,10 @@ impl TopicQueue {
             error!(%topic, queue_id = queue_id.0, %error, "queue cannot be opened");
             error.to_string()
         });
-        let counter = parts.traffic.counter_of_topic(&topic);
+        let puts = Arc::new(Traffic::default());
+        let count = CountTraffic { of: TrafficOf::TopicPuts(topic.clone()), traffic: puts.clone() };
+        // Figures only: a queue that is not counted works as well.
+        let _ = parts.stats.try_send(count);
         let mut opened = Self {
             topic,
             queue_id,
@@ -257,7 +264,9 @@ impl TopicQueue {
             hold_timer: None,
             own: None,
             units: Vec::new(),
-            counter,
+            puts,
+            gets: HashMap::new(),
+            handed_over_at: Instant::now(),
         };
         opened.trim(opened.parts.log.min_offset());
         opened.last_stored_at_ms = opened.newest_stored_at();
@@ -299,7 +308,10 @@ impl TopicQueue {
         }
         let batch = AppendBatch { sends, first_queue_offset: self.next, reply_to };
         match self.parts.writer.try_send(batch) {
-            Ok(()) => self.in_work = Some(replies),
+            Ok(()) => {
+                self.handed_over_at = Instant::now();
+                self.in_work = Some(replies);
+            }
             Err(refused) => {
                 let refusal = match refused {
                     SendError::Full(batch) => {
@@ -355,12 +367,10 @@ impl TopicQueue {
         })
     }
 
-    fn pull_reply(&self, request: &PullMessages, pulled: Result<Pulled, Refusal>) -> Reply {
+    fn pull_reply(&mut self, request: &PullMessages, pulled: Result<Pulled, Refusal>) -> Reply {
         let content = match pulled {
             Ok(pulled) => {
-                if let (Some(counter), true) = (&request.counter, pulled.count > 0) {
-                    counter.add(pulled.count as u64, pulled.bytes as u64);
-                }
+                self.count_pull(&request.group, &pulled);
                 let (min, max) = self.extent();
                 ReplyContent::Pulled(PulledReply {
                     code: response_code(pulled.status, request.from),
@@ -377,6 +387,24 @@ impl TopicQueue {
             Err(refusal) => ReplyContent::Refused(refusal),
         };
         Reply { to: request.to, content }
+    }
+
+    fn count_pull(&mut self, group: &GroupName, pulled: &Pulled) {
+        if pulled.count == 0 {
+            self.parts.counters.missed();
+            return;
+        }
+        let (messages, bytes) = (pulled.count as u64, pulled.bytes as u64);
+        self.parts.counters.found(messages, bytes, Duration::ZERO);
+        if let Some(traffic) = self.gets.get(group) {
+            traffic.add(messages, bytes);
+            return;
+        }
+        let traffic = Arc::new(Traffic::default());
+        traffic.add(messages, bytes);
+        let of = TrafficOf::GroupGets { topic: self.topic.clone(), group: group.clone() };
+        let _ = self.parts.stats.try_send(CountTraffic { of, traffic: traffic.clone() });
+        self.gets.insert(group.clone(), traffic);
     }
 
     fn extent(&self) -> (QueueOffset, QueueOffset) {
@@ -517,9 +545,13 @@ impl Handler<BatchAppended> for TopicQueue {
         debug_assert_eq!(replies.len(), appended.outcomes.len(), "every send has an outcome");
         let stored = appended.next_queue_offset.0 - self.next.0;
         self.next = appended.next_queue_offset;
-        self.counter.add(stored, appended.stored_bytes);
-        if (appended.outcomes.len() as u64) > stored && appended.outcomes.iter().any(Result::is_err) {
-            self.parts.traffic.put_failed();
+        if stored > 0 {
+            self.puts.add(stored, appended.stored_bytes);
+            self.parts.counters.stored(stored, appended.stored_bytes, self.handed_over_at.elapsed());
+        }
+        let failed = appended.outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        if failed > 0 {
+            self.parts.counters.put_failed(failed as u64);
         }
         let mut outcomes = appended.outcomes.into_iter();
         let lost = || Err(Refusal::StoreFailed { cause: "the writer gave no outcome".into() });

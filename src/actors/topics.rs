@@ -1,6 +1,6 @@
 //! Topics: the settings of every topic of this broker, and the snapshot of them that everybody reads.
 //!
-//! - Owns: the sled tree of topics and its data version, the write half of the [`TopicTable`]; nobody else
+//! - Owns: the sled tree of topics and its data version, the write half of the topic table; nobody else
 //!   writes either.
 //! - Takes: [`CreateTopic`], [`CreateTopics`], [`AutoCreateTopic`], [`EnsureTopic`], [`SetTopicPermission`],
 //!   [`DeleteTopic`], [`DeleteUnusedFiles`], [`SettingsChanged`].
@@ -14,10 +14,11 @@
 //! Flushing blocks for an fsync, so this actor lives on an arbiter that no message passes through.
 
 mod draft;
+mod loaded;
 mod system_topics;
 mod unknown;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +29,12 @@ use futures::channel::oneshot;
 use tracing::{error, info, warn};
 
 pub use self::draft::{Draft, MAX_QUEUE_NUMS, TopicRules};
+pub use self::loaded::LoadedTopics;
 pub use self::system_topics::{default_topic, system_topics};
 pub use self::unknown::{explain_unknown_topic, unknown_topic};
 use super::broker_settings::SettingsChanged;
 use super::topic_queue::DeleteQueue;
-use super::topic_table::{QueueStarter, TopicEntry, TopicMap, TopicTable, TopicTablePublisher};
+use super::topic_table::{QueueStarter, TopicEntry, TopicTablePublisher};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::data_version::DataVersion;
@@ -130,7 +132,7 @@ pub trait QueueFiles: Send + Sync {
 #[derive(Clone, Debug)]
 pub struct TopicsConfig {
     pub rules: TopicRules,
-    /// Whether sends create topics. Default true.
+    /// Whether sends create topics. Default true; the settings of the broker decide, also while it runs.
     pub auto_create: bool,
     /// Queues of automatically created topics, at most. Default 8.
     pub default_queue_nums: u32,
@@ -168,65 +170,14 @@ pub struct Topics {
 struct Waiting {
     /// Deletions are batched apart: what is created next must find the old files gone.
     deletes: bool,
-    apply: Box<dyn FnOnce(&mut Draft) -> Settle>,
+    apply: Apply,
 }
+
+/// A change, on its way into a draft.
+type Apply = Box<dyn FnOnce(&mut Draft) -> Settle>;
 
 /// Answers a change that was applied to a draft: with its outcome, or with why the draft was not saved.
 type Settle = Box<dyn FnOnce(Option<Refusal>)>;
-
-/// The topics as they were stored, with the system topics, before their actor runs.
-pub struct LoadedTopics {
-    pub table: TopicTable,
-    publisher: TopicTablePublisher,
-    stored: metadata::TopicTable,
-}
-
-impl LoadedTopics {
-    /// Reads every topic. The data version rises once per start, so that name servers look again.
-    pub fn load(
-        metadata: &Metadata,
-        config: &TopicsConfig,
-        starter: &QueueStarter,
-        clock: &SharedClock,
-    ) -> Result<Self, MetadataError> {
-        let stored = metadata.topics()?;
-        let mut configs = system_topics(config);
-        // A stored topic wins, also over a system topic: it came from the files of a Java broker. What sends
-        // inherit is a setting, though, and the settings decide.
-        configs.extend(stored.all()?.into_iter().filter(|topic| &*topic.topic_name != DEFAULT_TOPIC));
-        configs.extend(config.auto_create.then(|| default_topic(config.default_queue_nums)));
-        let entry = |config: TopicConfig| {
-            (config.topic_name.clone(), Arc::new(TopicEntry::new(config, None, starter.clone())))
-        };
-        let topics: HashMap<_, _> = configs.into_iter().map(entry).collect();
-        let version = stored.version()?;
-        let data_version = version.next(version.state_version, clock.now());
-        stored.put_version(data_version)?;
-        info!(topics = topics.len(), "topics loaded");
-        let (publisher, table) = TopicTable::new(TopicMap { data_version, topics });
-        Ok(Self { table, publisher, stored })
-    }
-
-    pub fn into_actor(
-        self,
-        metadata: Metadata,
-        config: TopicsConfig,
-        peers: TopicsPeers,
-        clock: SharedClock,
-    ) -> Topics {
-        Topics {
-            metadata,
-            table: self.stored,
-            publisher: self.publisher,
-            rules: Arc::new(config.rules.clone()),
-            config,
-            peers,
-            clock,
-            waiting: VecDeque::new(),
-            committing: false,
-        }
-    }
-}
 
 impl Actor for Topics {
     type Context = Context<Self>;
@@ -334,7 +285,7 @@ impl Handler<SettingsChanged> for Topics {
 /// Splits a change into what is applied to a draft and the future of its answer.
 fn answered<T: 'static>(
     change: impl FnOnce(&mut Draft) -> Result<T, Refusal> + 'static,
-) -> (Box<dyn FnOnce(&mut Draft) -> Settle>, ResponseFuture<Result<T, Refusal>>) {
+) -> (Apply, ResponseFuture<Result<T, Refusal>>) {
     let (answer, answered) = oneshot::channel();
     let apply = move |draft: &mut Draft| -> Settle {
         let outcome = change(draft);

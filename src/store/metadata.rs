@@ -107,6 +107,11 @@ impl Metadata {
         Ok(KvConfigTable::new(self.table("kv_configs")?))
     }
 
+    /// Settings of the name server changed at run time.
+    pub fn name_server_settings(&self) -> Result<KeyValueTable, MetadataError> {
+        Ok(KeyValueTable::new(self.table("name_server_settings")?))
+    }
+
     /// Broker settings changed at run time, which win over those of the configuration file.
     pub fn broker_settings(&self) -> Result<KeyValueTable, MetadataError> {
         Ok(KeyValueTable::new(self.table("broker_settings")?))

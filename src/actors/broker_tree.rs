@@ -1,0 +1,470 @@
+//! Starts and stops the actors of a broker: who is made before whom, and who ends after whom.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix::prelude::*;
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::broker_service::BrokerService;
+use super::broker_settings::{BrokerSettings, BrokerSettingsConfig, SettingValues};
+use super::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
+use super::commit_log_writer::{CommitLogWriter, PublishedSignal, QueryLogTail};
+use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
+use super::facts::{FactsSource, Progress};
+use super::flusher::{CheckPointNow, Flusher, FlusherConfig, FlusherParts};
+use super::key_index::KeyIndex;
+use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll, Unregister};
+use super::requests::send::SendRules;
+use super::retention::{Retention, RetentionParts};
+use super::retry_router::{RetryRouter, RetryRouterParts};
+use super::router::BrokerRouter;
+use super::topic_queue::{QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
+use super::topic_table::{QueueStarter, TopicTable};
+use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
+use crate::clock::SharedClock;
+use crate::protocol::delay_level::DelayLevels;
+use crate::store::consume_queue::list_queues;
+use crate::store::file::StoreFiles;
+use crate::store::key_index::{IndexFileConfig, KeyIndex as IndexFiles, KeyIndexError};
+use crate::store::metadata::{Metadata, MetadataError};
+use crate::store::recovery::{LastStop, open_commit_log};
+use crate::store::retention::RetentionRules;
+use crate::store::segment::{SegmentDir, SegmentError};
+use crate::store::store_check_point::CheckPointFile;
+use crate::store::store_lock::AbortFile;
+use crate::types::{BrokerName, QueueId, TopicName};
+
+/// Everything a broker is told before it starts.
+#[derive(Clone, Debug)]
+pub struct BrokerPlan {
+    pub cluster: String,
+    pub broker_name: BrokerName,
+    /// Address under which clients reach this broker.
+    pub advertised: SocketAddr,
+    /// Name servers to register with, `host:port`.
+    pub name_servers: Vec<String>,
+    pub root: PathBuf,
+    pub settings: SettingValues,
+    pub trace_topic: Option<TopicName>,
+    pub commit_log_segment_bytes: u64,
+    pub queue: TopicQueueConfig,
+    /// `None`: messages are not indexed by key.
+    pub key_index: Option<IndexFileConfig>,
+    pub flusher: FlusherConfig,
+    pub retention: RetentionRules,
+    pub retention_interval: Duration,
+    pub max_body_bytes: usize,
+    pub delay_levels: DelayLevels,
+    pub mailbox_capacity: usize,
+    pub writer_mailbox_capacity: usize,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("cannot use the store in {}: {source}", root.display())]
+    Files { root: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Log(#[from] SegmentError),
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    KeyIndex(#[from] KeyIndexError),
+    #[error(transparent)]
+    JavaStore(#[from] crate::store::java_import::JavaImportError),
+    #[error("{0} ended while the broker started")]
+    ActorEnded(&'static str),
+}
+
+/// The threads of a process: some for clients and queues, one each for those who wait for memory and disk.
+pub struct Threads {
+    pub workers: Vec<Arbiter>,
+    /// Settings, groups, offsets: actors that flush sled, away from messages.
+    pub settings: Arbiter,
+    pub writer: Arbiter,
+    pub flusher: Arbiter,
+    pub dispatcher: Arbiter,
+}
+
+impl Threads {
+    pub fn start(workers: usize) -> Self {
+        Self {
+            workers: (0..workers.max(1)).map(|_| Arbiter::new()).collect(),
+            settings: Arbiter::new(),
+            writer: Arbiter::new(),
+            flusher: Arbiter::new(),
+            dispatcher: Arbiter::new(),
+        }
+    }
+
+    pub fn worker_handles(&self) -> Vec<ArbiterHandle> {
+        self.workers.iter().map(Arbiter::handle).collect()
+    }
+
+    pub fn stop(&self) {
+        let special = [&self.settings, &self.writer, &self.flusher, &self.dispatcher];
+        for arbiter in self.workers.iter().chain(special) {
+            arbiter.stop();
+        }
+    }
+}
+
+/// A running broker.
+pub struct BrokerTree {
+    pub service: Arc<BrokerService>,
+    pub topics: TopicTable,
+    draining: Arc<AtomicBool>,
+    writer: Addr<CommitLogWriter>,
+    dispatcher: Addr<Dispatcher>,
+    flusher: Addr<Flusher>,
+    link: Addr<NameServerLink>,
+    retry_router: Addr<RetryRouter>,
+    metadata: Metadata,
+    files: Arc<dyn StoreFiles>,
+    root: PathBuf,
+}
+
+/// Queue files on disk, for the topics.
+struct DiskQueueFiles {
+    files: Arc<dyn StoreFiles>,
+    consume_queue_root: PathBuf,
+}
+
+impl QueueFiles for DiskQueueFiles {
+    fn delete_topic(&self, topic: &TopicName) -> io::Result<()> {
+        self.files.remove_dir_all(&self.consume_queue_root.join(topic.as_str()))
+    }
+
+    fn topics(&self) -> io::Result<Vec<TopicName>> {
+        let listed = list_queues(&*self.files, &self.consume_queue_root).map_err(io::Error::other)?;
+        Ok(listed.into_keys().collect())
+    }
+}
+
+impl BrokerTree {
+    /// Opens the store and starts every actor. Returns once all that was stored is readable; nothing listens yet.
+    pub async fn start(
+        plan: BrokerPlan,
+        threads: &Threads,
+        files: Arc<dyn StoreFiles>,
+        metadata: Metadata,
+        clock: SharedClock,
+    ) -> Result<Self, StartError> {
+        let root = plan.root.clone();
+        let at_root = |source| StartError::Files { root: root.clone(), source };
+        crate::store::java_import::import_once(&*files, &root, &metadata)?;
+
+        // -- the store
+        let unclean = AbortFile::exists(&*files, &root).map_err(at_root)?;
+        let last_stop = if unclean { LastStop::Unclean } else { LastStop::Clean };
+        AbortFile::create(&*files, &root).map_err(at_root)?;
+        let (check_point_file, check_point) = CheckPointFile::open(&*files, &root).map_err(at_root)?;
+        let segments = SegmentDir {
+            files: files.clone(),
+            dir: root.join("commitlog"),
+            segment_bytes: plan.commit_log_segment_bytes,
+        };
+        let (log, recovered) = open_commit_log(segments, &check_point, last_stop)?;
+        if unclean {
+            info!(?recovered, "the last run did not stop cleanly; the log was checked");
+        }
+        // What was derived beyond the check point is derived again; its files may lack what they seem to have.
+        let truncate_at = (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
+        let reader = log.reader.clone();
+        let key_index = match plan.key_index {
+            Some(config) => Some(IndexFiles::open(files.clone(), root.join("index"), config, truncate_at)?),
+            None => None,
+        };
+
+        // -- settings and topics
+        let settings_config = BrokerSettingsConfig {
+            initial: plan.settings.clone(),
+            fixed: fixed_settings(&plan),
+            mailbox_capacity: plan.mailbox_capacity,
+        };
+        let (settings, settings_table) = BrokerSettings::load(metadata.clone(), settings_config, clock.clone())?;
+        let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
+        let starter = queue_starter(queue_parts.clone(), threads.worker_handles());
+        let rules = TopicRules {
+            cluster: plan.cluster.clone(),
+            broker: plan.broker_name.clone(),
+            mixed_message_type: false,
+        };
+        let current = settings_table.load();
+        let topics_config = TopicsConfig {
+            rules: rules.clone(),
+            auto_create: current.auto_create_topic,
+            default_queue_nums: current.default_topic_queue_nums,
+            trace_topic: plan.trace_topic.clone(),
+            registration_wait_max: Duration::from_secs(3),
+            mailbox_capacity: plan.mailbox_capacity,
+        };
+        drop(current);
+        let loaded = LoadedTopics::load(&metadata, &topics_config, &starter, &clock)?;
+        let table = loaded.table.clone();
+
+        // -- counters
+        let counters = Arc::new(StoreCounters::default());
+        let stats_config = BrokerStatsConfig {
+            mailbox_capacity: 64 * 1024,
+            utc_offset_ms: chrono::Local::now().offset().local_minus_utc() as i64 * 1000,
+        };
+        let stats = {
+            let (clock, counters) = (clock.clone(), counters.clone());
+            BrokerStats::start_in_arbiter(&threads.settings.handle(), move |_| {
+                BrokerStats::new(stats_config, clock, counters)
+            })
+        };
+
+        // -- the way of a message, from its end to its beginning
+        let key_index = key_index.map(|index| {
+            let capacity = plan.mailbox_capacity;
+            KeyIndex::start_in_arbiter(&threads.dispatcher.handle(), move |_| KeyIndex::new(index, capacity))
+        });
+        let link = {
+            let advertised = plan.advertised.to_string();
+            let mut config =
+                NameServerLinkConfig::master(plan.name_servers.clone(), &plan.cluster, &plan.broker_name, &advertised);
+            config.broker_permission = settings_table.load().permission;
+            config.ha_server_addr =
+                SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
+            let table = table.clone();
+            NameServerLink::start_in_arbiter(&threads.settings.handle(), move |_| NameServerLink::new(config, table))
+        };
+        let topics = {
+            let peers = TopicsPeers {
+                starter,
+                files: Arc::new(DiskQueueFiles {
+                    files: files.clone(),
+                    consume_queue_root: root.join("consumequeue"),
+                }),
+                registrar: Some(link.clone().recipient()),
+                deletions: Vec::new(),
+            };
+            let (metadata, clock) = (metadata.clone(), clock.clone());
+            Topics::start_in_arbiter(&threads.settings.handle(), move |_| {
+                loaded.into_actor(metadata, topics_config, peers, clock)
+            })
+        };
+        let retry_router = {
+            let parts = RetryRouterParts {
+                log: reader.clone(),
+                topics: table.clone(),
+                ensure_topic: topics.clone().recipient(),
+                marks: metadata.marks()?,
+                delay_levels: plan.delay_levels.clone(),
+                store_host: plan.advertised,
+                clock: clock.clone(),
+                mailbox_capacity: plan.mailbox_capacity,
+                save_interval: Duration::from_secs(5),
+            };
+            let handle = &threads.worker_handles()[0];
+            RetryRouter::start_in_arbiter(handle, move |_| RetryRouter::new(parts))
+        };
+        let signal = PublishedSignal::default();
+        let progress = Progress::default();
+        progress.set_flushed(recovered.log_end);
+        let dispatcher = {
+            let parts = DispatcherParts {
+                log: reader.clone(),
+                signal: signal.clone(),
+                topics: table.clone(),
+                key_index: key_index.clone().map(Addr::recipient),
+                scheduled: Some(retry_router.clone().recipient()),
+                delay_levels: plan.delay_levels.clone(),
+                progress: progress.clone(),
+                mailbox_capacity: plan.mailbox_capacity,
+            };
+            let mut from = log.appender.tail();
+            if recovered.dispatch_from < from.end {
+                from = crate::store::commit_log::LogTail {
+                    end: recovered.dispatch_from,
+                    ..check_point.dispatched.unwrap_or_default()
+                };
+            }
+            Dispatcher::start_in_arbiter(&threads.dispatcher.handle(), move |_| Dispatcher::new(parts, from))
+        };
+        let writer = {
+            let (appender, dispatcher) = (log.appender, dispatcher.clone().recipient());
+            let (clock, capacity) = (clock.clone(), plan.writer_mailbox_capacity);
+            CommitLogWriter::start_in_arbiter(&threads.writer.handle(), move |_| {
+                CommitLogWriter::new(appender, dispatcher, signal, clock, capacity)
+            })
+        };
+        let set = queue_parts.set(QueueParts {
+            files: files.clone(),
+            consume_queue_root: root.join("consumequeue"),
+            log: reader.clone(),
+            writer: writer.clone().recipient(),
+            store_host: plan.advertised,
+            config: plan.queue,
+            truncate_at,
+            counters,
+            stats: stats.clone().recipient(),
+        });
+        debug_assert!(set.is_ok(), "set once, before any queue starts");
+        let flusher = {
+            let parts = FlusherParts {
+                files: files.clone(),
+                log: reader.clone(),
+                preparer: log.preparer,
+                check_point_file,
+                check_point,
+                dispatcher: dispatcher.clone().recipient(),
+                key_index: key_index.clone().map(Addr::recipient),
+                progress: progress.clone(),
+                config: plan.flusher,
+            };
+            let flushed = recovered.log_end;
+            Flusher::start_in_arbiter(&threads.flusher.handle(), move |_| Flusher::new(parts, flushed))
+        };
+
+        // -- what was stored and not derived yet
+        dispatcher
+            .send(DispatchTo(recovered.log_end))
+            .await
+            .map_err(|_| StartError::ActorEnded("the dispatcher"))?;
+
+        let retention = {
+            let parts = RetentionParts {
+                files: files.clone(),
+                root: root.clone(),
+                log: reader.clone(),
+                topics: table.clone(),
+                deletes: writer.clone().recipient(),
+                refusals: writer.clone().recipient(),
+                key_index: key_index.clone().map(Addr::recipient),
+                rules: plan.retention.clone(),
+                clock: clock.clone(),
+                interval: plan.retention_interval,
+                mailbox_capacity: plan.mailbox_capacity,
+            };
+            Retention::start_in_arbiter(&threads.settings.handle(), move |_| Retention::new(parts))
+        };
+        let settings = {
+            let settings = settings.tell(topics.clone().recipient()).tell(retention.recipient());
+            BrokerSettings::start_in_arbiter(&threads.settings.handle(), move |_| settings)
+        };
+
+        let router = BrokerRouter {
+            topics: table.clone(),
+            topics_actor: topics,
+            topic_rules: rules,
+            settings: settings_table,
+            settings_actor: settings,
+            stats,
+            facts: FactsSource {
+                progress,
+                log: reader.clone(),
+                files: files.clone(),
+                root: root.clone(),
+                started_at: clock.now(),
+                writer_capacity: plan.writer_mailbox_capacity,
+            },
+            key_index,
+            retry_router: retry_router.clone(),
+            log: reader,
+            clock,
+        };
+        let send_rules =
+            SendRules::new(plan.max_body_bytes, plan.advertised, &plan.cluster, plan.delay_levels.clone());
+        let draining = Arc::new(AtomicBool::new(false));
+        let service = Arc::new(BrokerService::new(Arc::new(router), Arc::new(send_rules), draining.clone()));
+        Ok(Self {
+            service,
+            topics: table,
+            draining,
+            writer,
+            dispatcher,
+            flusher,
+            link,
+            retry_router,
+            metadata,
+            files,
+            root,
+        })
+    }
+
+    /// Registers with the name servers: clients find this broker from now on. Returns when those that answer have it.
+    pub async fn register(&self) {
+        match self.link.send(RegisterAll).await {
+            Ok(registered) => info!(?registered, "registered with the name servers"),
+            Err(_) => warn!("the link with the name servers has ended"),
+        }
+    }
+
+    /// Ends the broker so that the next start has nothing to check. Listeners have stopped before.
+    pub async fn stop(self) {
+        self.draining.store(true, Ordering::Relaxed);
+        // Those who ended already have nothing left to do; hence the results that are not looked at.
+        let _ = self.link.send(Unregister).await;
+        for entry in self.topics.load().topics.values() {
+            for (_, queue) in entry.started_queues() {
+                queue.do_send(WakeHolds);
+            }
+        }
+        if let Ok(tail) = self.writer.send(QueryLogTail).await {
+            let _ = self.dispatcher.send(DispatchTo(tail.end)).await;
+        }
+        let _ = self.retry_router.send(super::retry_router::SaveNow).await;
+        if let Err(error) = self.metadata.flush() {
+            warn!(%error, "settings and offsets are not durable");
+        }
+        match self.flusher.send(CheckPointNow).await {
+            Ok(Ok(())) => {
+                if let Err(error) = AbortFile::remove(&*self.files, &self.root) {
+                    warn!(%error, "the next start will check the log: the file abort cannot be removed");
+                }
+            }
+            Ok(Err(error)) => warn!(error, "the next start will check the log: no check point could be taken"),
+            Err(_) => warn!("the next start will check the log: the flusher has ended"),
+        }
+    }
+}
+
+/// Starts queues on the workers in turn.
+fn queue_starter(parts: Arc<OnceLock<QueueParts>>, workers: Vec<ArbiterHandle>) -> QueueStarter {
+    let next = AtomicUsize::new(0);
+    Arc::new(move |topic: &TopicName, queue_id: QueueId| {
+        let worker = &workers[next.fetch_add(1, Ordering::Relaxed) % workers.len()];
+        let (parts, topic) = (parts.clone(), topic.clone());
+        TopicQueue::start_in_arbiter(worker, move |_| {
+            let parts = parts.get().expect("queues start after their parts are known").clone();
+            TopicQueue::new(topic, queue_id, parts)
+        })
+    })
+}
+
+/// What the broker was started with, under the names mqadmin shows.
+fn fixed_settings(plan: &BrokerPlan) -> BTreeMap<&'static str, String> {
+    let listen_port = plan.advertised.port();
+    [
+        ("brokerClusterName", plan.cluster.clone()),
+        ("brokerIP1", plan.advertised.ip().to_string()),
+        ("brokerIP2", plan.advertised.ip().to_string()),
+        ("brokerId", "0".to_owned()),
+        ("brokerName", plan.broker_name.to_string()),
+        ("brokerRole", "ASYNC_MASTER".to_owned()),
+        ("flushDiskType", "ASYNC_FLUSH".to_owned()),
+        ("haListenPort", listen_port.saturating_add(1).to_string()),
+        ("listenPort", listen_port.to_string()),
+        ("mappedFileSizeCommitLog", plan.commit_log_segment_bytes.to_string()),
+        ("maxMessageSize", plan.max_body_bytes.to_string()),
+        ("namesrvAddr", plan.name_servers.join(";")),
+        ("storePathRootDir", show(&plan.root)),
+        ("storePathCommitLog", show(&plan.root.join("commitlog"))),
+        ("traceTopicEnable", plan.trace_topic.is_some().to_string()),
+    ]
+    .into()
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}

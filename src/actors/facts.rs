@@ -1,0 +1,84 @@
+//! Facts about the running broker that no single owner has: where log, dispatch and disk are now.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::requests::runtime_info::{DiskUse, RuntimeFacts, TimerFacts};
+use crate::clock::{SharedClock, WallMs};
+use crate::store::commit_log::CommitLogReader;
+use crate::store::file::StoreFiles;
+use crate::types::PhysicalOffset;
+
+/// Positions that their owners publish for whoever wants to look; each has one writer.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<Positions>);
+
+#[derive(Debug, Default)]
+struct Positions {
+    flushed: AtomicU64,
+    dispatched: AtomicU64,
+}
+
+impl Progress {
+    /// Everything below is on disk.
+    pub fn flushed(&self) -> PhysicalOffset {
+        PhysicalOffset(self.0.flushed.load(Ordering::Relaxed))
+    }
+
+    /// For the flusher alone.
+    pub fn set_flushed(&self, position: PhysicalOffset) {
+        self.0.flushed.store(position.0, Ordering::Relaxed);
+    }
+
+    /// Everything below is handed to the queues.
+    pub fn dispatched(&self) -> PhysicalOffset {
+        PhysicalOffset(self.0.dispatched.load(Ordering::Relaxed))
+    }
+
+    /// For the dispatcher alone.
+    pub fn set_dispatched(&self, position: PhysicalOffset) {
+        self.0.dispatched.store(position.0, Ordering::Relaxed);
+    }
+}
+
+/// Where the facts are read.
+#[derive(Clone, Debug)]
+pub struct FactsSource {
+    pub progress: Progress,
+    pub log: CommitLogReader,
+    pub files: Arc<dyn StoreFiles>,
+    pub root: PathBuf,
+    pub started_at: WallMs,
+    pub writer_capacity: usize,
+}
+
+impl FactsSource {
+    /// The facts of now.
+    pub fn gather(&self, clock: &SharedClock) -> RuntimeFacts {
+        let disk = self.files.space(&self.root).map_or_else(
+            |_| DiskUse::default(),
+            |space| DiskUse { total_bytes: space.total_bytes, free_bytes: space.available_bytes },
+        );
+        let earliest = self.log.store_time_at(self.log.min_offset());
+        RuntimeFacts {
+            now: clock.now(),
+            started_at: self.started_at,
+            active: true,
+            commit_log_min: self.log.min_offset(),
+            commit_log_max: self.log.published(),
+            flushed: self.progress.flushed(),
+            dispatched: self.progress.dispatched(),
+            earliest_stored_at_ms: earliest.map(|at| at.0),
+            append_stalled: Duration::ZERO,
+            commit_log_dir: self.root.join("commitlog").display().to_string(),
+            commit_log_disk: disk,
+            consume_queue_disk: disk,
+            appends_waiting: 0,
+            appends_waiting_max: self.writer_capacity,
+            delay_levels: Vec::new(),
+            timer: TimerFacts::default(),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The root of the tree: starts the roles of this process, and ends them in order.
+//!
+//! - Owns: the listeners, the threads, the right to the data directory; the trees of broker and name server.
+//! - Takes: [`Stop`].
+//! - Sends: [`StopListening`] to the listeners.
+//! - Fails: what cannot start ends the process with a sentence; see [`NodeError`].
+//! - Invariants: nobody is served before everything stored is readable; the directory is given up last.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+
+use super::broker_tree::{BrokerPlan, BrokerTree, StartError, Threads};
+use super::connection::{ConnectionLimits, Service};
+use super::listener::{ListenerConfig, RemotingListener, StopListening};
+use super::name_server::{NameServer, NameServerConfig};
+use super::name_server_service::NameServerService;
+use super::name_server_settings::NameServerPlace;
+use crate::clock::SharedClock;
+use crate::store::file::StoreFiles;
+use crate::store::metadata::{Metadata, MetadataError};
+use crate::store::store_lock::{LockError, StoreLock};
+
+/// Clients that may wait to be accepted.
+const BACKLOG: u32 = 4096;
+/// Time that replies on their way have to leave before the threads end.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// What a process is to be.
+pub struct NodePlan {
+    pub data_dir: PathBuf,
+    pub name_server: Option<NameServerPlan>,
+    pub broker: Option<BrokerPorts>,
+    pub limits: ConnectionLimits,
+    pub tls: Option<TlsAcceptor>,
+    /// Threads that clients and queues are spread over.
+    pub workers: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct NameServerPlan {
+    pub listen: SocketAddr,
+    pub mailbox_capacity: usize,
+}
+
+/// A broker, and the ports it is served on.
+pub struct BrokerPorts {
+    pub listen: SocketAddr,
+    /// Old clients send to the port two below; `None`: nobody listens there.
+    pub fast_listen: Option<SocketAddr>,
+    /// Given the ports in use, `(broker, own name server)`, the plan of the broker.
+    pub plan: Box<dyn FnOnce(SocketAddr, Option<SocketAddr>) -> BrokerPlan>,
+}
+
+/// Why a process did not start.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    #[error("cannot listen on {addr}: {source}")]
+    Listen { addr: SocketAddr, source: io::Error },
+    #[error("cannot write to the data directory {}: {source}", dir.display())]
+    DataDir { dir: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    Store(#[from] StartError),
+}
+
+/// Drains and ends everything; answered when the data directory is free.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+/// Where the process is reached.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    pub name_server: Option<SocketAddr>,
+    pub broker: Option<SocketAddr>,
+    pub broker_fast: Option<SocketAddr>,
+}
+
+pub struct Root {
+    pub addresses: Addresses,
+    listeners: Vec<Addr<RemotingListener>>,
+    broker: Option<BrokerTree>,
+    threads: Option<Threads>,
+    lock: Option<StoreLock>,
+}
+
+impl Root {
+    /// Starts the roles of `plan`. Returns when clients are served.
+    pub async fn start_roles(
+        plan: NodePlan,
+        files: Arc<dyn StoreFiles>,
+        clock: SharedClock,
+    ) -> Result<Root, NodeError> {
+        // Ports first: what is taken is told before any file is touched.
+        let mut addresses = Addresses::default();
+        let mut sockets = Vec::new();
+        if let Some(name_server) = &plan.name_server {
+            let socket = listen(name_server.listen)?;
+            addresses.name_server = local(&socket);
+            sockets.push(socket);
+        }
+        let mut broker_sockets = Vec::new();
+        if let Some(broker) = &plan.broker {
+            let socket = listen(broker.listen)?;
+            addresses.broker = local(&socket);
+            broker_sockets.push(socket);
+            if let Some(fast) = broker.fast_listen {
+                let socket = listen(fast)?;
+                addresses.broker_fast = local(&socket);
+                broker_sockets.push(socket);
+            }
+        }
+
+        let dir = &plan.data_dir;
+        files
+            .create_dir_all(dir)
+            .map_err(|source| NodeError::DataDir { dir: dir.clone(), source })?;
+        let lock = StoreLock::acquire(dir)?;
+        if plan.broker.is_some() {
+            crate::store::java_import::check_readable(&*files, dir).map_err(StartError::from)?;
+        }
+        let metadata = Metadata::open(&dir.join("metadata"))?;
+        let threads = Threads::start(plan.workers);
+        let mut root = Root {
+            addresses: addresses.clone(),
+            listeners: Vec::new(),
+            broker: None,
+            threads: None,
+            lock: Some(lock),
+        };
+        let (limits, tls) = (plan.limits.clone(), plan.tls.clone());
+        let listener_config = |service: Arc<dyn Service>| ListenerConfig {
+            service,
+            limits: limits.clone(),
+            tls: tls.clone(),
+            clock: clock.clone(),
+            arbiters: threads.worker_handles(),
+        };
+
+        if let (Some(name_server), Some(addr)) = (&plan.name_server, addresses.name_server) {
+            let config = NameServerConfig {
+                mailbox_capacity: name_server.mailbox_capacity,
+                place: NameServerPlace {
+                    bind_address: addr.ip().to_string(),
+                    listen_port: addr.port(),
+                    home: dir.display().to_string(),
+                },
+            };
+            let (actor, routes) = NameServer::open(config, Some(metadata.clone()), clock.clone())?;
+            let actor = NameServer::start_in_arbiter(&threads.settings.handle(), move |_| actor);
+            let service = Arc::new(NameServerService::new(routes, actor));
+            root.serve(sockets, listener_config(service));
+        }
+        if let (Some(broker), Some(addr)) = (plan.broker, addresses.broker) {
+            let plan = (broker.plan)(addr, addresses.name_server);
+            let tree = BrokerTree::start(plan, &threads, files, metadata, clock.clone()).await?;
+            root.serve(broker_sockets, listener_config(tree.service.clone()));
+            tree.register().await;
+            root.broker = Some(tree);
+        }
+        root.threads = Some(threads);
+        Ok(root)
+    }
+
+    fn serve(&mut self, sockets: Vec<TcpListener>, config: ListenerConfig) {
+        for socket in sockets {
+            self.listeners.push(RemotingListener::new(socket, config.clone()).start());
+        }
+    }
+}
+
+fn local(socket: &TcpListener) -> Option<SocketAddr> {
+    socket.local_addr().ok()
+}
+
+fn listen(addr: SocketAddr) -> Result<TcpListener, NodeError> {
+    let listening = || {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    listening().map_err(|source| NodeError::Listen { addr, source })
+}
+
+impl Actor for Root {
+    type Context = Context<Self>;
+}
+
+impl Handler<Stop> for Root {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) -> Self::Result {
+        info!("stopping: no new clients, finishing what was begun");
+        let listeners = std::mem::take(&mut self.listeners);
+        let broker = self.broker.take();
+        let ending = async move {
+            for listener in listeners {
+                if listener.send(StopListening).await.is_err() {
+                    warn!("a listener has ended before");
+                }
+            }
+            if let Some(broker) = broker {
+                broker.stop().await;
+            }
+            tokio::time::sleep(LINGER).await;
+        };
+        Box::pin(ending.into_actor(self).map(|(), root, _| {
+            if let Some(threads) = root.threads.take() {
+                threads.stop();
+            }
+            root.lock = None;
+            info!("stopped");
+        }))
+    }
+}

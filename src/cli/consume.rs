@@ -1,0 +1,221 @@
+//! `telstar consume`.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::{Args, ValueEnum};
+use uuid::Uuid;
+
+use super::args::{ServerArgs, parse_count, parse_duration};
+use super::error::CliError;
+use super::message_format::{FORMAT_HELP, MessageFormat, Printable};
+use crate::client::remoting::Call;
+use crate::client::{
+    ClientError, ConsumeFrom, Consumer, ConsumerOptions, ReceivedMessage, Servers, calendar, message_body,
+};
+use crate::clock::{Clock, SystemClock};
+use crate::protocol::body::subscription::{EVERY_TAG, SQL92, SubscriptionData, TAG};
+use crate::protocol::header::DeleteGroup;
+use crate::protocol::names;
+use crate::protocol::request_code::RequestCode;
+use crate::types::{ClientId, GroupName, TopicName};
+
+/// Consume a topic as a member of a consumer group, and print its messages
+#[derive(Debug, Args)]
+#[command(after_help = format!("\
+Examples:
+  telstar consume orders
+  telstar consume orders --from first --count 10 --format '%q %o %T %k %b\\n'
+  telstar consume orders --group billing --tag 'created || paid'
+  telstar consume orders --from 15m -o json
+  telstar consume orders --sql \"region = 'eu'\"
+
+Without --group a group of its own is made up, and removed at the end.
+
+{FORMAT_HELP}"))]
+pub struct ConsumeArgs {
+    /// The topic
+    topic: TopicName,
+    /// The consumer group; its members share the messages, its offsets are kept
+    #[arg(short, long)]
+    group: Option<GroupName>,
+    /// Where a group without offsets begins: first, last, a time (ms since 1970, or 2024-05-01T10:00),
+    /// or how long ago (15m)
+    #[arg(short, long, value_parser = parse_from, default_value = "last")]
+    from: ConsumeFromArg,
+    /// Only messages with these tags, as 'A || B'
+    #[arg(short, long, value_name = "EXPR", default_value = EVERY_TAG)]
+    tag: String,
+    /// Only messages whose properties satisfy this SQL92 condition
+    #[arg(long, value_name = "EXPR", conflicts_with = "tag")]
+    sql: Option<String>,
+    /// Stop after so many messages
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
+    count: Option<u64>,
+    /// How each message is written, see below
+    #[arg(long, value_parser = MessageFormat::parse, default_value = "%b\\n", conflicts_with = "output")]
+    format: MessageFormat,
+    /// As text in the form of --format, or as one JSON object per line
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: MessageOutput,
+    #[command(flatten)]
+    servers: ServerArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum MessageOutput {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// Where to begin, before it is known what time it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ConsumeFromArg {
+    At(ConsumeFrom),
+    AgoMs(i64),
+}
+
+fn parse_from(text: &str) -> Result<ConsumeFromArg, String> {
+    match text {
+        "first" => return Ok(ConsumeFromArg::At(ConsumeFrom::First)),
+        "last" => return Ok(ConsumeFromArg::At(ConsumeFrom::Last)),
+        _ => {}
+    }
+    if let Ok(ms) = text.parse::<i64>() {
+        return Ok(ConsumeFromArg::At(ConsumeFrom::TimestampMs(ms)));
+    }
+    if let Some(ms) = calendar::parse_ms(text) {
+        return Ok(ConsumeFromArg::At(ConsumeFrom::TimestampMs(ms)));
+    }
+    let ago = parse_duration(text);
+    let wrong = |_| "use first, last, ms since 1970, a UTC time as 2024-05-01T10:00, or 15m for 15 minutes ago";
+    ago.map(|ago| ConsumeFromArg::AgoMs(ago.as_millis() as i64)).map_err(|error| wrong(error).to_owned())
+}
+
+pub async fn run(args: ConsumeArgs) -> Result<(), CliError> {
+    names::check_topic(&args.topic)?;
+    let (group, is_own) = match args.group.clone() {
+        Some(group) => (group, false),
+        None => (GroupName::from(format!("telstar-consume-{}", Uuid::new_v4().simple())), true),
+    };
+    names::check_group(&group)?;
+    let options = consumer_options(&args, group.clone())?;
+    let mut consumer = Consumer::join(&args.servers.name_server, options, args.servers.timeout).await?;
+    let interactive = io::stderr().is_terminal();
+    if interactive {
+        eprintln!("telstar: {} queues of {} as group {group}; ctrl-C ends it", consumer.held_queues(), args.topic);
+    }
+    let printed = print_messages(&args, &mut consumer).await;
+    let left = consumer.leave().await;
+    if is_own {
+        remove_group(args.servers.servers(), &args.topic, &group).await?;
+    }
+    printed?;
+    Ok(left?)
+}
+
+fn consumer_options(args: &ConsumeArgs, group: GroupName) -> Result<ConsumerOptions, CliError> {
+    let now = SystemClock.now();
+    let (expression, kind) = match &args.sql {
+        Some(sql) => (sql.as_str(), SQL92),
+        None => (args.tag.as_str(), TAG),
+    };
+    let subscription = SubscriptionData::build(args.topic.clone(), expression, kind)?;
+    Ok(ConsumerOptions {
+        group,
+        client_id: ClientId::from(format!("127.0.0.1@{}#{}", std::process::id(), now.0)),
+        subscription: SubscriptionData { sub_version: now.0, ..subscription },
+        from: match args.from {
+            ConsumeFromArg::At(from) => from,
+            ConsumeFromArg::AgoMs(ago) => ConsumeFrom::TimestampMs(now.0 - ago),
+        },
+    })
+}
+
+/// Prints until enough came, or somebody says stop.
+async fn print_messages(args: &ConsumeArgs, consumer: &mut Consumer) -> Result<(), CliError> {
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut out = io::stdout().lock();
+    let mut line = Vec::new();
+    let mut left = args.count;
+    while left != Some(0) {
+        let received = tokio::select! {
+            biased;
+            _ = &mut stop => break,
+            received = consumer.next() => received,
+        };
+        let Some(received) = received else {
+            report_failure(consumer.take_failure())?;
+            continue;
+        };
+        line.clear();
+        write_message(args, &received, &mut line);
+        out.write_all(&line).and_then(|()| out.flush()).map_err(CliError::Output)?;
+        left = left.map(|left| left - 1);
+    }
+    // The last one is printed: let the consumer count it as consumed, without waiting for another.
+    consumer.settle();
+    Ok(())
+}
+
+fn write_message(args: &ConsumeArgs, received: &ReceivedMessage, line: &mut Vec<u8>) {
+    let message = &received.message;
+    let opened = message_body::open(&message.body, message.sys_flag);
+    let body = match &opened {
+        Ok(body) => body,
+        Err(error) => {
+            eprintln!("telstar: queue {} offset {}: {error}; printed as it is", message.queue_id, message.queue_offset);
+            &message.body[..]
+        }
+    };
+    let printable = Printable { message, broker_name: &received.queue.broker_name, body };
+    match args.output {
+        MessageOutput::Text => args.format.write(&printable, line),
+        MessageOutput::Json => {
+            line.extend_from_slice(printable.json().to_string().as_bytes());
+            line.push(b'\n');
+        }
+    }
+}
+
+/// What a broker refuses for good ends it; what may mend itself is only told.
+fn report_failure(failure: Option<ClientError>) -> Result<(), CliError> {
+    use crate::protocol::response_code::ResponseCode as Code;
+    match failure {
+        Some(error @ ClientError::Refused { code: Code::SUBSCRIPTION_PARSE_FAILED | Code::NO_PERMISSION, .. }) => {
+            Err(error.into())
+        }
+        Some(error) => {
+            eprintln!("telstar: {error}; trying again");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Leaves no trace of a group that nobody asked for.
+async fn remove_group(mut servers: Servers, topic: &TopicName, group: &GroupName) -> Result<(), CliError> {
+    let route = servers.route(topic).await?;
+    let masters = crate::client::route::masters(&route);
+    let header = DeleteGroup { group_name: group.clone(), clean_offset: true };
+    for master in &masters {
+        servers.call(&master.addr, Call::new(RequestCode::DELETE_SUBSCRIPTIONGROUP).header(&header)).await?;
+    }
+    Ok(servers.delete_topic(&names::retry_topic(group), &masters).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_is_read_in_every_form() {
+        let at = |ms| Ok(ConsumeFromArg::At(ConsumeFrom::TimestampMs(ms)));
+        assert_eq!(parse_from("first"), Ok(ConsumeFromArg::At(ConsumeFrom::First)));
+        assert_eq!(parse_from("1709164800000"), at(1_709_164_800_000));
+        assert_eq!(parse_from("2024-02-29T00:00"), at(1_709_164_800_000));
+        assert_eq!(parse_from("15m"), Ok(ConsumeFromArg::AgoMs(900_000)));
+        assert!(parse_from("yesterday").unwrap_err().contains("15m"));
+    }
+}

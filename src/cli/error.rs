@@ -1,0 +1,83 @@
+//! Why a command failed: one sentence that names the thing and the mend.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::client::ClientError;
+use crate::client::message_body::BodyError;
+use crate::protocol::body::subscription::SubscriptionError;
+use crate::protocol::names::NameError;
+use crate::types::{GroupName, TopicName};
+
+#[derive(Debug, Error)]
+pub enum CliError {
+    #[error("no name server at {addrs} ({cause}): start one with `telstar start`, or give --name-server")]
+    NoNameServer { addrs: String, cause: String },
+    #[error("no topic {topic} at {name_servers}: create it with `telstar topic create {topic}`")]
+    TopicUnknown { topic: TopicName, name_servers: String },
+    #[error("no consumer group {group} on any broker: a consumer creates it by joining, or use `telstar group create {group}`")]
+    GroupUnknown { group: GroupName },
+    #[error("no broker or cluster is called {name}: `telstar cluster` shows those there are")]
+    BrokerUnknown { name: String },
+    #[error("no broker is registered at {name_servers}: start one with `telstar start`")]
+    NoBroker { name_servers: String },
+    #[error("{0}")]
+    Client(ClientError),
+    #[error("{0}")]
+    Name(#[from] NameError),
+    #[error("{0}: write tags as 'A || B', or * for all")]
+    Subscription(#[from] SubscriptionError),
+    #[error("{0}")]
+    Body(#[from] BodyError),
+    #[error("{what} cannot be given twice: name it once, by its option or as a property")]
+    GivenTwice { what: &'static str },
+    #[error("cannot read the messages from standard input: {0}")]
+    Input(io::Error),
+    #[error("cannot write the result: {0}")]
+    Output(io::Error),
+    #[error("cannot start the runtime: {0}")]
+    Runtime(io::Error),
+    #[error("the benchmark stopped: {0}")]
+    Bench(String),
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::NoNameServer { addrs, source } => {
+                CliError::NoNameServer { addrs, cause: cause_of(&source) }
+            }
+            ClientError::NoRoute { topic, name_servers } => CliError::TopicUnknown { topic, name_servers },
+            other => CliError::Client(other),
+        }
+    }
+}
+
+/// The part of an error that is not the address again.
+fn cause_of(error: &ClientError) -> String {
+    match error {
+        ClientError::Connect { source, .. } => match source.kind() {
+            io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+            _ => source.to_string(),
+        },
+        ClientError::ConnectTimedOut { .. } => "no answer".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_name_server_is_named_with_the_mend() {
+        let source = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let source = Box::new(ClientError::Connect { addr: "h:1".to_owned(), source });
+        let error = CliError::from(ClientError::NoNameServer { addrs: "h:1".to_owned(), source });
+        assert_eq!(
+            error.to_string(),
+            "no name server at h:1 (connection refused): start one with `telstar start`, or give --name-server"
+        );
+    }
+}

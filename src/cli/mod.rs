@@ -1,0 +1,146 @@
+//! The command line: one sub-command per thing a person does, a thin layer over [`crate::client`].
+//!
+//! Exit status: 0 done, 1 failed, 2 used wrongly (clap).
+
+pub mod args;
+pub mod bench;
+pub mod cluster;
+pub mod completion;
+pub mod consume;
+pub mod error;
+pub mod group;
+mod message_format;
+mod output;
+pub mod send;
+pub mod topic;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use error::CliError;
+
+/// A message broker that speaks Apache RocketMQ's protocols, and the tools around it.
+#[derive(Debug, Parser)]
+#[command(name = "telstar", version, after_help = "\
+Examples:
+  telstar topic create orders --queues 8
+  telstar send orders 'hello'
+  telstar consume orders --from first
+  telstar bench send --duration 10s
+
+Every command explains itself: telstar COMMAND --help")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Send(send::SendArgs),
+    Consume(consume::ConsumeArgs),
+    #[command(subcommand)]
+    Topic(topic::TopicCommand),
+    #[command(subcommand)]
+    Group(group::GroupCommand),
+    Cluster(cluster::ClusterArgs),
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    Completion(completion::CompletionArgs),
+}
+
+/// Reads the arguments of the process, does what they ask, and says how it went.
+pub fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Some(Command::Send(args)) => on_runtime(send::run(args)),
+        Some(Command::Consume(args)) => on_runtime(consume::run(args)),
+        Some(Command::Topic(command)) => on_runtime(topic::run(command)),
+        Some(Command::Group(command)) => on_runtime(group::run(command)),
+        Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
+        Some(Command::Bench(command)) => bench::run(command),
+        Some(Command::Completion(args)) => completion::run(args, Cli::command()),
+        None => print_help(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read the output has seen enough.
+        Err(CliError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("telstar: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_help() -> Result<(), CliError> {
+    output::print(&Cli::command().render_help().to_string())
+}
+
+/// Runs a command that waits for servers; one thread is plenty.
+fn on_runtime(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(CliError::Runtime)?;
+    let done = runtime.block_on(command);
+    // A read of standard input that nobody waits for any more must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_put_together_without_contradictions() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_every_final_one_an_example() {
+        fn look(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some(), "{path} has no help");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {} has no help", argument.get_id());
+            }
+            let example = command.get_after_help().map(|text| text.to_string()).unwrap_or_default();
+            if !command.has_subcommands() {
+                assert!(example.contains("telstar "), "{path} has no example");
+            }
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                look(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        look(&Cli::command(), "telstar");
+    }
+
+    /// The command lines in the help texts are valid ones.
+    #[test]
+    fn examples_can_be_parsed() {
+        fn examples(command: &clap::Command) -> Vec<String> {
+            let help = command.get_after_help().map(|text| text.to_string()).unwrap_or_default();
+            let own = help.lines().filter_map(|line| line.strip_prefix("  telstar ")).map(str::to_owned);
+            own.chain(command.get_subcommands().flat_map(examples)).collect()
+        }
+        let all = examples(&Cli::command());
+        assert!(all.len() > 15);
+        for line in all {
+            // What a shell does behind a pipe or a redirection is its own affair.
+            let ours = line.split(['|', '>', '&']).next().unwrap_or_default();
+            let mut quoted = None;
+            let mut words = vec!["telstar".to_owned(), String::new()];
+            for c in ours.trim().chars() {
+                match c {
+                    '\'' | '"' if quoted.is_none() => quoted = Some(c),
+                    c if quoted == Some(c) => quoted = None,
+                    ' ' if quoted.is_none() => words.push(String::new()),
+                    c => words.last_mut().unwrap().push(c),
+                }
+            }
+            words.retain(|word| !word.is_empty());
+            if let Err(error) = Cli::try_parse_from(&words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+}

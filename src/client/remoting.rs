@@ -1,0 +1,440 @@
+//! One connection to a server of RocketMQ's remoting protocol.
+//!
+//! A handle is cheap to clone. All calls of all clones share the socket: they are told apart by their opaque
+//! number, their requests leave together in one write, their answers may come in any order. One task owns
+//! the socket and the table of waiting calls; it ends with the connection, or when the last handle is dropped.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::error::ClientError;
+use crate::protocol::command::{Command, FLAG_ONE_WAY, FieldValue, OutgoingHead};
+use crate::protocol::ext_fields::ExtFields;
+use crate::protocol::fastjson;
+use crate::protocol::frame::{HeaderCodec, MAX_FRAME_BYTES, NextFrame, next_frame};
+use crate::protocol::header::{FieldWriter, TypedHeader};
+use crate::protocol::request_code::RequestCode;
+use crate::protocol::response_code::ResponseCode;
+
+/// Requests that may wait for the socket before a caller has to wait itself.
+const QUEUE_CAPACITY: usize = 1024;
+/// Requests taken into one write.
+const BATCH_MAX: usize = 256;
+/// A write is not grown beyond this before it goes out.
+const WRITE_BYTES_MAX: usize = 256 * 1024;
+/// Room made for each read.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Takes requests that the server sends of its own accord (40, 39, 307 …). It must not block.
+pub type ServerRequestHandler = Arc<dyn Fn(ServerRequest) + Send + Sync>;
+
+/// How to connect.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// Default 3 s, as Java clients.
+    pub connect_timeout: Duration,
+    /// How headers of requests are written. Default JSON; the binary form cannot carry the POP family.
+    pub codec: HeaderCodec,
+    /// Default none: then a request that wants an answer is answered "not supported".
+    pub on_request: Option<ServerRequestHandler>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(3), codec: HeaderCodec::Json, on_request: None }
+    }
+}
+
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectOptions")
+            .field("connect_timeout", &self.connect_timeout)
+            .field("codec", &self.codec)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request to be sent.
+#[derive(Clone, Debug)]
+pub struct Call {
+    code: RequestCode,
+    fields: Vec<(Cow<'static, str>, String)>,
+    body: Bytes,
+}
+
+impl Call {
+    pub fn new(code: RequestCode) -> Self {
+        Self { code, fields: Vec::new(), body: Bytes::new() }
+    }
+
+    pub fn header(mut self, header: &impl TypedHeader) -> Self {
+        let pairs = FieldWriter::of(header).into_pairs();
+        self.fields.extend(pairs.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)));
+        self
+    }
+
+    pub fn field(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        self.fields.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn body(self, body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), ..self }
+    }
+}
+
+/// What a server answered.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Response {
+    pub code: ResponseCode,
+    pub remark: Option<String>,
+    pub fields: ExtFields,
+    pub body: Bytes,
+}
+
+impl Response {
+    /// Itself if it is a success, the refusal as an error otherwise.
+    pub fn success(self) -> Result<Response, ClientError> {
+        match self.code {
+            ResponseCode::SUCCESS => Ok(self),
+            code => Err(ClientError::Refused { code, remark: self.remark.unwrap_or_default() }),
+        }
+    }
+
+    pub fn header<H: TypedHeader>(&self) -> Result<H, ClientError> {
+        Ok(H::from_fields(&self.fields)?)
+    }
+
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+        Ok(fastjson::from_slice(&self.body)?)
+    }
+}
+
+/// A request that came from the server, with the way back.
+#[derive(Debug)]
+pub struct ServerRequest {
+    pub command: Command,
+    connection: RemotingConnection,
+}
+
+impl ServerRequest {
+    /// Answers it; nothing is sent if it was one-way or the connection is closed.
+    pub async fn answer(
+        &self,
+        code: ResponseCode,
+        remark: Option<&str>,
+        fields: &[(&str, FieldValue<'_>)],
+        body: Bytes,
+    ) {
+        if self.command.is_one_way() {
+            return;
+        }
+        let head = OutgoingHead::response(self.command.codec, self.command.head.opaque, code.as_i32());
+        let head = OutgoingHead { remark, fields, ..head };
+        // A closed connection takes its requests with it.
+        let _ = self.connection.outgoing.send(Outgoing::of(&head, body, None)).await;
+    }
+}
+
+/// A frame on its way out, and who waits for its answer.
+struct Outgoing {
+    header: BytesMut,
+    body: Bytes,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    opaque: i32,
+    reply: oneshot::Sender<Response>,
+}
+
+impl Outgoing {
+    fn of(head: &OutgoingHead<'_>, body: Bytes, waiting: Option<Waiting>) -> Self {
+        let mut header = BytesMut::with_capacity(256);
+        head.write(&mut header, body.len());
+        Self { header, body, waiting }
+    }
+}
+
+/// A handle on an open connection.
+#[derive(Clone)]
+pub struct RemotingConnection {
+    outgoing: mpsc::Sender<Outgoing>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    addr: String,
+    codec: HeaderCodec,
+    next_opaque: AtomicI32,
+    /// Told when a handle closes the connection.
+    closing: Notify,
+    /// Set once, before the task ends.
+    closed_because: OnceLock<String>,
+}
+
+impl fmt::Debug for RemotingConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RemotingConnection")
+            .field("addr", &self.shared.addr)
+            .field("closed", &self.shared.closed_because.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RemotingConnection {
+    /// Connects to `addr`, "host:port". Must be called inside a tokio runtime; the connection lives there.
+    pub async fn connect(addr: &str, options: &ConnectOptions) -> Result<Self, ClientError> {
+        let connecting = TcpStream::connect(addr);
+        let stream = match tokio::time::timeout(options.connect_timeout, connecting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(source)) => return Err(ClientError::Connect { addr: addr.to_owned(), source }),
+            Err(_) => {
+                let timeout = options.connect_timeout;
+                return Err(ClientError::ConnectTimedOut { addr: addr.to_owned(), timeout });
+            }
+        };
+        // Without it small requests wait for acknowledgements; a socket that refuses the option still works.
+        let _ = stream.set_nodelay(true);
+        let (read, write) = stream.into_split();
+        Ok(Self::over(read, write, addr, options))
+    }
+
+    /// A connection over streams that are open already: TLS, or a test's pipe.
+    pub fn over<R, W>(read: R, write: W, addr: &str, options: &ConnectOptions) -> Self
+    where
+        R: AsyncRead + Unpin + Send + 'static,
+        W: AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
+        let shared = Arc::new(Shared {
+            addr: addr.to_owned(),
+            codec: options.codec,
+            next_opaque: AtomicI32::new(0),
+            closing: Notify::new(),
+            closed_because: OnceLock::new(),
+        });
+        let task = SocketTask {
+            read,
+            write,
+            outgoing: receiver,
+            handles: sender.downgrade(),
+            waiting: HashMap::new(),
+            prune_at: 2 * BATCH_MAX,
+            on_request: options.on_request.clone(),
+            shared: shared.clone(),
+        };
+        tokio::spawn(task.run());
+        Self { outgoing: sender, shared }
+    }
+
+    /// The address as it was given to [`connect`](Self::connect).
+    pub fn addr(&self) -> &str {
+        &self.shared.addr
+    }
+
+    /// Sends a request and waits for its answer. Dropping the future gives the answer up, not the request.
+    pub async fn call(&self, call: Call, timeout: Duration) -> Result<Response, ClientError> {
+        let fields = field_values(&call.fields);
+        self.call_fields(call.code, &fields, call.body, timeout).await
+    }
+
+    /// As [`call`](Self::call), for callers that have the fields at hand.
+    pub async fn call_fields(
+        &self,
+        code: RequestCode,
+        fields: &[(&str, FieldValue<'_>)],
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Response, ClientError> {
+        let opaque = self.shared.next_opaque.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        let head = OutgoingHead { fields, ..OutgoingHead::request(self.shared.codec, opaque, code.as_i32()) };
+        let outgoing = Outgoing::of(&head, body, Some(Waiting { opaque, reply }));
+        let answered = tokio::time::timeout(timeout, async {
+            self.outgoing.send(outgoing).await.map_err(|_| self.closed_error())?;
+            answer.await.map_err(|_| self.closed_error())
+        });
+        answered.await.unwrap_or_else(|_| {
+            Err(ClientError::TimedOut { addr: self.shared.addr.clone(), request: code, timeout })
+        })
+    }
+
+    /// Sends a request that nobody answers. `Ok` says that it is on its way, not that it arrived.
+    pub async fn one_way(&self, call: Call) -> Result<(), ClientError> {
+        let opaque = self.shared.next_opaque.fetch_add(1, Ordering::Relaxed);
+        let fields = field_values(&call.fields);
+        let head = OutgoingHead::request(self.shared.codec, opaque, call.code.as_i32());
+        let head = OutgoingHead { flag: FLAG_ONE_WAY, fields: &fields, ..head };
+        let outgoing = Outgoing::of(&head, call.body, None);
+        self.outgoing.send(outgoing).await.map_err(|_| self.closed_error())
+    }
+
+    /// Closes it for all handles, whatever is under way.
+    pub fn close(&self) {
+        self.shared.closing.notify_one();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.outgoing.is_closed()
+    }
+
+    /// Waits until the connection is closed, and says why it was.
+    pub async fn closed(&self) -> String {
+        self.outgoing.closed().await;
+        self.closed_because()
+    }
+
+    fn closed_because(&self) -> String {
+        self.shared.closed_because.get().cloned().unwrap_or_else(|| "its task ended".to_owned())
+    }
+
+    fn closed_error(&self) -> ClientError {
+        ClientError::Closed { addr: self.shared.addr.clone(), cause: self.closed_because() }
+    }
+}
+
+fn field_values<'a>(fields: &'a [(Cow<'static, str>, String)]) -> Vec<(&'a str, FieldValue<'a>)> {
+    fields.iter().map(|(name, value)| (name.as_ref(), FieldValue::Text(value))).collect()
+}
+
+/// Owner of the socket.
+struct SocketTask<R, W> {
+    read: R,
+    write: W,
+    outgoing: mpsc::Receiver<Outgoing>,
+    /// To hand out with requests of the server. Weak: the task does not keep the connection open.
+    handles: mpsc::WeakSender<Outgoing>,
+    waiting: HashMap<i32, oneshot::Sender<Response>>,
+    /// Number of waiting calls at which those that gave up are swept out.
+    prune_at: usize,
+    on_request: Option<ServerRequestHandler>,
+    shared: Arc<Shared>,
+}
+
+impl<R, W> SocketTask<R, W>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    async fn run(mut self) {
+        let cause = self.carry().await;
+        // Set before the queue is dropped, which is what wakes the callers.
+        let _ = self.shared.closed_because.set(cause);
+        self.outgoing.close();
+        let _ = self.write.shutdown().await;
+    }
+
+    /// Moves frames both ways until the connection ends; gives back why it did.
+    async fn carry(&mut self) -> String {
+        let mut input = BytesMut::new();
+        let mut output = BytesMut::new();
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        let mut open = true;
+        let shared = self.shared.clone();
+        let closing = shared.closing.notified();
+        tokio::pin!(closing);
+        loop {
+            if !open && output.is_empty() {
+                return "nobody uses it any more".to_owned();
+            }
+            input.reserve(READ_BYTES);
+            tokio::select! {
+                () = &mut closing => return "from this side".to_owned(),
+                read = self.read.read_buf(&mut input) => match read {
+                    Ok(0) => return "by the server".to_owned(),
+                    Ok(_) => if let Err(cause) = self.take_frames(&mut input, &mut output) {
+                        return cause;
+                    },
+                    Err(error) => return error.to_string(),
+                },
+                taken = self.outgoing.recv_many(&mut batch, BATCH_MAX), if open && output.len() < WRITE_BYTES_MAX => {
+                    open = taken > 0;
+                    for outgoing in batch.drain(..) {
+                        self.put(outgoing, &mut output);
+                    }
+                }
+                written = self.write.write_buf(&mut output), if !output.is_empty() => {
+                    if let Err(error) = written {
+                        return error.to_string();
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, outgoing: Outgoing, output: &mut BytesMut) {
+        output.extend_from_slice(&outgoing.header);
+        // A copy: one contiguous write of many small requests beats a write of many parts.
+        output.extend_from_slice(&outgoing.body);
+        if let Some(Waiting { opaque, reply }) = outgoing.waiting {
+            self.waiting.insert(opaque, reply);
+            if self.waiting.len() >= self.prune_at {
+                self.waiting.retain(|_, reply| !reply.is_closed());
+                self.prune_at = 2 * self.waiting.len().max(BATCH_MAX);
+            }
+        }
+    }
+
+    fn take_frames(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<(), String> {
+        loop {
+            let frame = match next_frame(input, MAX_FRAME_BYTES) {
+                Ok(NextFrame::Whole(frame)) => frame,
+                Ok(NextFrame::NeedsBytes(bytes)) => {
+                    input.reserve(bytes.saturating_sub(input.len()));
+                    return Ok(());
+                }
+                Err(error) => return Err(format!("the server sent no frame: {error}")),
+            };
+            let command =
+                Command::decode(frame).map_err(|error| format!("the server sent no header: {error}"))?;
+            if command.is_response() {
+                self.hand_over(command);
+            } else {
+                self.take_request(command, output);
+            }
+        }
+    }
+
+    /// An answer to its caller; late ones go nowhere.
+    fn hand_over(&mut self, command: Command) {
+        if let Some(reply) = self.waiting.remove(&command.head.opaque) {
+            let _ = reply.send(Response {
+                code: ResponseCode::from_i32(command.head.code),
+                remark: command.head.remark,
+                fields: command.fields,
+                body: command.body,
+            });
+        }
+    }
+
+    fn take_request(&mut self, command: Command, output: &mut BytesMut) {
+        match (&self.on_request, self.handles.upgrade()) {
+            (Some(handler), Some(outgoing)) => {
+                let connection = RemotingConnection { outgoing, shared: self.shared.clone() };
+                handler(ServerRequest { command, connection });
+            }
+            _ if command.is_one_way() => {}
+            _ => {
+                let code = ResponseCode::REQUEST_CODE_NOT_SUPPORTED.as_i32();
+                let head = OutgoingHead::response(command.codec, command.head.opaque, code);
+                let remark = format!(" request type {} not supported", command.head.code);
+                OutgoingHead { remark: Some(&remark), ..head }.write(output, 0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
