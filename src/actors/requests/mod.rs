@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod messages;
 pub mod name_server;
+pub mod pull;
 pub mod runtime_info;
 pub mod send;
 pub mod topics;

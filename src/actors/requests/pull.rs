@@ -129,7 +129,7 @@ impl PullOwners {
         if header.sys_flag & PULL_SUBSCRIPTION != 0 {
             let expression = header.subscription.as_deref().unwrap_or_default();
             let kind = header.expression_type.as_deref().unwrap_or(TAG);
-            let data = SubscriptionData::build(topic, expression, kind)
+            let data = SubscriptionData::build(topic.clone(), expression, kind)
                 .map_err(|error| Refusal::SubscriptionMalformed { error: error.to_string() })?;
             return evaluated(&GroupSubscription::new(data));
         }
