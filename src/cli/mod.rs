@@ -2,6 +2,9 @@
 //!
 //! Exit status: 0 done, 1 failed, 2 used wrongly (clap).
 
+mod message_format;
+mod output;
+
 pub mod args;
 pub mod bench;
 pub mod cluster;
@@ -9,8 +12,6 @@ pub mod completion;
 pub mod consume;
 pub mod error;
 pub mod group;
-mod message_format;
-mod output;
 pub mod send;
 pub mod topic;
 
