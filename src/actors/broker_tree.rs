@@ -176,7 +176,8 @@ impl BrokerTree {
             info!(?recovered, "the last run did not stop cleanly; the log was checked");
         }
         // What was derived beyond the check point is derived again; its files may lack what they seem to have.
-        let truncate_at = (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
+        let truncate_at =
+            (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
         let reader = log.reader.clone();
         let key_index = match plan.key_index {
             Some(config) => Some(IndexFiles::open(files.clone(), root.join("index"), config, truncate_at)?),
@@ -189,7 +190,8 @@ impl BrokerTree {
             fixed: fixed_settings(&plan),
             mailbox_capacity: plan.mailbox_capacity,
         };
-        let (settings, settings_table) = BrokerSettings::load(metadata.clone(), settings_config, clock.clone())?;
+        let (settings, settings_table) =
+            BrokerSettings::load(metadata.clone(), settings_config, clock.clone())?;
         let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
         let starter = queue_starter(queue_parts.clone(), threads.worker_handles());
         let rules = TopicRules {
@@ -230,13 +232,19 @@ impl BrokerTree {
         });
         let link = {
             let advertised = plan.advertised.to_string();
-            let mut config =
-                NameServerLinkConfig::master(plan.name_servers.clone(), &plan.cluster, &plan.broker_name, &advertised);
+            let mut config = NameServerLinkConfig::master(
+                plan.name_servers.clone(),
+                &plan.cluster,
+                &plan.broker_name,
+                &advertised,
+            );
             config.broker_permission = settings_table.load().permission;
             config.ha_server_addr =
                 SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
             let table = table.clone();
-            NameServerLink::start_in_arbiter(&threads.settings.handle(), move |_| NameServerLink::new(config, table))
+            NameServerLink::start_in_arbiter(&threads.settings.handle(), move |_| {
+                NameServerLink::new(config, table)
+            })
         };
         let topics = {
             let peers = TopicsPeers {
@@ -423,7 +431,9 @@ impl BrokerTree {
                     warn!(%error, "the next start will check the log: the file abort cannot be removed");
                 }
             }
-            Ok(Err(error)) => warn!(error, "the next start will check the log: no check point could be taken"),
+            Ok(Err(error)) => {
+                warn!(error, "the next start will check the log: no check point could be taken")
+            }
             Err(_) => warn!("the next start will check the log: the flusher has ended"),
         }
     }

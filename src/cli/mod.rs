@@ -23,14 +23,18 @@ use error::CliError;
 
 /// A message broker that speaks Apache RocketMQ's protocols, and the tools around it.
 #[derive(Debug, Parser)]
-#[command(name = "telstar", version, after_help = "\
+#[command(
+    name = "telstar",
+    version,
+    after_help = "\
 Examples:
   telstar topic create orders --queues 8
   telstar send orders 'hello'
   telstar consume orders --from first
   telstar bench send --duration 10s
 
-Every command explains itself: telstar COMMAND --help")]
+Every command explains itself: telstar COMMAND --help"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

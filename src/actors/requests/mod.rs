@@ -1,7 +1,13 @@
 //! Handlers of requests: each reads its header, asks the owners, and makes the answer. Nothing is kept here.
 
 pub mod broker;
+pub mod groups;
+pub mod membership;
 pub mod name_server;
+pub mod offsets;
+pub mod progress;
 pub mod runtime_info;
 pub mod send;
+#[cfg(test)]
+mod testing;
 pub mod topics;

@@ -1,8 +1,12 @@
 //! `telstar bench`.
-use clap::Subcommand;
 use super::error::CliError;
+use clap::Subcommand;
 /// x
 #[derive(Debug, Subcommand)]
-pub enum BenchCommand { /// x
- Sink }
-pub fn run(_command: BenchCommand) -> Result<(), CliError> { Ok(()) }
+pub enum BenchCommand {
+    /// x
+    Sink,
+}
+pub fn run(_command: BenchCommand) -> Result<(), CliError> {
+    Ok(())
+}
