@@ -22,6 +22,9 @@ pub enum Refusal {
     // -- requests that cannot be read
     #[error("request {request}: {error}")]
     Header { request: &'static str, error: HeaderError },
+    /// A field that the request cannot do without, and that Java checks after other things.
+    #[error("request {request}: {error}")]
+    FieldIllegal { request: &'static str, error: HeaderError },
     #[error("request {request}: the body is not {expected}: {error}")]
     Body { request: &'static str, expected: &'static str, error: String },
     #[error("{0}")]
@@ -120,6 +123,10 @@ pub enum Refusal {
     NameServerSettingFixed { key: String },
 
     // -- lookups
+    #[error(
+        "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first: group {group} has no offset of topic {topic}, queue {queue_id}, and the queue does not begin with a young message; the client's consumeFromWhere decides"
+    )]
+    OffsetUnknown { group: GroupName, topic: TopicName, queue_id: i32 },
     #[error("{0}")]
     NotFound(String),
 
@@ -156,7 +163,9 @@ impl Refusal {
             StatsUnknown { .. } | NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
             Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
-            Name(_) | OutOfRange { .. } | QueueOutOfRange { .. } => ResponseCode::INVALID_PARAMETER,
+            Name(_) | FieldIllegal { .. } | OutOfRange { .. } | QueueOutOfRange { .. } => {
+                ResponseCode::INVALID_PARAMETER
+            }
             TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
             MixedMessageType { .. } => ResponseCode::INVALID_PARAMETER,
             SettingUnknown { .. } | SettingFixed { .. } | SettingInvalid { .. } => {
@@ -176,7 +185,7 @@ impl Refusal {
             SubscriptionUnknown { .. } => ResponseCode::SUBSCRIPTION_NOT_EXIST,
             SubscriptionOutdated { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
             SubscriptionMalformed { .. } => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
-            NotFound(_) => ResponseCode::QUERY_NOT_FOUND,
+            NotFound(_) | OffsetUnknown { .. } => ResponseCode::QUERY_NOT_FOUND,
             RegistrationRefused { .. } | ChecksumMismatch { .. } | SwitchedOff { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }

@@ -121,7 +121,9 @@ impl Service for BrokerService {
         let mut gathered = Vec::new();
         for request in requests.drain(..) {
             match RequestCode::from_i32(request.command.head.code) {
-                RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
+                RequestCode::SEND_MESSAGE
+                | RequestCode::SEND_MESSAGE_V2
+                | RequestCode::SEND_BATCH_MESSAGE => {
                     if let Err((to, refusal)) = self.take_send(request, &topics, &mut gathered) {
                         replies.push(refused(to, refusal));
                     }

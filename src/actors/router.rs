@@ -69,15 +69,22 @@ impl BrokerRouter {
     pub async fn answer(&self, request: &Request) -> Answered {
         let code = request.command.head.code;
         match RequestCode::from_i32(code) {
-            RequestCode::UPDATE_AND_CREATE_TOPIC => topic_requests::create_topic(request, &self.topics_actor).await,
+            RequestCode::UPDATE_AND_CREATE_TOPIC => {
+                topic_requests::create_topic(request, &self.topics_actor).await
+            }
             RequestCode::UPDATE_AND_CREATE_TOPIC_LIST => {
                 topic_requests::create_topics(request, &self.topics_actor).await
             }
-            RequestCode::DELETE_TOPIC_IN_BROKER => topic_requests::delete_topic(request, &self.topics_actor).await,
-            RequestCode::GET_ALL_TOPIC_CONFIG => topic_requests::all_topic_configs(request, &self.topics).await,
+            RequestCode::DELETE_TOPIC_IN_BROKER => {
+                topic_requests::delete_topic(request, &self.topics_actor).await
+            }
+            RequestCode::GET_ALL_TOPIC_CONFIG => {
+                topic_requests::all_topic_configs(request, &self.topics).await
+            }
             RequestCode::GET_TOPIC_CONFIG => topic_requests::topic_config(request, &self.topics).await,
             RequestCode::GET_TOPIC_STATS_INFO => {
-                topic_requests::topic_stats(request, &self.topics, &self.stats, &self.topic_rules.broker).await
+                topic_requests::topic_stats(request, &self.topics, &self.stats, &self.topic_rules.broker)
+                    .await
             }
             RequestCode::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => {
                 topic_requests::system_topic_list(request, &self.topics, &self.topic_rules).await
@@ -89,7 +96,9 @@ impl BrokerRouter {
                 topic_requests::nothing_to_clean(request).await
             }
             RequestCode::GET_BROKER_CONFIG => broker::broker_config(request, &self.settings_actor).await,
-            RequestCode::UPDATE_BROKER_CONFIG => broker::update_broker_config(request, &self.settings_actor).await,
+            RequestCode::UPDATE_BROKER_CONFIG => {
+                broker::update_broker_config(request, &self.settings_actor).await
+            }
             RequestCode::GET_BROKER_RUNTIME_INFO => {
                 broker::runtime_info(request, &self.stats, &self.facts.gather(&self.clock)).await
             }
