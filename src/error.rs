@@ -72,6 +72,14 @@ pub enum Refusal {
         "subscription group [{group}] does not exist, and group.auto_create is off; create it: telstar group create, mqadmin updateSubGroup"
     )]
     GroupUnknown { group: GroupName },
+    #[error(
+        "subscription group [{group}] does not exist, and cannot be created: {error} Give the group another name"
+    )]
+    GroupNotCreatable { group: GroupName, error: NameError },
+    #[error(
+        "subscription group [{group}] does not exist: its first heartbeat or pull creates it, or telstar group create, mqadmin updateSubGroup"
+    )]
+    GroupNeverSeen { group: GroupName },
     #[error("the consumer group [{group}] not online")]
     GroupOffline { group: GroupName },
     #[error("no consumer for this group, {group}: no client has sent a heartbeat for it")]
@@ -90,6 +98,12 @@ pub enum Refusal {
         "the consumer's subscription is older than the one it pulls with ({known} < {asked}); the next heartbeat mends it"
     )]
     SubscriptionOutdated { known: i64, asked: i64 },
+    #[error(
+        "Target offset {offset} of topic {topic}, queue {queue_id}, not in consume queue range [{min}-{max}]; nothing was reset"
+    )]
+    ResetOutOfRange { topic: TopicName, queue_id: i32, offset: i64, min: u64, max: u64 },
+    #[error("No queues to reset: topic {topic} has no queue that can be read")]
+    NothingToReset { topic: TopicName },
     #[error("parse the consumer's subscription failed: {error}")]
     SubscriptionMalformed { error: String },
 
@@ -138,6 +152,7 @@ impl Refusal {
             Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }
+            ResetOutOfRange { .. } | NothingToReset { .. } => ResponseCode::SYSTEM_ERROR,
             StatsUnknown { .. } | NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
             Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
@@ -153,7 +168,9 @@ impl Refusal {
             }
             NotWritable { .. } | ShuttingDown => ResponseCode::SERVICE_NOT_AVAILABLE,
             Busy { .. } => ResponseCode::SYSTEM_BUSY,
-            GroupUnknown { .. } => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+            GroupUnknown { .. } | GroupNotCreatable { .. } | GroupNeverSeen { .. } => {
+                ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST
+            }
             GroupOffline { .. } => ResponseCode::CONSUMER_NOT_ONLINE,
             ClientSilent { .. } => ResponseCode::CONSUME_MSG_TIMEOUT,
             SubscriptionUnknown { .. } => ResponseCode::SUBSCRIPTION_NOT_EXIST,

@@ -72,7 +72,8 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
         Some(number) => (number, 1024),
         None => lower.strip_suffix('m').map_or((lower, 1), |number| (number, 1024 * 1024)),
     };
-    let number: usize = number.parse().map_err(|_| "a size is a number of bytes, as 1024 or 4k".to_owned())?;
+    let number: usize =
+        number.parse().map_err(|_| "a size is a number of bytes, as 1024 or 4k".to_owned())?;
     number.checked_mul(unit).ok_or_else(|| "the size is too large".to_owned())
 }
 

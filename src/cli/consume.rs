@@ -89,7 +89,8 @@ fn parse_from(text: &str) -> Result<ConsumeFromArg, String> {
         return Ok(ConsumeFromArg::At(ConsumeFrom::TimestampMs(ms)));
     }
     let ago = parse_duration(text);
-    let wrong = |_| "use first, last, ms since 1970, a UTC time as 2024-05-01T10:00, or 15m for 15 minutes ago";
+    let wrong =
+        |_| "use first, last, ms since 1970, a UTC time as 2024-05-01T10:00, or 15m for 15 minutes ago";
     ago.map(|ago| ConsumeFromArg::AgoMs(ago.as_millis() as i64)).map_err(|error| wrong(error).to_owned())
 }
 
@@ -104,7 +105,11 @@ pub async fn run(args: ConsumeArgs) -> Result<(), CliError> {
     let mut consumer = Consumer::join(&args.servers.name_server, options, args.servers.timeout).await?;
     let interactive = io::stderr().is_terminal();
     if interactive {
-        eprintln!("telstar: {} queues of {} as group {group}; ctrl-C ends it", consumer.held_queues(), args.topic);
+        eprintln!(
+            "telstar: {} queues of {} as group {group}; ctrl-C ends it",
+            consumer.held_queues(),
+            args.topic
+        );
     }
     let printed = print_messages(&args, &mut consumer).await;
     let left = consumer.leave().await;
@@ -165,7 +170,10 @@ fn write_message(args: &ConsumeArgs, received: &ReceivedMessage, line: &mut Vec<
     let body = match &opened {
         Ok(body) => body,
         Err(error) => {
-            eprintln!("telstar: queue {} offset {}: {error}; printed as it is", message.queue_id, message.queue_offset);
+            eprintln!(
+                "telstar: queue {} offset {}: {error}; printed as it is",
+                message.queue_id, message.queue_offset
+            );
             &message.body[..]
         }
     };
@@ -183,9 +191,11 @@ fn write_message(args: &ConsumeArgs, received: &ReceivedMessage, line: &mut Vec<
 fn report_failure(failure: Option<ClientError>) -> Result<(), CliError> {
     use crate::protocol::response_code::ResponseCode as Code;
     match failure {
-        Some(error @ ClientError::Refused { code: Code::SUBSCRIPTION_PARSE_FAILED | Code::NO_PERMISSION, .. }) => {
-            Err(error.into())
-        }
+        Some(
+            error @ ClientError::Refused {
+                code: Code::SUBSCRIPTION_PARSE_FAILED | Code::NO_PERMISSION, ..
+            },
+        ) => Err(error.into()),
         Some(error) => {
             eprintln!("telstar: {error}; trying again");
             Ok(())

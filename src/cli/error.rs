@@ -16,7 +16,9 @@ pub enum CliError {
     NoNameServer { addrs: String, cause: String },
     #[error("no topic {topic} at {name_servers}: create it with `telstar topic create {topic}`")]
     TopicUnknown { topic: TopicName, name_servers: String },
-    #[error("no consumer group {group} on any broker: a consumer creates it by joining, or use `telstar group create {group}`")]
+    #[error(
+        "no consumer group {group} on any broker: a consumer creates it by joining, or use `telstar group create {group}`"
+    )]
     GroupUnknown { group: GroupName },
     #[error("no broker or cluster is called {name}: `telstar cluster` shows those there are")]
     BrokerUnknown { name: String },

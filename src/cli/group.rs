@@ -227,9 +227,9 @@ async fn show(args: ShowArgs) -> Result<(), CliError> {
     let mut queues = Vec::new();
     let mut consume_tps = 0.0;
     for master in &masters {
-        let header =
-            ConsumeStatsHeader { consumer_group: args.group.clone(), topic: None, topic_list: None };
-        let answer = servers.ask(&master.addr, Call::new(RequestCode::GET_CONSUME_STATS).header(&header)).await?;
+        let header = ConsumeStatsHeader { consumer_group: args.group.clone(), topic: None, topic_list: None };
+        let answer =
+            servers.ask(&master.addr, Call::new(RequestCode::GET_CONSUME_STATS).header(&header)).await?;
         let stats: ConsumeStats = answer.success()?.json()?;
         consume_tps += stats.consume_tps;
         queues.extend(stats.offset_table.0.into_iter().map(|(queue, offsets)| ShownQueue {
@@ -242,7 +242,8 @@ async fn show(args: ShowArgs) -> Result<(), CliError> {
             last_consumed_stored_at_ms: Some(offsets.last_timestamp).filter(|ms| *ms > 0),
         }));
     }
-    queues.sort_by(|a, b| (&a.topic, &a.broker_name, a.queue_id).cmp(&(&b.topic, &b.broker_name, b.queue_id)));
+    queues
+        .sort_by(|a, b| (&a.topic, &a.broker_name, a.queue_id).cmp(&(&b.topic, &b.broker_name, b.queue_id)));
     let shown = Shown {
         group: args.group.to_string(),
         retry_max_times: config.retry_max_times,
@@ -264,7 +265,8 @@ fn shown_as_text(shown: &Shown) -> String {
     ]);
     if !shown.members.is_empty() {
         let member = |member: &Member| {
-            let subscriptions = member.subscriptions.iter().filter(|(topic, _)| !names::is_retry_topic(topic));
+            let subscriptions =
+                member.subscriptions.iter().filter(|(topic, _)| !names::is_retry_topic(topic));
             let subscriptions: Vec<String> =
                 subscriptions.map(|(topic, expression)| format!("{topic}:{expression}")).collect();
             vec![
@@ -274,8 +276,12 @@ fn shown_as_text(shown: &Shown) -> String {
                 subscriptions.join(" "),
             ]
         };
-        let columns =
-            [Column::Text("MEMBER"), Column::Text("ADDRESS"), Column::Text("LANGUAGE"), Column::Text("SUBSCRIPTIONS")];
+        let columns = [
+            Column::Text("MEMBER"),
+            Column::Text("ADDRESS"),
+            Column::Text("LANGUAGE"),
+            Column::Text("SUBSCRIPTIONS"),
+        ];
         text += "\n";
         text += &output::table(&columns, shown.members.iter().map(member));
     }

@@ -106,7 +106,9 @@ impl MessageFormat {
                     Some('r') => '\r',
                     Some('0') => '\0',
                     Some('\\') => '\\',
-                    Some(other) => return Err(format!("\\{other} means nothing: use \\n, \\t, \\r, \\0 or \\\\")),
+                    Some(other) => {
+                        return Err(format!("\\{other} means nothing: use \\n, \\t, \\r, \\0 or \\\\"));
+                    }
                     None => return Err("the format ends in a single backslash: write \\\\".to_owned()),
                 }),
                 '%' => {

@@ -25,14 +25,18 @@ use error::CliError;
 
 /// A message broker that speaks Apache RocketMQ's protocols, and the tools around it.
 #[derive(Debug, Parser)]
-#[command(name = "telstar", version, after_help = "\
+#[command(
+    name = "telstar",
+    version,
+    after_help = "\
 Examples:
   telstar topic create orders --queues 8
   telstar send orders 'hello'
   telstar consume orders --from first
   telstar bench send --duration 10s
 
-Every command explains itself: telstar COMMAND --help")]
+Every command explains itself: telstar COMMAND --help"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -80,7 +84,7 @@ fn print_help() -> Result<(), CliError> {
 }
 
 /// Runs a command that waits for servers; one thread is plenty.
-fn on_runtime(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+fn on_runtime<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(CliError::Runtime)?;
     let done = runtime.block_on(command);

@@ -114,7 +114,8 @@ pub async fn run(args: SendArgs) -> Result<(), CliError> {
 impl SendArgs {
     fn all_properties(&self) -> Result<Vec<(String, String)>, CliError> {
         let mut all = self.properties.clone();
-        for (what, name, value) in [("the key", names::KEYS, &self.key), ("the tag", names::TAGS, &self.tag)] {
+        for (what, name, value) in [("the key", names::KEYS, &self.key), ("the tag", names::TAGS, &self.tag)]
+        {
             let Some(value) = value else { continue };
             if all.iter().any(|(given, _)| given == name) {
                 return Err(CliError::GivenTwice { what });
@@ -151,7 +152,10 @@ impl ReceiptTable {
             return output::print(&output::json_line(&receipt));
         }
         if !std::mem::replace(&mut self.begun, true) {
-            output::print(&format!("{:32}  {:16}  {:>5}  {:>10}", "MESSAGE ID", "BROKER", "QUEUE", "OFFSET"))?;
+            output::print(&format!(
+                "{:32}  {:16}  {:>5}  {:>10}",
+                "MESSAGE ID", "BROKER", "QUEUE", "OFFSET"
+            ))?;
         }
         let Receipt { message_id, broker_name, queue_id, queue_offset, status, .. } = receipt;
         let note = if status == "SUCCESS" { String::new() } else { format!("  {status}") };

@@ -223,9 +223,12 @@ async fn list(args: ListArgs) -> Result<(), CliError> {
             .values()
             .map(|broker| (broker.cluster.as_str(), broker.broker_name.as_str()))
             .collect();
-        let is_own =
-            |topic: &str| own.iter().any(|&(cluster, broker)| names::is_system_topic(topic, OwnNames { cluster, broker }));
-        let is_derived = |topic: &str| topic.starts_with(RETRY_PREFIX) || topic.starts_with(DEAD_LETTER_PREFIX);
+        let is_own = |topic: &str| {
+            own.iter().any(|&(cluster, broker)| names::is_system_topic(topic, OwnNames { cluster, broker }))
+        };
+        let is_derived = |topic: &str| {
+            [RETRY_PREFIX, DEAD_LETTER_PREFIX, "RMQ_SYS_"].iter().any(|prefix| topic.starts_with(prefix))
+        };
         topics.retain(|topic| !is_own(topic) && !is_derived(topic));
     }
     let mut listed = Vec::with_capacity(topics.len());
@@ -236,8 +239,12 @@ async fn list(args: ListArgs) -> Result<(), CliError> {
     output::print_as(args.output.output, &listed, |listed| match args.long {
         false => listed.iter().map(|row| format!("{}\n", row.topic)).collect(),
         true => {
-            let columns =
-                [Column::Text("TOPIC"), Column::Number("BROKERS"), Column::Number("QUEUES"), Column::Number("MESSAGES")];
+            let columns = [
+                Column::Text("TOPIC"),
+                Column::Number("BROKERS"),
+                Column::Number("QUEUES"),
+                Column::Number("MESSAGES"),
+            ];
             let row = |row: &Listed| {
                 let figure = |of: fn(&Figures) -> String| row.figures.as_ref().map_or("-".to_owned(), of);
                 vec![

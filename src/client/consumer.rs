@@ -210,7 +210,8 @@ impl Consumer {
             consumer_group: Some(self.options.group.to_string()),
         };
         for addr in self.brokers.clone() {
-            let left = self.servers.call(&addr, Call::new(RequestCode::UNREGISTER_CLIENT).header(&header)).await;
+            let left =
+                self.servers.call(&addr, Call::new(RequestCode::UNREGISTER_CLIENT).header(&header)).await;
             outcome = outcome.and(left.map(|_| ()));
         }
         outcome

@@ -16,5 +16,5 @@ pub mod unique_key;
 pub use consumer::{ConsumeFrom, Consumer, ConsumerOptions, ReceivedMessage};
 pub use error::ClientError;
 pub use producer::{OutgoingMessage, Producer, SentMessage};
-pub use servers::Servers;
 pub use remoting::{Call, ConnectOptions, RemotingConnection, Response, ServerRequest};
+pub use servers::Servers;

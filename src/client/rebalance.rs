@@ -5,8 +5,13 @@ use crate::types::{ClientId, MessageQueue};
 
 /// The share of `member` when queues are cut into even runs (RocketMQ: `AllocateMessageQueueAveragely`).
 /// A member that is not in the list gets nothing. Neither list needs to be sorted.
-pub fn average(mut queues: Vec<MessageQueue>, mut members: Vec<ClientId>, member: &ClientId) -> Vec<MessageQueue> {
-    queues.sort_by(|a, b| (&a.topic, &a.broker_name, a.queue_id).cmp(&(&b.topic, &b.broker_name, b.queue_id)));
+pub fn average(
+    mut queues: Vec<MessageQueue>,
+    mut members: Vec<ClientId>,
+    member: &ClientId,
+) -> Vec<MessageQueue> {
+    queues
+        .sort_by(|a, b| (&a.topic, &a.broker_name, a.queue_id).cmp(&(&b.topic, &b.broker_name, b.queue_id)));
     members.sort();
     members.dedup();
     let Some(index) = members.iter().position(|id| id == member) else { return Vec::new() };

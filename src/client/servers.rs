@@ -104,7 +104,8 @@ impl Servers {
             zone_name: None,
             zone_mode: false,
         };
-        let answer = self.ask_name_server(Call::new(RequestCode::GET_ROUTEINFO_BY_TOPIC).header(&header)).await?;
+        let answer =
+            self.ask_name_server(Call::new(RequestCode::GET_ROUTEINFO_BY_TOPIC).header(&header)).await?;
         match answer.code {
             ResponseCode::TOPIC_NOT_EXIST => Ok(None),
             _ => Ok(Some(answer.success()?.json()?)),
@@ -126,7 +127,8 @@ impl Servers {
     pub async fn masters(&mut self, wanted: Option<&str>) -> Result<Vec<BrokerAt>, ClientError> {
         let info = self.cluster_info().await?;
         let brokers = info.broker_addr_table.values();
-        let is_wanted = |cluster: &str, broker: &str| wanted.is_none_or(|name| name == cluster || name == broker);
+        let is_wanted =
+            |cluster: &str, broker: &str| wanted.is_none_or(|name| name == cluster || name == broker);
         Ok(route::masters_of(brokers.filter(|broker| is_wanted(&broker.cluster, &broker.broker_name))))
     }
 
