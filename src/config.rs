@@ -210,7 +210,6 @@ pub enum TlsMode {
     Off,
     /// TLS and plain connections on the same port.
     Permissive,
-    Required,
 }
 
 /// How many threads there are.

@@ -139,7 +139,7 @@ pub const RULES: &[Rule] = &[
     rule("network.half_frame_timeout_s", whole(1, 86_400, "seconds")),
     rule("network.max_in_work_bytes", whole(65_536, 4 << 30, "bytes")),
     rule("network.max_unread_bytes", whole(65_536, 4 << 30, "bytes")),
-    rule("tls.mode", Kind::Word(&["off", "permissive", "required"])),
+    rule("tls.mode", Kind::Word(&["off", "permissive"])),
     rule("tls.certificate", text(is_path, "nothing, or a path")),
     rule("tls.key", text(is_path, "nothing, or a path")),
     rule("threads.arbiters", whole(0, 1024, "threads")),
@@ -152,14 +152,29 @@ pub const RULES: &[Rule] = &[
     rule("log.format", Kind::Word(&["text", "json"])),
 ];
 
-/// What people ask for in good faith and does not exist yet: key, value, what there is instead.
-const NOT_YET: &[(&str, fn(&str) -> bool, &str)] = &[
-    (
-        "store.flush_mode",
-        |value| value.eq_ignore_ascii_case("sync"),
-        "answering sends only when they are on disk comes later; use async, where at most store.flush_interval_ms of messages is lost when the power fails",
-    ),
-    ("broker.id", |value| value.parse::<u64>().is_ok_and(|id| id > 0), "slaves come later; use 0, a master"),
+/// A value that people ask for in good faith and that does not exist yet.
+struct NotYet {
+    key: &'static str,
+    is_meant: fn(&str) -> bool,
+    instead: &'static str,
+}
+
+const NOT_YET: &[NotYet] = &[
+    NotYet {
+        key: "store.flush_mode",
+        is_meant: |value| value.eq_ignore_ascii_case("sync"),
+        instead: "answering sends only when they are on disk comes later; use async, where at most store.flush_interval_ms of messages is lost when the power fails",
+    },
+    NotYet {
+        key: "tls.mode",
+        is_meant: |value| value.eq_ignore_ascii_case("required"),
+        instead: "refusing plain connections comes later; use permissive, and keep plain clients out by other means",
+    },
+    NotYet {
+        key: "broker.id",
+        is_meant: |value| value.parse::<u64>().is_ok_and(|id| id > 0),
+        instead: "slaves come later; use 0, a master",
+    },
 ];
 
 /// The rule of a key.
@@ -220,10 +235,12 @@ impl Rule {
         }
         let value = given.to_string();
         let origin = origin.clone();
-        let not_yet =
-            NOT_YET.iter().find(|(key, is_meant, _)| *key == self.key && is_meant(given.plain().trim()));
-        Err(match not_yet {
-            Some((_, _, instead)) => ConfigError::NotYet { key: self.key.to_owned(), value, origin, instead },
+        let value_text = given.plain();
+        let asked = NOT_YET.iter().find(|one| one.key == self.key && (one.is_meant)(value_text.trim()));
+        Err(match asked {
+            Some(one) => {
+                ConfigError::NotYet { key: self.key.to_owned(), value, origin, instead: one.instead }
+            }
             None => ConfigError::Invalid { key: self.key, value, origin, allowed: self.allowed() },
         })
     }
