@@ -12,7 +12,11 @@ pub mod completion;
 pub mod consume;
 pub mod error;
 pub mod group;
+pub mod logging;
+mod message_format;
+mod output;
 pub mod send;
+pub mod start;
 pub mod topic;
 
 use std::future::Future;
