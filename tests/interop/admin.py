@@ -3,7 +3,8 @@
 
     admin.py NS await BROKERS            wait until that many master brokers are registered and answer
     admin.py NS topic NAME [QUEUES]      create a topic on every broker and wait for its route
-    admin.py NS stored NAME [QUEUES]     print how many messages the topic holds
+    admin.py NS await-committed GROUP TOPIC OFFSET QUEUES
+                                         wait until the group has committed that offset for every queue
 """
 import json
 import re
@@ -12,9 +13,9 @@ import struct
 import sys
 import time
 
+CONSUMER_OFFSET = 14
 CREATE_TOPIC = 17
 MAX_OFFSET = 30
-MIN_OFFSET = 31
 ROUTE = 105
 CLUSTERS = 106
 
@@ -85,13 +86,11 @@ def create_topic(name_server, topic, queues=8):
     patiently(routed, f"route of {topic}")
 
 
-def stored(name_server, topic, queues=8):
-    count = 0
-    for broker in master_brokers(name_server):
-        for queue in range(int(queues)):
-            place = {"topic": topic, "queueId": queue}
-            count += int(ask(broker, MAX_OFFSET, place)[0]["offset"]) - int(ask(broker, MIN_OFFSET, place)[0]["offset"])
-    return count
+def await_committed(name_server, group, topic, offset, queues):
+    def all_committed():
+        return all(ask(broker, CONSUMER_OFFSET, {"consumerGroup": group, "topic": topic, "queueId": queue})[0]["offset"] == offset
+                   for broker in master_brokers(name_server) for queue in range(int(queues)))
+    patiently(all_committed, f"offset {offset} of {group}")
 
 
 def main(name_server, command, *rest):
@@ -99,8 +98,8 @@ def main(name_server, command, *rest):
         await_brokers(name_server, int(rest[0]))
     elif command == "topic":
         create_topic(name_server, *rest)
-    elif command == "stored":
-        print(stored(name_server, *rest))
+    elif command == "await-committed":
+        await_committed(name_server, *rest)
     else:
         sys.exit(__doc__)
 

@@ -161,6 +161,11 @@ final class Clients {
         return name;
     }
 
+    /** Waits until the server knows the commit: clients send it without waiting for an answer. */
+    static void awaitCommitted(String group, String topic, long offset, int queuesPerBroker) throws Exception {
+        admin("await-committed", group, topic, String.valueOf(offset), String.valueOf(queuesPerBroker));
+    }
+
     private static void admin(String... arguments) throws Exception {
         List<String> command = new ArrayList<>(List.of("python3", System.getProperty("admin"), nameServer));
         command.addAll(Arrays.asList(arguments));

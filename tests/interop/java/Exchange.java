@@ -68,15 +68,10 @@ final class Exchange {
             }
             List<MessageQueue> queues = consumer.assignAll(exchange.topic);
             Report.same(queues.size(), QUEUES, "queues");
+            consumer.pollCount(LETTERS, PATIENCE_S);   // commits before the first pull do not reach the server
             consumer.commitSync(queues.stream().collect(Collectors.toMap(queue -> queue, queue -> (long) COMMITTED)), true);
         }
-        try (Clients.LitePull consumer = new Clients.LitePull(exchange.group)) {
-            for (MessageQueue queue : consumer.assignAll(exchange.topic)) {
-                while (consumer.committed(queue) != COMMITTED) {   // the commit above is sent one way
-                    Thread.sleep(50);
-                }
-            }
-        }
+        Clients.awaitCommitted(exchange.group, exchange.topic, COMMITTED, QUEUES);
         Files.write(file, lines);
     }
 

@@ -393,21 +393,14 @@ final class Suite {
                 Report.same(offsets(consumer.pollCount(5 * queues.size(), 30)), range(15, perQueue), "queue offsets after the seek");
                 consumer.commitSync(queues.stream().collect(Collectors.toMap(queue -> queue, queue -> 12L)), true);
             }
+            Clients.awaitCommitted(group, topic, 12, 2);
             try (Clients.LitePull consumer = new Clients.LitePull(group)) {
                 List<MessageQueue> queues = consumer.assignAll(topic);
                 for (MessageQueue queue : queues) {
-                    within(10, "the commit does not show", () -> committed(consumer, queue) == 12);
+                    Report.same(consumer.committed(queue), 12L, "committed offset");
                 }
                 Report.same(offsets(consumer.pollCount(8 * queues.size(), 30)), range(12, perQueue), "queue offsets after the restart");
             }
-        }
-    }
-
-    private static long committed(Clients.LitePull consumer, MessageQueue queue) {
-        try {
-            return consumer.committed(queue);
-        } catch (Exception refused) {
-            return -1;
         }
     }
 
