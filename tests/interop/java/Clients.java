@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.Set;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
 import java.util.stream.Collectors;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
@@ -13,7 +14,9 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
+import org.apache.rocketmq.client.exception.MQBrokerException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
@@ -31,6 +34,10 @@ final class Clients {
 
     private static final int SYSTEM_BUSY = 2;
 
+    static boolean isBusy(Throwable failure) {
+        return failure instanceof MQBrokerException refused && refused.getResponseCode() == SYSTEM_BUSY;
+    }
+
     static final class Producer extends DefaultMQProducer implements AutoCloseable {
         Producer(Setting<DefaultMQProducer> setting) throws Exception {
             super(unused("producers"));
@@ -44,6 +51,20 @@ final class Clients {
 
         Producer() throws Exception {
             this(producer -> {});
+        }
+
+        /** Sends to the queue that `choice` names; unlike other sends, the client does not repeat these for a busy server. */
+        SendResult sendTo(Function<List<MessageQueue>, MessageQueue> choice, Message message) throws Exception {
+            for (int attempt = 0; ; attempt++) {
+                try {
+                    return send(message, (queues, m, nothing) -> choice.apply(queues), null);
+                } catch (MQBrokerException refused) {
+                    if (!isBusy(refused) || attempt == 20) {
+                        throw refused;
+                    }
+                    Thread.sleep(200);
+                }
+            }
         }
 
         @Override public void close() {

@@ -58,7 +58,8 @@ final class Exchange {
         List<String> contents = Clients.contents(letters);
         try (Clients.Producer producer = new Clients.Producer(); Clients.LitePull consumer = new Clients.LitePull(exchange.group)) {
             for (int n = 0; n < LETTERS - BATCHED; n++) {
-                SendResult result = producer.send(letters.get(n), (queues, m, key) -> queues.get((Integer) key % QUEUES), n);
+                int queueId = n % QUEUES;
+                SendResult result = producer.sendTo(queues -> queues.get(queueId), letters.get(n));
                 lines.add(place(result.getMessageQueue().getQueueId(), result.getQueueOffset()) + "\t" + contents.get(n));
             }
             SendResult batch = producer.send(letters.subList(LETTERS - BATCHED, LETTERS));
@@ -97,9 +98,6 @@ final class Exchange {
         try (Clients.LitePull consumer = new Clients.LitePull(Clients.unused("reading"))) {
             List<MessageQueue> queues = consumer.assignAll(topic);
             Report.same(queues.size(), QUEUES, "queues");
-            for (MessageQueue queue : queues) {
-                consumer.seekToBegin(queue);
-            }
             List<MessageExt> polled = consumer.pollCount(LETTERS, PATIENCE_S);
             polled.addAll(consumer.poll(1000));
             List<String> found = new ArrayList<>(), wanted = new ArrayList<>();
@@ -151,8 +149,8 @@ final class Exchange {
         try (Clients.Producer producer = new Clients.Producer()) {
             for (Message letter : Clients.letters(topic, 2 * QUEUES)) {
                 int queueId = Integer.parseInt(letter.getUserProperty("number")) % QUEUES;
-                SendResult result = producer.send(letter, (queues, m, key) ->
-                    queues.stream().filter(queue -> queue.getQueueId() == queueId).findFirst().get(), null);
+                SendResult result = producer.sendTo(queues ->
+                    queues.stream().filter(queue -> queue.getQueueId() == queueId).findFirst().get(), letter);
                 Report.same(result.getSendStatus(), SendStatus.SEND_OK, "send status");
                 Report.same(result.getQueueOffset(), (long) ends[queueId]++, "queue offset in queue " + queueId);
             }
