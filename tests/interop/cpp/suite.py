@@ -16,14 +16,16 @@ import sys
 import threading
 import time
 
-from rocketmq.client import Message, Producer, PullConsumer, PushConsumer
-from rocketmq.exceptions import ProducerSendSyncFailed
-from rocketmq.ffi import MessageModel
+from rocketmq.client import Message, Producer, PullConsumer, PushConsumer, RecvMessage
+from rocketmq.exceptions import ProducerSendSyncFailed, ffi_check
+from rocketmq.ffi import MessageModel, _CConsumeStatus, dll
 
 NAME_SERVER = sys.argv[1]
 CLIENT = "cpp"
 PATIENCE_S = 40
-LIMIT_S = 100
+LIMIT_S = 150
+CONSUME_SUCCESS = _CConsumeStatus.CONSUME_SUCCESS.value
+RECONSUME_LATER = _CConsumeStatus.RECONSUME_LATER.value
 ADMIN = pathlib.Path(__file__).resolve().parents[1] / "admin.py"
 
 Letter = collections.namedtuple("Letter", "number body tags keys stadt")
@@ -35,7 +37,9 @@ def unused(prefix):
 
 def topic(queues=4):
     name = unused("interop-cpp")
-    subprocess.run([sys.executable, ADMIN, NAME_SERVER, "topic", name, str(queues)], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, ADMIN, NAME_SERVER, "topic", name, str(queues)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"cannot create a topic: {done.stderr}")
     return name
 
 
@@ -56,6 +60,18 @@ def message(topic_name, letter):
     return m
 
 
+class TooFew(AssertionError):
+    """Not as many messages came as were sent."""
+
+
+def allowing_for_drops(attempt):
+    """A busy server may drop what its client never asks about again; not three times in a row."""
+    for _ in range(2):
+        with contextlib.suppress(TooFew):
+            return attempt()
+    return attempt()
+
+
 class Inbox:
     """What a consumer was given, in the order it came; contents are copied, for a message is valid in its callback only."""
 
@@ -68,15 +84,16 @@ class Inbox:
         with self.arrived:
             self.items.append((m.queue_id, m.reconsume_times, letter))
             self.arrived.notify_all()
+        return CONSUME_SUCCESS
 
     def wait(self, count, seconds=PATIENCE_S):
         with self.arrived:
             if not self.arrived.wait_for(lambda: len(self.items) >= count, seconds):
-                raise AssertionError(f"{len(self.items)} of {count} messages came within {seconds} s")
+                raise TooFew(f"{len(self.items)} of {count} messages came within {seconds} s")
 
-    def letters_after(self, count):
+    def letters_after(self, count, seconds=PATIENCE_S):
         """Waits for `count` messages, then a little longer for one too many."""
-        self.wait(count)
+        self.wait(count, seconds)
         time.sleep(1)
         return [letter for _, _, letter in self.items]
 
@@ -125,7 +142,9 @@ def send(p, topic_name, letter):
 def push(topic_name, callback, expression="*", orderly=False, model=MessageModel.CLUSTERING, group=None):
     consumer = PushConsumer(group or unused("consumers"), orderly, model)
     consumer.set_instance_name(unused("client"))
-    consumer.subscribe(topic_name, callback, expression)
+    # Not `consumer.subscribe`: there a callback refuses by raising, and what the library then reads as its answer is undefined.
+    ffi_check(dll.Subscribe(consumer._handle, topic_name.encode(), expression.encode()))
+    consumer._register_callback(lambda _, handle: callback(RecvMessage(handle)))
     return started(consumer)
 
 
@@ -159,12 +178,15 @@ def async_sends_arrive_once_with_all_they_carry():
 
 
 def one_way_sends_arrive_once_with_all_they_carry():
-    name, sent, inbox = topic(), letters(80), Inbox()
-    with push(name, inbox.take), producer() as p:
-        for letter in sent:
-            p.send_oneway(message(name, letter))
-            time.sleep(0.002)  # a busy server may drop what nobody waits for
-        same_letters(inbox.letters_after(len(sent)), sent)
+    def attempt():
+        name, sent, inbox = topic(), letters(80), Inbox()
+        with push(name, inbox.take), producer() as p:
+            for letter in sent:
+                p.send_oneway(message(name, letter))
+                time.sleep(0.002)
+            same_letters(inbox.letters_after(len(sent), 20), sent)
+
+    allowing_for_drops(attempt)
 
 
 def orderly_consumer_sees_send_order_in_every_queue():
@@ -207,30 +229,29 @@ def pull_consumer_reads_what_was_sent():
         for letter in sent:
             send(p, name, letter)
     with started(PullConsumer(unused("consumers"))) as consumer:
-        same(sorted(text(m.body) for m in consumer.pull(name)), sorted(letter.body for letter in sent), "bodies")
-
-
-class ConsumeLater(Exception):
-    """Raised in a callback, it tells this client to send the message back."""
-
-
-sys.unraisablehook = lambda raised: None if raised.exc_type is ConsumeLater else sys.__unraisablehook__(raised)
+        bodies = []
+        deadline = time.monotonic() + PATIENCE_S
+        while len(bodies) < len(sent) and time.monotonic() < deadline:
+            bodies += [text(m.body) for m in consumer.pull(name)]  # goes on where the last one ended
+        same(collections.Counter(bodies), collections.Counter(letter.body for letter in sent), "bodies")
 
 
 def refused_message_comes_again_through_the_retry_topic():
-    name, sent, inbox = topic(2), letters(4), Inbox()
+    def attempt():
+        name, sent, inbox = topic(2), letters(4), Inbox()
 
-    def refuse_once(m):
-        inbox.take(m)
-        if m.reconsume_times == 0:
-            raise ConsumeLater
+        def refuse_once(m):
+            inbox.take(m)
+            return RECONSUME_LATER if m.reconsume_times == 0 else CONSUME_SUCCESS
 
-    with push(name, refuse_once), producer() as p:
-        for letter in sent:
-            send(p, name, letter)
-        inbox.wait(2 * len(sent), 75)
-    same(sorted(times for _, times, _ in inbox.items), [0] * 4 + [1] * 4, "reconsume times")
-    same_letters([letter for _, _, letter in inbox.items], sent + sent)
+        with push(name, refuse_once), producer() as p:
+            for letter in sent:
+                send(p, name, letter)
+            inbox.wait(2 * len(sent), 45)
+        same(sorted(times for _, times, _ in inbox.items), [0] * 4 + [1] * 4, "reconsume times")
+        same_letters([letter for _, _, letter in inbox.items], sent + sent)
+
+    allowing_for_drops(attempt)  # this client does not look at the answer when it sends a message back
 
 
 CHECKS = [

@@ -5,6 +5,12 @@ import org.apache.rocketmq.common.message.MessageExt;
 
 /** What a consumer was given, in the order it came; filled from any thread. */
 final class Inbox {
+    static final class TooFew extends AssertionError {
+        TooFew(String what) {
+            super(what);
+        }
+    }
+
     private final List<MessageExt> messages = new ArrayList<>();
 
     synchronized void add(Collection<MessageExt> more) {
@@ -25,7 +31,9 @@ final class Inbox {
         long deadline = System.nanoTime() + seconds * 1_000_000_000L;
         while (messages.size() < count) {
             long leftMs = (deadline - System.nanoTime()) / 1_000_000;
-            Report.holds(leftMs > 0, messages.size() + " of " + count + " messages came within " + seconds + " s");
+            if (leftMs <= 0) {
+                throw new TooFew(messages.size() + " of " + count + " messages came within " + seconds + " s");
+            }
             wait(leftMs);
         }
         return new ArrayList<>(messages);
