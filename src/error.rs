@@ -72,7 +72,7 @@ pub enum Refusal {
 
     // -- groups and consumers
     #[error(
-        "subscription group [{group}] does not exist, and group.auto_create is off; create it: telstar group create, mqadmin updateSubGroup"
+        "subscription group [{group}] does not exist, and broker.auto_create_groups is off; create it: telstar group create, mqadmin updateSubGroup"
     )]
     GroupUnknown { group: GroupName },
     #[error(

@@ -16,15 +16,20 @@ use super::broker_service::BrokerService;
 use super::broker_settings::{BrokerSettings, BrokerSettingsConfig, SettingValues};
 use super::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
 use super::commit_log_writer::{CommitLogWriter, PublishedSignal, QueryLogTail};
+use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsConfig};
+use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig};
 use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
 use super::flusher::{CheckPointNow, Flusher, FlusherConfig, FlusherParts};
 use super::key_index::KeyIndex;
 use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll, Unregister};
+use super::producers::{Producers, ProducersConfig};
+use super::requests::pull::PullOwners;
 use super::requests::send::SendRules;
 use super::retention::{Retention, RetentionParts};
 use super::retry_router::{RetryRouter, RetryRouterParts};
 use super::router::BrokerRouter;
+use super::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
 use super::topic_queue::{QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
 use super::topic_table::{QueueStarter, TopicTable};
 use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
@@ -126,6 +131,7 @@ pub struct BrokerTree {
     flusher: Addr<Flusher>,
     link: Addr<NameServerLink>,
     retry_router: Addr<RetryRouter>,
+    offsets: Addr<ConsumerOffsets>,
     metadata: Metadata,
     files: Arc<dyn StoreFiles>,
     root: PathBuf,
@@ -176,8 +182,7 @@ impl BrokerTree {
             info!(?recovered, "the last run did not stop cleanly; the log was checked");
         }
         // What was derived beyond the check point is derived again; its files may lack what they seem to have.
-        let truncate_at =
-            (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
+        let truncate_at = (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
         let reader = log.reader.clone();
         let key_index = match plan.key_index {
             Some(config) => Some(IndexFiles::open(files.clone(), root.join("index"), config, truncate_at)?),
@@ -190,8 +195,21 @@ impl BrokerTree {
             fixed: fixed_settings(&plan),
             mailbox_capacity: plan.mailbox_capacity,
         };
-        let (settings, settings_table) =
-            BrokerSettings::load(metadata.clone(), settings_config, clock.clone())?;
+        let (settings, settings_table) = BrokerSettings::load(metadata.clone(), settings_config, clock.clone())?;
+        let (groups, group_table) = SubscriptionGroups::load(
+            metadata.clone(),
+            settings_table.clone(),
+            SubscriptionGroupsConfig::default(),
+            clock.clone(),
+        )?;
+        let groups = SubscriptionGroups::start_in_arbiter(&threads.settings.handle(), move |_| groups);
+        let offsets = ConsumerOffsets::load(metadata.clone(), OffsetsConfig::default(), clock.clone())?;
+        let resets = offsets.pending_resets();
+        let offsets = ConsumerOffsets::start_in_arbiter(&threads.settings.handle(), move |_| offsets);
+        let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig::default());
+        let consumers = ConsumerGroups::start_in_arbiter(&threads.settings.handle(), move |_| consumers);
+        let producers =
+            Producers::start_in_arbiter(&threads.settings.handle(), |_| Producers::new(ProducersConfig::default()));
         let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
         let starter = queue_starter(queue_parts.clone(), threads.worker_handles());
         let rules = TopicRules {
@@ -232,19 +250,13 @@ impl BrokerTree {
         });
         let link = {
             let advertised = plan.advertised.to_string();
-            let mut config = NameServerLinkConfig::master(
-                plan.name_servers.clone(),
-                &plan.cluster,
-                &plan.broker_name,
-                &advertised,
-            );
+            let mut config =
+                NameServerLinkConfig::master(plan.name_servers.clone(), &plan.cluster, &plan.broker_name, &advertised);
             config.broker_permission = settings_table.load().permission;
             config.ha_server_addr =
                 SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
             let table = table.clone();
-            NameServerLink::start_in_arbiter(&threads.settings.handle(), move |_| {
-                NameServerLink::new(config, table)
-            })
+            NameServerLink::start_in_arbiter(&threads.settings.handle(), move |_| NameServerLink::new(config, table))
         };
         let topics = {
             let peers = TopicsPeers {
@@ -254,7 +266,7 @@ impl BrokerTree {
                     consume_queue_root: root.join("consumequeue"),
                 }),
                 registrar: Some(link.clone().recipient()),
-                deletions: Vec::new(),
+                deletions: vec![offsets.clone().recipient()],
             };
             let (metadata, clock) = (metadata.clone(), clock.clone());
             Topics::start_in_arbiter(&threads.settings.handle(), move |_| {
@@ -365,7 +377,7 @@ impl BrokerTree {
             topics: table.clone(),
             topics_actor: topics,
             topic_rules: rules,
-            settings: settings_table,
+            settings: settings_table.clone(),
             settings_actor: settings,
             stats,
             facts: FactsSource {
@@ -378,6 +390,16 @@ impl BrokerTree {
             },
             key_index,
             retry_router: retry_router.clone(),
+            pulls: PullOwners {
+                settings: settings_table.clone(),
+                groups: GroupSettings::new(group_table, groups.clone().recipient()),
+                consumers: consumer_table.clone(),
+                offsets: offsets.clone(),
+                resets,
+            },
+            consumers: ConsumerDirectory::new(consumer_table, consumers.recipient()),
+            producers,
+            groups_actor: groups,
             log: reader,
             clock,
         };
@@ -394,6 +416,7 @@ impl BrokerTree {
             flusher,
             link,
             retry_router,
+            offsets,
             metadata,
             files,
             root,
@@ -431,9 +454,7 @@ impl BrokerTree {
                     warn!(%error, "the next start will check the log: the file abort cannot be removed");
                 }
             }
-            Ok(Err(error)) => {
-                warn!(error, "the next start will check the log: no check point could be taken")
-            }
+            Ok(Err(error)) => warn!(error, "the next start will check the log: no check point could be taken"),
             Err(_) => warn!("the next start will check the log: the flusher has ended"),
         }
     }

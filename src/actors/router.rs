@@ -7,11 +7,15 @@ use arc_swap::Guard;
 
 use super::broker_settings::{BrokerSettings, SettingsTable};
 use super::broker_stats::BrokerStats;
+use super::consumer_groups::ConsumerDirectory;
 use super::facts::FactsSource;
 use super::key_index::KeyIndex;
 use super::request::{Answered, Request};
-use super::requests::{broker, topics as topic_requests};
+use super::requests::pull::PullOwners;
+use super::requests::{broker, messages, topics as topic_requests};
 use super::retry_router::{RetryRouter, SendToDeadLetterQueue};
+use super::producers::Producers;
+use super::subscription_groups::SubscriptionGroups;
 use super::topic_queue::SendRequest;
 use super::topic_table::{TopicMap, TopicTable};
 use super::topics::{TopicRules, Topics};
@@ -33,6 +37,10 @@ pub struct BrokerRouter {
     pub facts: FactsSource,
     pub key_index: Option<Addr<KeyIndex>>,
     pub retry_router: Addr<RetryRouter>,
+    pub pulls: PullOwners,
+    pub consumers: ConsumerDirectory,
+    pub producers: Addr<Producers>,
+    pub groups_actor: Addr<SubscriptionGroups>,
     pub log: CommitLogReader,
     pub clock: SharedClock,
 }
@@ -95,6 +103,8 @@ impl BrokerRouter {
                 broker::runtime_info(request, &self.stats, &self.facts.gather(&self.clock)).await
             }
             RequestCode::VIEW_BROKER_STATS_DATA => broker::view_stats(request, &self.stats).await,
+            RequestCode::VIEW_MESSAGE_BY_ID => messages::view_message(request, &self.log).await,
+            RequestCode::QUERY_MESSAGE => messages::query_message(request, &self.log, self.key_index.as_ref()).await,
             _ => Err(Refusal::UnknownRequest { code }),
         }
     }

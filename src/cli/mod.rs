@@ -2,6 +2,9 @@
 //!
 //! Exit status: 0 done, 1 failed, 2 used wrongly (clap).
 
+mod message_format;
+mod output;
+
 pub mod args;
 pub mod bench;
 pub mod cluster;
@@ -9,9 +12,11 @@ pub mod completion;
 pub mod consume;
 pub mod error;
 pub mod group;
+pub mod logging;
 mod message_format;
 mod output;
 pub mod send;
+pub mod start;
 pub mod topic;
 
 use std::future::Future;
@@ -82,7 +87,7 @@ fn print_help() -> Result<(), CliError> {
 }
 
 /// Runs a command that waits for servers; one thread is plenty.
-fn on_runtime(command: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+fn on_runtime<T>(command: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(CliError::Runtime)?;
     let done = runtime.block_on(command);

@@ -226,8 +226,9 @@ async fn list(args: ListArgs) -> Result<(), CliError> {
         let is_own = |topic: &str| {
             own.iter().any(|&(cluster, broker)| names::is_system_topic(topic, OwnNames { cluster, broker }))
         };
-        let is_derived =
-            |topic: &str| topic.starts_with(RETRY_PREFIX) || topic.starts_with(DEAD_LETTER_PREFIX);
+        let is_derived = |topic: &str| {
+            [RETRY_PREFIX, DEAD_LETTER_PREFIX, "RMQ_SYS_"].iter().any(|prefix| topic.starts_with(prefix))
+        };
         topics.retain(|topic| !is_own(topic) && !is_derived(topic));
     }
     let mut listed = Vec::with_capacity(topics.len());

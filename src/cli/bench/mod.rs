@@ -1,3 +1,52 @@
+//! `telstar bench`: the instrument that speed is measured with, on Java's servers and on ours alike.
+//!
+//! It speaks the protocol with frames of its own making, because a client that costs more than the server
+//! measures itself. `bench sink` shows where its own ceiling is.
+
+mod consume;
+mod e2e;
+mod figures;
+mod frame;
+mod pull;
+mod run;
+mod schedule;
+mod send;
+mod server_process;
+mod sink;
+mod socket;
+mod target;
+mod timer;
+
+use clap::Subcommand;
+
+use super::error::CliError;
+use super::on_runtime;
+
+/// Measure servers
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    Send(send::SendBenchArgs),
+    Consume(consume::ConsumeBenchArgs),
+    E2e(e2e::EndToEndArgs),
+    Sink(sink::SinkArgs),
+}
+
+pub fn run(command: BenchCommand) -> Result<(), CliError> {
+    match command {
+        BenchCommand::Send(args) => {
+            let brokers = on_runtime(send::prepare(&args))?;
+            send::run(args, brokers)
+        }
+        BenchCommand::Consume(args) => {
+            let parts = on_runtime(consume::prepare(&args))?;
+            consume::run(args, parts)
+        }
+        BenchCommand::E2e(args) => {
+            let queues = on_runtime(e2e::prepare(&args))?;
+            e2e::run(args, queues)
+        }
+        BenchCommand::Sink(args) => on_runtime(sink::run(args)),
+    }
 //! `telstar bench`.
 use super::error::CliError;
 use clap::Subcommand;

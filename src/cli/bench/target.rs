@@ -1,0 +1,129 @@
+//! Which queues a benchmark uses, and where they are.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cli::args::ServerArgs;
+use crate::cli::error::CliError;
+use crate::cli::topic::masters;
+use crate::client::Servers;
+use crate::client::remoting::Call;
+use crate::client::route::{self, QueueAt};
+use crate::protocol::header::{CreateTopic, OffsetResponse, QueueHeader};
+use crate::protocol::names::DEFAULT_TOPIC;
+use crate::protocol::request_code::RequestCode;
+use crate::types::{MessageQueue, TopicName};
+
+/// Queues of a topic that is created for the purpose.
+const DEFAULT_QUEUES: u32 = 16;
+
+/// What to run against.
+#[derive(Clone, Debug, Args)]
+pub struct TargetArgs {
+    /// The topic; it is created if it does not exist
+    #[arg(short, long, default_value = "TelstarBench")]
+    pub topic: TopicName,
+    /// Queues on each broker; a topic that exists is altered. Default: those it has, 16 for a new one
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub queues: Option<u32>,
+    /// Ask no name server, use this broker
+    #[arg(short, long, value_name = "ADDR")]
+    pub broker: Option<String>,
+    #[command(flatten)]
+    pub servers: ServerArgs,
+}
+
+/// A broker and the queues it has.
+#[derive(Clone, Debug)]
+pub struct BrokerQueues {
+    pub addr: String,
+    pub queue_ids: Vec<i32>,
+}
+
+impl TargetArgs {
+    /// The queues to send to; the topic is made to fit.
+    pub async fn write_queues(&self) -> Result<Vec<QueueAt>, CliError> {
+        let mut servers = self.servers.servers();
+        if let Some(addr) = &self.broker {
+            return self.queues_of_broker(&mut servers, addr).await;
+        }
+        if let Some(found) = servers.find_route(&self.topic).await? {
+            let queues = route::write_queues(&self.topic, &found);
+            let per_broker = queues.len() / route::masters(&found).len().max(1);
+            if !queues.is_empty() && self.queues.is_none_or(|wanted| wanted as usize == per_broker) {
+                return Ok(queues);
+            }
+        }
+        for master in masters(&mut servers, None).await? {
+            servers.call(&master.addr, self.create()).await?;
+        }
+        // Brokers register before they answer, but a name server may be another one than ours.
+        for _ in 0..50 {
+            if let Some(found) = servers.find_route(&self.topic).await? {
+                return Ok(route::write_queues(&self.topic, &found));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let name_servers = servers.name_servers();
+        Err(CliError::TopicUnknown { topic: self.topic.clone(), name_servers })
+    }
+
+    /// The queues to read from; the topic must exist.
+    pub async fn read_queues(&self) -> Result<Vec<QueueAt>, CliError> {
+        let mut servers = self.servers.servers();
+        match &self.broker {
+            Some(addr) => self.queues_of_broker(&mut servers, addr).await,
+            None => Ok(route::read_queues(&self.topic, &servers.route(&self.topic).await?)),
+        }
+    }
+
+    /// Offsets `[min, max)` of each queue.
+    pub async fn offsets(&self, queues: &[QueueAt]) -> Result<Vec<std::ops::Range<i64>>, CliError> {
+        let mut servers = self.servers.servers();
+        let mut ranges = Vec::with_capacity(queues.len());
+        for QueueAt { queue, addr } in queues {
+            let header = QueueHeader { topic: queue.topic.clone(), queue_id: queue.queue_id };
+            let min = servers.call(addr, Call::new(RequestCode::GET_MIN_OFFSET).header(&header)).await?;
+            let max = servers.call(addr, Call::new(RequestCode::GET_MAX_OFFSET).header(&header)).await?;
+            ranges.push(min.header::<OffsetResponse>()?.offset..max.header::<OffsetResponse>()?.offset);
+        }
+        Ok(ranges)
+    }
+
+    async fn queues_of_broker(&self, servers: &mut Servers, addr: &str) -> Result<Vec<QueueAt>, CliError> {
+        servers.call(addr, self.create()).await?;
+        let queue = |id: u32| QueueAt {
+            queue: MessageQueue { broker_name: addr.into(), queue_id: id as i32, topic: self.topic.clone() },
+            addr: addr.to_owned(),
+        };
+        Ok((0..self.queues.unwrap_or(DEFAULT_QUEUES)).map(queue).collect())
+    }
+
+    fn create(&self) -> Call {
+        let queues = self.queues.unwrap_or(DEFAULT_QUEUES) as i32;
+        Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&CreateTopic {
+            topic: self.topic.clone(),
+            default_topic: DEFAULT_TOPIC.to_owned(),
+            read_queue_nums: queues,
+            write_queue_nums: queues,
+            perm: 6,
+            topic_filter_type: "SINGLE_TAG".to_owned(),
+            topic_sys_flag: 0,
+            order: false,
+            attributes: None,
+        })
+    }
+}
+
+/// Queues gathered by broker, in the order of the brokers' first queues.
+pub fn by_broker(queues: &[QueueAt]) -> Vec<BrokerQueues> {
+    let mut brokers: Vec<BrokerQueues> = Vec::new();
+    for QueueAt { queue, addr } in queues {
+        match brokers.iter_mut().find(|broker| broker.addr == *addr) {
+            Some(broker) => broker.queue_ids.push(queue.queue_id),
+            None => brokers.push(BrokerQueues { addr: addr.clone(), queue_ids: vec![queue.queue_id] }),
+        }
+    }
+    brokers
+}
