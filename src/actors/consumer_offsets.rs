@@ -123,6 +123,11 @@ pub struct OffsetsObserved {
     pub has_unsaved: bool,
 }
 
+/// Writes every changed offset to the tree now; whoever asks makes it durable. For an orderly stop.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct SaveOffsets;
+
 /// Time to write what has changed.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
@@ -233,6 +238,14 @@ impl Actor for ConsumerOffsets {
     fn stopped(&mut self, _: &mut Self::Context) {
         // A clean stop loses nothing.
         Self::report(self.write(usize::MAX).and_then(|_| self.metadata.flush()));
+    }
+}
+
+impl Handler<SaveOffsets> for ConsumerOffsets {
+    type Result = ();
+
+    fn handle(&mut self, _: SaveOffsets, _: &mut Self::Context) {
+        Self::report(self.write(usize::MAX).map(|_| ()));
     }
 }
 

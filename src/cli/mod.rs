@@ -13,9 +13,8 @@ pub mod consume;
 pub mod error;
 pub mod group;
 pub mod logging;
-mod message_format;
-mod output;
 pub mod send;
+pub mod serve;
 pub mod start;
 pub mod topic;
 
@@ -47,6 +46,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Start(start::StartArgs),
     Send(send::SendArgs),
     Consume(consume::ConsumeArgs),
     #[command(subcommand)]
@@ -69,7 +69,8 @@ pub fn run() -> ExitCode {
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
         Some(Command::Bench(command)) => bench::run(command),
         Some(Command::Completion(args)) => completion::run(args, Cli::command()),
-        None => print_help(),
+        Some(Command::Start(args)) => return serve::run(&args),
+        None => return serve::run(&start::StartArgs::default()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,10 +81,6 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn print_help() -> Result<(), CliError> {
-    output::print(&Cli::command().render_help().to_string())
 }
 
 /// Runs a command that waits for servers; one thread is plenty.
@@ -135,7 +132,7 @@ mod tests {
         assert!(all.len() > 15);
         for line in all {
             // What a shell does behind a pipe or a redirection is its own affair.
-            let ours = line.split(['|', '>', '&']).next().unwrap_or_default();
+            let ours = line.split(['|', '>', '<', '&']).next().unwrap_or_default();
             let mut quoted = None;
             let mut words = vec!["telstar".to_owned(), String::new()];
             for c in ours.trim().chars() {

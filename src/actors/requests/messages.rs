@@ -29,19 +29,26 @@ pub async fn view_message(request: &Request, log: &CommitLogReader) -> Answered 
     let ViewMessage { offset } = request.header("VIEW_MESSAGE_BY_ID")?;
     let record = position(offset).and_then(|offset| log.read_record(offset));
     let record = record.ok_or_else(|| {
-        Refusal::Failed(format!("can not find message by the offset, {offset}: none begins there, or it has expired"))
+        Refusal::Failed(format!(
+            "can not find message by the offset, {offset}: none begins there, or it has expired"
+        ))
     })?;
     Ok(Some(Answer::success().with_body(record)))
 }
 
 /// QUERY_MESSAGE (12): messages with a key, or with a unique key.
-pub async fn query_message(request: &Request, log: &CommitLogReader, key_index: Option<&Addr<KeyIndex>>) -> Answered {
+pub async fn query_message(
+    request: &Request,
+    log: &CommitLogReader,
+    key_index: Option<&Addr<KeyIndex>>,
+) -> Answered {
     let query: QueryMessage = request.header("QUERY_MESSAGE")?;
     let index = key_index.ok_or(Refusal::NotSupported {
         what: "finding messages by key",
         instead: "the key index is switched off on this broker (store.index_enabled)",
     })?;
-    let max = if query.unique_key_query { UNIQUE_KEY_MAX } else { query.max_num.clamp(1, QUERY_MAX) } as usize;
+    let max =
+        if query.unique_key_query { UNIQUE_KEY_MAX } else { query.max_num.clamp(1, QUERY_MAX) } as usize;
     let lookup = QueryKey {
         topic: query.topic.clone(),
         key: query.key.clone(),
@@ -53,7 +60,8 @@ pub async fn query_message(request: &Request, log: &CommitLogReader, key_index: 
     let mut body = BytesMut::new();
     for record in found.positions.iter().filter_map(|at| log.read_record(*at)) {
         // Equal hashes bring strangers along.
-        let wanted = RecordView::parse(&record).is_ok_and(|view| view.topic() == &*query.topic && has_key(&view, &query.key));
+        let wanted = RecordView::parse(&record)
+            .is_ok_and(|view| view.topic() == &*query.topic && has_key(&view, &query.key));
         if wanted && (body.is_empty() || body.len() + record.len() <= QUERY_MAX_BYTES) {
             body.extend_from_slice(&record); // few and old: one body is simpler than slices
         }
@@ -65,7 +73,8 @@ pub async fn query_message(request: &Request, log: &CommitLogReader, key_index: 
         )));
     }
     let (at_ms, at) = found.last_update.unwrap_or((0, PhysicalOffset(0)));
-    let header = QueryMessageResponse { index_last_update_timestamp: at_ms, index_last_update_phyoffset: at.0 as i64 };
+    let header =
+        QueryMessageResponse { index_last_update_timestamp: at_ms, index_last_update_phyoffset: at.0 as i64 };
     Ok(Some(Answer::header(&header).with_body(Bytes::from(body))))
 }
 
@@ -78,16 +87,20 @@ fn has_key(record: &RecordView<'_>, key: &str) -> bool {
 }
 
 /// CONSUMER_SEND_MSG_BACK (36): the message comes again later, or goes to the dead letter queue.
-pub async fn send_back(request: &Request, group: &SubscriptionGroupConfig, router: &Addr<RetryRouter>) -> Answered {
+pub async fn send_back(
+    request: &Request,
+    group: &SubscriptionGroupConfig,
+    router: &Addr<RetryRouter>,
+) -> Answered {
     let back: SendBack = request.header("CONSUMER_SEND_MSG_BACK")?;
     if group.retry_queue_nums <= 0 {
         // Nothing may come again in this group: the message is given up, as its settings say.
         return Ok(Some(Answer::success()));
     }
     let asked = back.max_reconsume_times.filter(|_| request.command.head.version >= MAX_RECONSUME_SINCE);
-    let offset = position(back.offset).ok_or_else(|| Refusal::Failed(format!(
-        "look message by offset failed, {}: positions are not negative", back.offset
-    )))?;
+    let offset = position(back.offset).ok_or_else(|| {
+        Refusal::Failed(format!("look message by offset failed, {}: positions are not negative", back.offset))
+    })?;
     let send_back = SendBackMessage {
         group: back.group,
         offset,

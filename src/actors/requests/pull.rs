@@ -18,7 +18,9 @@ use crate::actors::topic_table::{TopicEntry, TopicMap};
 use crate::actors::topics::unknown_topic;
 use crate::error::Refusal;
 use crate::protocol::body::subscription::{SubscriptionData, TAG};
-use crate::protocol::header::{PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION, PULL_SUSPEND, PullHeader, PullResponse};
+use crate::protocol::header::{
+    PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION, PULL_SUSPEND, PullHeader, PullResponse,
+};
 use crate::protocol::response_code::ResponseCode;
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::store::pull::MessageFilter;
@@ -75,7 +77,12 @@ impl PullOwners {
         prepared.hand_over(request)
     }
 
-    fn prepare(&self, request: &Request, header: PullHeader, topics: &TopicMap) -> Result<PreparedPull, Refusal> {
+    fn prepare(
+        &self,
+        request: &Request,
+        header: PullHeader,
+        topics: &TopicMap,
+    ) -> Result<PreparedPull, Refusal> {
         if !self.settings.load().permission.is_readable() {
             return Err(Refusal::NoPermission {
                 what: "pulling from this broker".into(),
@@ -106,7 +113,8 @@ impl PullOwners {
                 queue_id: QueueId(header.queue_id as u32),
             };
             // A commit that finds no room is made good by the next pull's.
-            let _ = self.offsets.try_send(CommitOffset { key, offset: QueueOffset(header.commit_offset as u64) });
+            let _ =
+                self.offsets.try_send(CommitOffset { key, offset: QueueOffset(header.commit_offset as u64) });
         }
         let hold = (header.sys_flag & PULL_SUSPEND != 0)
             .then(|| Duration::from_millis(header.suspend_timeout_ms.max(0) as u64).min(MAX_HOLD));
@@ -124,7 +132,11 @@ impl PullOwners {
     }
 
     /// The filter of the request itself, or the one the group registered.
-    fn filter_of(&self, header: &PullHeader, config: &SubscriptionGroupConfig) -> Result<MessageFilter, Refusal> {
+    fn filter_of(
+        &self,
+        header: &PullHeader,
+        config: &SubscriptionGroupConfig,
+    ) -> Result<MessageFilter, Refusal> {
         let (group, topic) = (&header.consumer_group, &header.topic);
         if header.sys_flag & PULL_SUBSCRIPTION != 0 {
             let expression = header.subscription.as_deref().unwrap_or_default();
@@ -171,8 +183,11 @@ fn evaluated(subscription: &GroupSubscription) -> Result<MessageFilter, Refusal>
 fn queue_of(entry: &TopicEntry, queue_id: i32) -> Result<&Addr<TopicQueue>, Refusal> {
     let queues = entry.config.read_queue_nums;
     let id = u32::try_from(queue_id).ok().filter(|id| *id < queues);
-    id.and_then(|id| entry.queue(QueueId(id)))
-        .ok_or_else(|| Refusal::QueueOutOfRange { topic: entry.name().clone(), queue_id, queues })
+    id.and_then(|id| entry.queue(QueueId(id))).ok_or_else(|| Refusal::QueueOutOfRange {
+        topic: entry.name().clone(),
+        queue_id,
+        queues,
+    })
 }
 
 /// A pull that passed the checks.

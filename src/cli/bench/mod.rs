@@ -47,15 +47,4 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
         }
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
     }
-//! `telstar bench`.
-use super::error::CliError;
-use clap::Subcommand;
-/// x
-#[derive(Debug, Subcommand)]
-pub enum BenchCommand {
-    /// x
-    Sink,
-}
-pub fn run(_command: BenchCommand) -> Result<(), CliError> {
-    Ok(())
 }
