@@ -13,7 +13,7 @@
 //!
 //! Started when the first of its members comes, and kept: it is small, and the next heartbeat finds it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -167,6 +167,8 @@ pub struct ConsumerGroup {
     group: GroupName,
     membership: Membership,
     links: HashMap<ConnectionId, Arc<ClientLink>>,
+    /// Connections that will tell of their end; some may have left before it.
+    watched: HashSet<ConnectionId>,
     locks: QueueLocks,
     view: SharedView,
     config: ConsumerGroupConfig,
@@ -183,6 +185,7 @@ impl ConsumerGroup {
             group,
             membership: Membership::default(),
             links: HashMap::new(),
+            watched: HashSet::new(),
             locks: QueueLocks::default(),
             view,
             config,
@@ -226,12 +229,16 @@ impl ConsumerGroup {
         }
     }
 
-    fn watch(&self, link: &Arc<ClientLink>, ctx: &mut Context<Self>) {
+    fn watch(&mut self, link: &Arc<ClientLink>, ctx: &mut Context<Self>) {
         let connection = link.id;
+        if !self.watched.insert(connection) {
+            return;
+        }
         let watcher = ctx.address().recipient();
         let asked = link.watches.send(WatchConnection { watcher }).into_actor(self);
         ctx.spawn(asked.map(move |asked, group, ctx| {
             if asked.is_err() {
+                group.watched.remove(&connection);
                 group.leave(connection, "connection gone", ctx);
             }
         }));
@@ -305,6 +312,7 @@ impl Handler<ConnectionClosed> for ConsumerGroup {
     type Result = ();
 
     fn handle(&mut self, closed: ConnectionClosed, ctx: &mut Self::Context) {
+        self.watched.remove(&closed.id);
         self.leave(closed.id, "connection closed", ctx);
     }
 }

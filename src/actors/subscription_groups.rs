@@ -22,6 +22,7 @@ use super::broker_settings::SettingsTable;
 use super::group_table::{FORBID_READ, GroupMap, GroupTable, GroupTablePublisher};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
+use crate::protocol::data_version::DataVersion;
 use crate::protocol::names::{self, SYSTEM_GROUPS};
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::store::metadata::{Forbidden, ForbiddenTable, Metadata, MetadataError, SubscriptionGroupTable};
@@ -194,7 +195,7 @@ impl SubscriptionGroups {
         Ok(config)
     }
 
-    fn next_version(&self) -> crate::protocol::data_version::DataVersion {
+    fn next_version(&self) -> DataVersion {
         let version = self.map.data_version;
         version.next(version.state_version, self.clock.now())
     }

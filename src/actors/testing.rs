@@ -49,10 +49,12 @@ impl Clock for RuntimeClock {
     }
 }
 
+type AnswerBy<M> = Box<dyn FnMut(&M) -> <M as Message>::Result>;
+
 /// An actor that takes one kind of message, records it and answers by a closure.
 struct FakeMailbox<M: Message> {
     taken: UnboundedSender<M>,
-    answer: Box<dyn FnMut(&M) -> M::Result>,
+    answer: AnswerBy<M>,
 }
 
 impl<M: Message + Unpin + 'static> Actor for FakeMailbox<M> {

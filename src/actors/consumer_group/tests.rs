@@ -195,3 +195,18 @@ async fn lock_passes_on_when_its_owner_is_silent() {
     fixture.group.send(unlock).await.unwrap();
     assert_eq!(fixture.group.send(ObserveGroup).await.unwrap(), GroupObserved { members: 0, locks: 0 });
 }
+
+#[actix::test]
+async fn connection_is_watched_once_however_often_it_comes_and_goes() {
+    let fixture = start();
+    let (link, client) = fake_client();
+    for _ in 0..3 {
+        fixture.beat(&link).await;
+        fixture.group.send(LeaveGroup { connection: link.id }).await.unwrap();
+    }
+    fixture.beat(&link).await;
+    fixture.settle().await;
+    assert_eq!(client.close().await, 1);
+    fixture.settle().await;
+    assert!(fixture.view.load().is_none());
+}

@@ -1,5 +1,7 @@
 //! Requests about consumer groups: their settings, and which groups and topics belong together.
 
+use std::sync::Arc;
+
 use actix::Addr;
 
 use crate::actors::consumer_groups::ConsumerGroupTable;
@@ -19,6 +21,7 @@ use crate::protocol::header::{
     self, GetAllGroupConfig, GetAllGroupConfigResponse, GroupAndTopic, GroupHeader, TopicHeader,
 };
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
+use crate::types::GroupName;
 
 /// Most groups in one page of all settings. RocketMQ: `splitMetadataSize`.
 const PAGE_MAX: usize = 2_000;
@@ -132,8 +135,8 @@ fn page(map: &GroupMap, asked: &GetAllGroupConfig) -> SubscriptionGroupWrapper {
 /// The settings of a group that a request is about; it is not created by being asked about.
 pub(super) fn known_group(
     groups: &GroupTable,
-    group: &crate::types::GroupName,
-) -> Result<std::sync::Arc<SubscriptionGroupConfig>, Refusal> {
+    group: &GroupName,
+) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
     groups.get(group).ok_or_else(|| Refusal::GroupNeverSeen { group: group.clone() })
 }
 

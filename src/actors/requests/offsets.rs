@@ -55,14 +55,12 @@ pub async fn update_consumer_offset(
     if groups.get(&asked.consumer_group).is_none() {
         return Err(Refusal::GroupNeverSeen { group: asked.consumer_group });
     }
-    let map = topics.load();
-    if !map.topics.contains_key(&asked.topic) {
-        return Err(unknown_topic(&asked.topic, &map));
+    if topics.get(&asked.topic).is_none() {
+        return Err(unknown_topic(&asked.topic, &topics.load()));
     }
     let queue_id = not_negative(NAME, "queueId", asked.queue_id.map(i64::from))?;
     let queue_id = u32::try_from(queue_id).unwrap_or(u32::MAX);
     let offset = QueueOffset(not_negative(NAME, "commitOffset", asked.commit_offset)?);
-    drop(map);
     let key = OffsetKey { group: asked.consumer_group, topic: asked.topic, queue_id: QueueId(queue_id) };
     let committed = offsets.send(CommitOffset { key, offset }).await?;
     Ok(Some(match committed.outcome {
