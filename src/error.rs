@@ -22,6 +22,9 @@ pub enum Refusal {
     // -- requests that cannot be read
     #[error("request {request}: {error}")]
     Header { request: &'static str, error: HeaderError },
+    /// A field that the request cannot do without, and that Java checks after other things.
+    #[error("request {request}: {error}")]
+    FieldIllegal { request: &'static str, error: HeaderError },
     #[error("request {request}: the body is not {expected}: {error}")]
     Body { request: &'static str, expected: &'static str, error: String },
     #[error("{0}")]
@@ -69,9 +72,17 @@ pub enum Refusal {
 
     // -- groups and consumers
     #[error(
-        "subscription group [{group}] does not exist, and group.auto_create is off; create it: telstar group create, mqadmin updateSubGroup"
+        "subscription group [{group}] does not exist, and broker.auto_create_groups is off; create it: telstar group create, mqadmin updateSubGroup"
     )]
     GroupUnknown { group: GroupName },
+    #[error(
+        "subscription group [{group}] does not exist, and cannot be created: {error} Give the group another name"
+    )]
+    GroupNotCreatable { group: GroupName, error: NameError },
+    #[error(
+        "subscription group [{group}] does not exist: its first heartbeat or pull creates it, or telstar group create, mqadmin updateSubGroup"
+    )]
+    GroupNeverSeen { group: GroupName },
     #[error("the consumer group [{group}] not online")]
     GroupOffline { group: GroupName },
     #[error("no consumer for this group, {group}: no client has sent a heartbeat for it")]
@@ -90,6 +101,12 @@ pub enum Refusal {
         "the consumer's subscription is older than the one it pulls with ({known} < {asked}); the next heartbeat mends it"
     )]
     SubscriptionOutdated { known: i64, asked: i64 },
+    #[error(
+        "Target offset {offset} of topic {topic}, queue {queue_id}, not in consume queue range [{min}-{max}]; nothing was reset"
+    )]
+    ResetOutOfRange { topic: TopicName, queue_id: i32, offset: i64, min: u64, max: u64 },
+    #[error("No queues to reset: topic {topic} has no queue that can be read")]
+    NothingToReset { topic: TopicName },
     #[error("parse the consumer's subscription failed: {error}")]
     SubscriptionMalformed { error: String },
 
@@ -106,6 +123,10 @@ pub enum Refusal {
     NameServerSettingFixed { key: String },
 
     // -- lookups
+    #[error(
+        "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first: group {group} has no offset of topic {topic}, queue {queue_id}, and the queue does not begin with a young message; the client's consumeFromWhere decides"
+    )]
+    OffsetUnknown { group: GroupName, topic: TopicName, queue_id: i32 },
     #[error("{0}")]
     NotFound(String),
 
@@ -138,10 +159,13 @@ impl Refusal {
             Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }
+            ResetOutOfRange { .. } | NothingToReset { .. } => ResponseCode::SYSTEM_ERROR,
             StatsUnknown { .. } | NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
             Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
-            Name(_) | OutOfRange { .. } | QueueOutOfRange { .. } => ResponseCode::INVALID_PARAMETER,
+            Name(_) | FieldIllegal { .. } | OutOfRange { .. } | QueueOutOfRange { .. } => {
+                ResponseCode::INVALID_PARAMETER
+            }
             TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
             MixedMessageType { .. } => ResponseCode::INVALID_PARAMETER,
             SettingUnknown { .. } | SettingFixed { .. } | SettingInvalid { .. } => {
@@ -153,13 +177,15 @@ impl Refusal {
             }
             NotWritable { .. } | ShuttingDown => ResponseCode::SERVICE_NOT_AVAILABLE,
             Busy { .. } => ResponseCode::SYSTEM_BUSY,
-            GroupUnknown { .. } => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+            GroupUnknown { .. } | GroupNotCreatable { .. } | GroupNeverSeen { .. } => {
+                ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST
+            }
             GroupOffline { .. } => ResponseCode::CONSUMER_NOT_ONLINE,
             ClientSilent { .. } => ResponseCode::CONSUME_MSG_TIMEOUT,
             SubscriptionUnknown { .. } => ResponseCode::SUBSCRIPTION_NOT_EXIST,
             SubscriptionOutdated { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
             SubscriptionMalformed { .. } => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
-            NotFound(_) => ResponseCode::QUERY_NOT_FOUND,
+            NotFound(_) | OffsetUnknown { .. } => ResponseCode::QUERY_NOT_FOUND,
             RegistrationRefused { .. } | ChecksumMismatch { .. } | SwitchedOff { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }

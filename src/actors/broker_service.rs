@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 
 use super::connection::Service;
 use super::request::{Answered, Reply, ReplyContent, ReplyTo, Request};
+use super::requests::pull::PullTaken;
 use super::requests::send::{self, PreparedSend, SendRules};
 use super::router::BrokerRouter;
 use super::topic_queue::{SendMessages, SendReply, SendRequest};
@@ -93,6 +94,18 @@ impl BrokerService {
         });
     }
 
+    /// A pull of a group that is new, or while somebody has reset offsets.
+    fn pull_with_care(&self, request: Request) {
+        let router = self.router.clone();
+        actix_rt::spawn(async move {
+            let (link, to) = (request.from.clone(), request.reply_to());
+            let topics = router.topics.load_full();
+            if let Err(refusal) = router.pulls.pull_carefully(request, &topics).await {
+                link.reply(refused(to, refusal));
+            }
+        });
+    }
+
     fn spawn(&self, request: Request) {
         let router = self.router.clone();
         actix_rt::spawn(async move {
@@ -108,14 +121,20 @@ impl Service for BrokerService {
         let mut gathered = Vec::new();
         for request in requests.drain(..) {
             match RequestCode::from_i32(request.command.head.code) {
-                RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE => {
+                RequestCode::SEND_MESSAGE
+                | RequestCode::SEND_MESSAGE_V2
+                | RequestCode::SEND_BATCH_MESSAGE => {
                     if let Err((to, refusal)) = self.take_send(request, &topics, &mut gathered) {
                         replies.push(refused(to, refusal));
                     }
                 }
                 RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => {
                     let to = request.reply_to();
-                    replies.push(refused(to, Refusal::UnknownRequest { code: 11 }));
+                    match self.router.pulls.pull(request, &topics) {
+                        Ok(PullTaken::HandedOver) => {}
+                        Ok(PullTaken::NeedsCare(request)) => self.pull_with_care(request),
+                        Err(refusal) => replies.push(refused(to, refusal)),
+                    }
                 }
                 _ => self.spawn(request),
             }
@@ -156,6 +175,13 @@ async fn send_carefully(router: &BrokerRouter, rules: &SendRules, request: Reque
     let topics = router.topics.load();
     let prepared = send::prepare(&request, &header, entry, &topics, rules)?;
     drop(topics);
+    if let Some(group) = names::group_of_retry_topic(header.topic) {
+        let group = GroupName::from(group);
+        let config = router.pulls.groups.find_or_create(&group).await?;
+        if header.reconsume_times > header.max_reconsume_times.unwrap_or(config.retry_max_times) {
+            return router.to_dead_letter_queue(group, prepared.send).await;
+        }
+    }
     let mut refusals = Vec::new();
     hand_over(&prepared.entry, prepared.queue_id, vec![prepared.send], &mut refusals);
     for refusal in refusals {

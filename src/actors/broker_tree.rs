@@ -16,15 +16,20 @@ use super::broker_service::BrokerService;
 use super::broker_settings::{BrokerSettings, BrokerSettingsConfig, SettingValues};
 use super::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
 use super::commit_log_writer::{CommitLogWriter, PublishedSignal, QueryLogTail};
+use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsConfig};
+use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig, SaveOffsets};
 use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
 use super::flusher::{CheckPointNow, Flusher, FlusherConfig, FlusherParts};
 use super::key_index::KeyIndex;
 use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll, Unregister};
+use super::producers::{Producers, ProducersConfig};
+use super::requests::pull::PullOwners;
 use super::requests::send::SendRules;
 use super::retention::{Retention, RetentionParts};
-use super::retry_router::{RetryRouter, RetryRouterParts};
+use super::retry_router::{RetryRouter, RetryRouterParts, SaveNow};
 use super::router::BrokerRouter;
+use super::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
 use super::topic_queue::{QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
 use super::topic_table::{QueueStarter, TopicTable};
 use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
@@ -52,12 +57,21 @@ pub struct BrokerPlan {
     pub name_servers: Vec<String>,
     pub root: PathBuf,
     pub settings: SettingValues,
+    pub mixed_message_types: bool,
+    /// Between two registrations with the name servers.
+    pub register_interval: Duration,
+    /// How long a name server may take to answer.
+    pub register_timeout: Duration,
+    /// Silence after which name servers drop this broker.
+    pub expiry: Duration,
     pub trace_topic: Option<TopicName>,
     pub commit_log_segment_bytes: u64,
     pub queue: TopicQueueConfig,
     /// `None`: messages are not indexed by key.
     pub key_index: Option<IndexFileConfig>,
     pub flusher: FlusherConfig,
+    /// Between two savings of consumer offsets.
+    pub offsets_flush_interval: Duration,
     pub retention: RetentionRules,
     pub retention_interval: Duration,
     pub max_body_bytes: usize,
@@ -126,6 +140,7 @@ pub struct BrokerTree {
     flusher: Addr<Flusher>,
     link: Addr<NameServerLink>,
     retry_router: Addr<RetryRouter>,
+    offsets: Addr<ConsumerOffsets>,
     metadata: Metadata,
     files: Arc<dyn StoreFiles>,
     root: PathBuf,
@@ -176,7 +191,8 @@ impl BrokerTree {
             info!(?recovered, "the last run did not stop cleanly; the log was checked");
         }
         // What was derived beyond the check point is derived again; its files may lack what they seem to have.
-        let truncate_at = (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
+        let truncate_at =
+            (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
         let reader = log.reader.clone();
         let key_index = match plan.key_index {
             Some(config) => Some(IndexFiles::open(files.clone(), root.join("index"), config, truncate_at)?),
@@ -189,13 +205,31 @@ impl BrokerTree {
             fixed: fixed_settings(&plan),
             mailbox_capacity: plan.mailbox_capacity,
         };
-        let (settings, settings_table) = BrokerSettings::load(metadata.clone(), settings_config, clock.clone())?;
+        let (settings, settings_table) =
+            BrokerSettings::load(metadata.clone(), settings_config, clock.clone())?;
+        let (groups, group_table) = SubscriptionGroups::load(
+            metadata.clone(),
+            settings_table.clone(),
+            SubscriptionGroupsConfig::default(),
+            clock.clone(),
+        )?;
+        let groups = SubscriptionGroups::start_in_arbiter(&threads.settings.handle(), move |_| groups);
+        let offsets_config =
+            OffsetsConfig { flush_interval: plan.offsets_flush_interval, ..OffsetsConfig::default() };
+        let offsets = ConsumerOffsets::load(metadata.clone(), offsets_config, clock.clone())?;
+        let resets = offsets.pending_resets();
+        let offsets = ConsumerOffsets::start_in_arbiter(&threads.settings.handle(), move |_| offsets);
+        let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig::default());
+        let consumers = ConsumerGroups::start_in_arbiter(&threads.settings.handle(), move |_| consumers);
+        let producers = Producers::start_in_arbiter(&threads.settings.handle(), |_| {
+            Producers::new(ProducersConfig::default())
+        });
         let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
         let starter = queue_starter(queue_parts.clone(), threads.worker_handles());
         let rules = TopicRules {
             cluster: plan.cluster.clone(),
             broker: plan.broker_name.clone(),
-            mixed_message_type: false,
+            mixed_message_type: plan.mixed_message_types,
         };
         let current = settings_table.load();
         let topics_config = TopicsConfig {
@@ -230,13 +264,22 @@ impl BrokerTree {
         });
         let link = {
             let advertised = plan.advertised.to_string();
-            let mut config =
-                NameServerLinkConfig::master(plan.name_servers.clone(), &plan.cluster, &plan.broker_name, &advertised);
+            let mut config = NameServerLinkConfig::master(
+                plan.name_servers.clone(),
+                &plan.cluster,
+                &plan.broker_name,
+                &advertised,
+            );
+            config.register_period = plan.register_interval;
+            config.register_timeout = plan.register_timeout;
+            config.heartbeat_timeout = plan.expiry;
             config.broker_permission = settings_table.load().permission;
             config.ha_server_addr =
                 SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
             let table = table.clone();
-            NameServerLink::start_in_arbiter(&threads.settings.handle(), move |_| NameServerLink::new(config, table))
+            NameServerLink::start_in_arbiter(&threads.settings.handle(), move |_| {
+                NameServerLink::new(config, table)
+            })
         };
         let topics = {
             let peers = TopicsPeers {
@@ -246,7 +289,7 @@ impl BrokerTree {
                     consume_queue_root: root.join("consumequeue"),
                 }),
                 registrar: Some(link.clone().recipient()),
-                deletions: Vec::new(),
+                deletions: vec![offsets.clone().recipient()],
             };
             let (metadata, clock) = (metadata.clone(), clock.clone());
             Topics::start_in_arbiter(&threads.settings.handle(), move |_| {
@@ -355,9 +398,11 @@ impl BrokerTree {
 
         let router = BrokerRouter {
             topics: table.clone(),
+            ensure_topic: topics.clone().recipient(),
+            broker_addr: plan.advertised.to_string(),
             topics_actor: topics,
             topic_rules: rules,
-            settings: settings_table,
+            settings: settings_table.clone(),
             settings_actor: settings,
             stats,
             facts: FactsSource {
@@ -370,6 +415,16 @@ impl BrokerTree {
             },
             key_index,
             retry_router: retry_router.clone(),
+            pulls: PullOwners {
+                settings: settings_table.clone(),
+                groups: GroupSettings::new(group_table, groups.clone().recipient()),
+                consumers: consumer_table.clone(),
+                offsets: offsets.clone(),
+                resets,
+            },
+            consumers: ConsumerDirectory::new(consumer_table, consumers.recipient()),
+            producers,
+            groups_actor: groups,
             log: reader,
             clock,
         };
@@ -386,6 +441,7 @@ impl BrokerTree {
             flusher,
             link,
             retry_router,
+            offsets,
             metadata,
             files,
             root,
@@ -413,7 +469,8 @@ impl BrokerTree {
         if let Ok(tail) = self.writer.send(QueryLogTail).await {
             let _ = self.dispatcher.send(DispatchTo(tail.end)).await;
         }
-        let _ = self.retry_router.send(super::retry_router::SaveNow).await;
+        let _ = self.retry_router.send(SaveNow).await;
+        let _ = self.offsets.send(SaveOffsets).await;
         if let Err(error) = self.metadata.flush() {
             warn!(%error, "settings and offsets are not durable");
         }
@@ -423,7 +480,9 @@ impl BrokerTree {
                     warn!(%error, "the next start will check the log: the file abort cannot be removed");
                 }
             }
-            Ok(Err(error)) => warn!(error, "the next start will check the log: no check point could be taken"),
+            Ok(Err(error)) => {
+                warn!(error, "the next start will check the log: no check point could be taken")
+            }
             Err(_) => warn!("the next start will check the log: the flusher has ended"),
         }
     }

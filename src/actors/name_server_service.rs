@@ -49,7 +49,9 @@ impl Parts {
         match RequestCode::from_i32(code) {
             RequestCode::GET_ROUTEINFO_BY_TOPIC => requests::get_route(request, routes).await,
             RequestCode::GET_BROKER_CLUSTER_INFO => requests::get_cluster_info(request, routes).await,
-            RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => requests::get_all_topics(request, routes).await,
+            RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER => {
+                requests::get_all_topics(request, routes).await
+            }
             RequestCode::GET_TOPICS_BY_CLUSTER => requests::get_topics_of_cluster(request, routes).await,
             RequestCode::GET_SYSTEM_TOPIC_LIST_FROM_NS => requests::get_system_topics(request, routes).await,
             RequestCode::GET_UNIT_TOPIC_LIST => requests::get_unit_topics(request, routes).await,

@@ -186,6 +186,13 @@ impl Answer {
 /// What a handler gives back; `None` leaves the request without an answer.
 pub type Answered = Result<Option<Answer>, Refusal>;
 
+/// An owner that cannot be reached: owners live as long as the broker does.
+impl From<MailboxError> for Refusal {
+    fn from(_: MailboxError) -> Self {
+        Refusal::ShuttingDown
+    }
+}
+
 /// Asks a client something, over the connection it opened. Losing it is as losing a packet.
 #[derive(Message, Debug)]
 #[rtype(result = "Result<ClientAnswer, CallFailed>")]

@@ -124,9 +124,7 @@ impl Root {
         }
 
         let dir = &plan.data_dir;
-        files
-            .create_dir_all(dir)
-            .map_err(|source| NodeError::DataDir { dir: dir.clone(), source })?;
+        files.create_dir_all(dir).map_err(|source| NodeError::DataDir { dir: dir.clone(), source })?;
         let lock = StoreLock::acquire(dir)?;
         if plan.broker.is_some() {
             crate::store::java_import::check_readable(&*files, dir).map_err(StartError::from)?;

@@ -7,17 +7,23 @@ use arc_swap::Guard;
 
 use super::broker_settings::{BrokerSettings, SettingsTable};
 use super::broker_stats::BrokerStats;
+use super::consumer_groups::ConsumerDirectory;
 use super::facts::FactsSource;
 use super::key_index::KeyIndex;
+use super::producers::Producers;
 use super::request::{Answered, Request};
-use super::requests::{broker, topics as topic_requests};
+use super::requests::membership::HeartbeatPeers;
+use super::requests::progress::ProgressSources;
+use super::requests::pull::PullOwners;
+use super::requests::{broker, groups, membership, messages, offsets, progress, topics as topic_requests};
 use super::retry_router::{RetryRouter, SendToDeadLetterQueue};
+use super::subscription_groups::SubscriptionGroups;
 use super::topic_queue::SendRequest;
 use super::topic_table::{TopicMap, TopicTable};
-use super::topics::{TopicRules, Topics};
+use super::topics::{EnsureTopic, TopicRules, Topics};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
-use crate::protocol::header::SendHeader;
+use crate::protocol::header::{SendBack, SendHeader};
 use crate::protocol::request_code::RequestCode;
 use crate::store::commit_log::CommitLogReader;
 use crate::types::GroupName;
@@ -26,6 +32,9 @@ use crate::types::GroupName;
 pub struct BrokerRouter {
     pub topics: TopicTable,
     pub topics_actor: Addr<Topics>,
+    pub ensure_topic: Recipient<EnsureTopic>,
+    /// Where clients reach this broker, `host:port`.
+    pub broker_addr: String,
     pub topic_rules: TopicRules,
     pub settings: SettingsTable,
     pub settings_actor: Addr<BrokerSettings>,
@@ -33,6 +42,10 @@ pub struct BrokerRouter {
     pub facts: FactsSource,
     pub key_index: Option<Addr<KeyIndex>>,
     pub retry_router: Addr<RetryRouter>,
+    pub pulls: PullOwners,
+    pub consumers: ConsumerDirectory,
+    pub producers: Addr<Producers>,
+    pub groups_actor: Addr<SubscriptionGroups>,
     pub log: CommitLogReader,
     pub clock: SharedClock,
 }
@@ -61,15 +74,22 @@ impl BrokerRouter {
     pub async fn answer(&self, request: &Request) -> Answered {
         let code = request.command.head.code;
         match RequestCode::from_i32(code) {
-            RequestCode::UPDATE_AND_CREATE_TOPIC => topic_requests::create_topic(request, &self.topics_actor).await,
+            RequestCode::UPDATE_AND_CREATE_TOPIC => {
+                topic_requests::create_topic(request, &self.topics_actor).await
+            }
             RequestCode::UPDATE_AND_CREATE_TOPIC_LIST => {
                 topic_requests::create_topics(request, &self.topics_actor).await
             }
-            RequestCode::DELETE_TOPIC_IN_BROKER => topic_requests::delete_topic(request, &self.topics_actor).await,
-            RequestCode::GET_ALL_TOPIC_CONFIG => topic_requests::all_topic_configs(request, &self.topics).await,
+            RequestCode::DELETE_TOPIC_IN_BROKER => {
+                topic_requests::delete_topic(request, &self.topics_actor).await
+            }
+            RequestCode::GET_ALL_TOPIC_CONFIG => {
+                topic_requests::all_topic_configs(request, &self.topics).await
+            }
             RequestCode::GET_TOPIC_CONFIG => topic_requests::topic_config(request, &self.topics).await,
             RequestCode::GET_TOPIC_STATS_INFO => {
-                topic_requests::topic_stats(request, &self.topics, &self.stats, &self.topic_rules.broker).await
+                topic_requests::topic_stats(request, &self.topics, &self.stats, &self.topic_rules.broker)
+                    .await
             }
             RequestCode::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => {
                 topic_requests::system_topic_list(request, &self.topics, &self.topic_rules).await
@@ -81,12 +101,114 @@ impl BrokerRouter {
                 topic_requests::nothing_to_clean(request).await
             }
             RequestCode::GET_BROKER_CONFIG => broker::broker_config(request, &self.settings_actor).await,
-            RequestCode::UPDATE_BROKER_CONFIG => broker::update_broker_config(request, &self.settings_actor).await,
+            RequestCode::UPDATE_BROKER_CONFIG => {
+                broker::update_broker_config(request, &self.settings_actor).await
+            }
             RequestCode::GET_BROKER_RUNTIME_INFO => {
                 broker::runtime_info(request, &self.stats, &self.facts.gather(&self.clock)).await
             }
             RequestCode::VIEW_BROKER_STATS_DATA => broker::view_stats(request, &self.stats).await,
+            RequestCode::QUERY_CONSUMER_OFFSET => {
+                offsets::query_consumer_offset(request, &self.pulls.offsets, &self.topics).await
+            }
+            RequestCode::UPDATE_CONSUMER_OFFSET => {
+                let groups = self.pulls.groups.table();
+                offsets::update_consumer_offset(request, &self.pulls.offsets, groups, &self.topics).await
+            }
+            RequestCode::SEARCH_OFFSET_BY_TIMESTAMP => offsets::search_offset(request, &self.topics).await,
+            RequestCode::GET_MAX_OFFSET => offsets::max_offset(request, &self.topics).await,
+            RequestCode::GET_MIN_OFFSET => offsets::min_offset(request, &self.topics).await,
+            RequestCode::GET_EARLIEST_MSG_STORETIME => {
+                offsets::earliest_store_time(request, &self.topics).await
+            }
+            RequestCode::HEART_BEAT => {
+                let peers = HeartbeatPeers {
+                    settings: &self.settings,
+                    groups: &self.pulls.groups,
+                    consumers: &self.consumers,
+                    producers: &self.producers,
+                    topics: &self.topics,
+                    ensure_topic: &self.ensure_topic,
+                };
+                membership::heartbeat(request, &peers).await
+            }
+            RequestCode::UNREGISTER_CLIENT => {
+                membership::unregister_client(request, self.consumers.table(), &self.producers).await
+            }
+            RequestCode::GET_CONSUMER_LIST_BY_GROUP => {
+                membership::consumer_list(request, self.consumers.table()).await
+            }
+            RequestCode::GET_CONSUMER_CONNECTION_LIST => {
+                membership::consumer_connections(request, self.consumers.table()).await
+            }
+            RequestCode::GET_PRODUCER_CONNECTION_LIST => {
+                membership::producer_connections(request, &self.producers).await
+            }
+            RequestCode::GET_ALL_PRODUCER_INFO => membership::all_producers(request, &self.producers).await,
+            RequestCode::LOCK_BATCH_MQ => membership::lock_queues(request, &self.consumers).await,
+            RequestCode::UNLOCK_BATCH_MQ => membership::unlock_queues(request, self.consumers.table()).await,
+            RequestCode::CHECK_CLIENT_CONFIG => membership::check_client_config(request).await,
+            RequestCode::GET_CONSUMER_RUNNING_INFO => {
+                membership::consumer_running_info(request, self.consumers.table()).await
+            }
+            RequestCode::CONSUME_MESSAGE_DIRECTLY => membership::consume_directly(request).await,
+            RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => {
+                groups::alter_group(request, &self.groups_actor).await
+            }
+            RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => {
+                groups::alter_groups(request, &self.groups_actor).await
+            }
+            RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => {
+                groups::all_group_configs(request, self.pulls.groups.table()).await
+            }
+            RequestCode::DELETE_SUBSCRIPTIONGROUP => {
+                groups::delete_group(request, &self.groups_actor, &self.pulls.offsets).await
+            }
+            RequestCode::GET_SUBSCRIPTIONGROUP_CONFIG => {
+                groups::group_config(request, &self.pulls.groups).await
+            }
+            RequestCode::QUERY_TOPICS_BY_CONSUMER => {
+                groups::topics_of_group(request, &self.pulls.offsets, &self.broker_addr).await
+            }
+            RequestCode::QUERY_TOPIC_CONSUME_BY_WHO => {
+                groups::groups_of_topic(request, &self.pulls.offsets, self.consumers.table()).await
+            }
+            RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => {
+                groups::subscription_of_group(request, self.consumers.table()).await
+            }
+            RequestCode::GET_CONSUME_STATS => {
+                progress::consume_stats(request, &self.progress_sources()).await
+            }
+            RequestCode::GET_BROKER_CONSUME_STATS => {
+                progress::broker_consume_stats(request, &self.progress_sources(), &self.broker_addr).await
+            }
+            RequestCode::INVOKE_BROKER_TO_RESET_OFFSET => {
+                progress::reset_offset(request, &self.progress_sources()).await
+            }
+            RequestCode::CLONE_GROUP_OFFSET => {
+                progress::clone_group_offset(request, &self.progress_sources()).await
+            }
+            RequestCode::CONSUMER_SEND_MSG_BACK => {
+                let back: SendBack = request.header("CONSUMER_SEND_MSG_BACK")?;
+                let group = self.pulls.groups.find_or_create(&back.group).await?;
+                messages::send_back(request, &group, &self.retry_router).await
+            }
+            RequestCode::VIEW_MESSAGE_BY_ID => messages::view_message(request, &self.log).await,
+            RequestCode::QUERY_MESSAGE => {
+                messages::query_message(request, &self.log, self.key_index.as_ref()).await
+            }
             _ => Err(Refusal::UnknownRequest { code }),
+        }
+    }
+
+    fn progress_sources(&self) -> ProgressSources<'_> {
+        ProgressSources {
+            offsets: &self.pulls.offsets,
+            topics: &self.topics,
+            groups: self.pulls.groups.table(),
+            consumers: self.consumers.table(),
+            stats: &self.stats,
+            broker_name: &self.topic_rules.broker,
         }
     }
 

@@ -88,6 +88,11 @@ impl TopicTable {
         self.0.load()
     }
 
+    /// The snapshot of now, to be kept across waits.
+    pub fn load_full(&self) -> Arc<TopicMap> {
+        self.0.load_full()
+    }
+
     pub fn get(&self, topic: &str) -> Option<Arc<TopicEntry>> {
         self.0.load().topics.get(topic).cloned()
     }

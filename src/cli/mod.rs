@@ -2,6 +2,9 @@
 //!
 //! Exit status: 0 done, 1 failed, 2 used wrongly (clap).
 
+mod message_format;
+mod output;
+
 pub mod args;
 pub mod bench;
 pub mod cluster;
@@ -9,9 +12,10 @@ pub mod completion;
 pub mod consume;
 pub mod error;
 pub mod group;
-mod message_format;
-mod output;
+pub mod logging;
 pub mod send;
+pub mod serve;
+pub mod start;
 pub mod topic;
 
 use std::future::Future;
@@ -42,6 +46,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Start(start::StartArgs),
     Send(send::SendArgs),
     Consume(consume::ConsumeArgs),
     #[command(subcommand)]
@@ -64,7 +69,8 @@ pub fn run() -> ExitCode {
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
         Some(Command::Bench(command)) => bench::run(command),
         Some(Command::Completion(args)) => completion::run(args, Cli::command()),
-        None => print_help(),
+        Some(Command::Start(args)) => return serve::run(&args),
+        None => return serve::run(&start::StartArgs::default()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,10 +81,6 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn print_help() -> Result<(), CliError> {
-    output::print(&Cli::command().render_help().to_string())
 }
 
 /// Runs a command that waits for servers; one thread is plenty.

@@ -188,7 +188,7 @@ impl Cursor<'_> {
                 self.at += 1;
                 return self.unicode_escape(out);
             }
-            Some(&(byte @ (b'"' | b'\\' | b'/' | b'\''))) => byte,
+            Some(&byte @ (b'"' | b'\\' | b'/' | b'\'')) => byte,
             _ => return Err(self.error("an unknown escape")),
         };
         out.push(byte);

@@ -76,7 +76,7 @@ pub fn check_not_black_listed(key: &str) -> Result<(), Refusal> {
 pub fn not_changeable(key: &str, fixed: &BTreeMap<&'static str, String>) -> Refusal {
     let key = key.to_owned();
     if fixed.contains_key(key.as_str()) {
-        return Refusal::SettingFixed { key, remedy: "set it in config/broker.toml and start again" };
+        return Refusal::SettingFixed { key, remedy: "set it in config/telstar.toml and start again" };
     }
     let known = java_defaults(1);
     if known.contains_key(&key) {

@@ -71,7 +71,7 @@ async fn what_cannot_be_set_is_refused_by_name() {
         refused("fileReservedTim=1").await,
         "nothing was changed: fileReservedTim is no setting of this broker; did you mean fileReservedTime?"
     );
-    assert!(refused("listenPort=1").await.contains("set it in config/broker.toml"));
+    assert!(refused("listenPort=1").await.contains("set it in config/telstar.toml"));
     assert!(refused("transientStorePoolEnable=true").await.contains("does without"));
     assert!(
         refused("somethingElseEntirely=1").await.contains("those that can be set are autoCreateTopicEnable")

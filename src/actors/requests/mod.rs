@@ -1,7 +1,16 @@
 //! Handlers of requests: each reads its header, asks the owners, and makes the answer. Nothing is kept here.
 
+#[cfg(test)]
+mod testing;
+
 pub mod broker;
+pub mod groups;
+pub mod membership;
+pub mod messages;
 pub mod name_server;
+pub mod offsets;
+pub mod progress;
+pub mod pull;
 pub mod runtime_info;
 pub mod send;
 pub mod topics;

@@ -35,7 +35,12 @@ pub struct SendRules {
 }
 
 impl SendRules {
-    pub fn new(max_body_bytes: usize, store_host: SocketAddr, cluster: &str, delay_levels: DelayLevels) -> Self {
+    pub fn new(
+        max_body_bytes: usize,
+        store_host: SocketAddr,
+        cluster: &str,
+        delay_levels: DelayLevels,
+    ) -> Self {
         let added_properties = properties::encode([
             (property::MSG_REGION, "DefaultRegion"),
             (property::TRACE_SWITCH, "true"),
@@ -93,7 +98,8 @@ pub fn prepare(
         });
     }
     if facts.inner_batch {
-        let what = "INNER_NUM is set without the inner batch flag; leave it out, the broker sets it".to_owned();
+        let what =
+            "INNER_NUM is set without the inner batch flag; leave it out, the broker sets it".to_owned();
         return Err(Refusal::MessageIllegal { what });
     }
     let body_bytes = request.command.body.len();
@@ -113,7 +119,15 @@ pub fn prepare(
         let (properties, unique_key, extra) = with_additions(header.properties.clone(), &facts, rules);
         let message = PendingMessage {
             extra_properties: extra,
-            ..message_of(request, header, entry.name(), queue_id, request.command.body.clone(), properties, rules)
+            ..message_of(
+                request,
+                header,
+                entry.name(),
+                queue_id,
+                request.command.body.clone(),
+                properties,
+                rules,
+            )
         };
         PreparedSend { send: send_request(request, vec![message], Some(unique_key)), entry, queue_id }
     };
@@ -138,7 +152,8 @@ fn queue_of(header: &SendHeader<'_>, entry: &TopicEntry) -> Result<QueueId, Refu
     match u32::try_from(header.queue_id) {
         Ok(id) if id < queues => Ok(QueueId(id)),
         Ok(_) => Err(illegal(header.queue_id)),
-        Err(_) => match NEXT_QUEUE.fetch_add(1, Ordering::Relaxed).checked_rem(entry.config.write_queue_nums) {
+        Err(_) => match NEXT_QUEUE.fetch_add(1, Ordering::Relaxed).checked_rem(entry.config.write_queue_nums)
+        {
             Some(id) => Ok(QueueId(id)),
             None => Err(illegal(header.queue_id)),
         },
@@ -187,7 +202,9 @@ impl<'a> Facts<'a> {
             match name {
                 property::UNIQ_KEY => facts.unique_key = Some(value),
                 property::DELAY => facts.delay_level = value.parse().unwrap_or(0),
-                property::TIMER_DELAY_SEC | property::TIMER_DELAY_MS | property::TIMER_DELIVER_MS => facts.timer = true,
+                property::TIMER_DELAY_SEC | property::TIMER_DELAY_MS | property::TIMER_DELIVER_MS => {
+                    facts.timer = true
+                }
                 property::TRANSACTION_PREPARED => facts.transaction = value.eq_ignore_ascii_case("true"),
                 property::INNER_NUM => facts.inner_batch = true,
                 property::POP_CK => facts.pop_receipt = true,
@@ -278,7 +295,12 @@ fn batch_messages(
 }
 
 /// Turns the send into one of the schedule topic, which remembers where the message belongs.
-fn delay(prepared: &mut PreparedSend, level: i64, topics: &TopicMap, rules: &SendRules) -> Result<(), Refusal> {
+fn delay(
+    prepared: &mut PreparedSend,
+    level: i64,
+    topics: &TopicMap,
+    rules: &SendRules,
+) -> Result<(), Refusal> {
     let level = usize::try_from(level).unwrap_or(usize::MAX).min(rules.delay_levels.max_level());
     let schedule = topics.topics.get(names::SCHEDULE_TOPIC).ok_or_else(|| Refusal::TopicUnknown {
         topic: TopicName::from(names::SCHEDULE_TOPIC),

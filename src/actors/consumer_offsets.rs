@@ -1,0 +1,507 @@
+//! Consumer offsets: how far each consumer group has consumed each message queue.
+//!
+//! - Owns: the offset table and the sled tree of consumer offsets; the number of pending resets that
+//!   [`PendingResets`] shows. Nobody else writes any of them.
+//! - Takes: [`CommitOffset`], [`QueryOffset`], [`QueryTopicOffsets`], [`ListTopicsOfGroup`], [`ListGroupsOfTopic`],
+//!   [`ResetOffsets`], [`TakeReset`], [`CloneOffsets`], [`DeleteGroupOffsets`], [`TopicDeleted`], [`ObserveOffsets`].
+//! - Sends: nothing; every request is answered by its reply.
+//! - Fails: offsets that cannot be saved are kept and saved again after `flush_interval`, with a line in the log;
+//!   a deletion that cannot be saved is refused.
+//! - Invariants: the tree never holds an offset that the table has not held; a crash loses at most
+//!   `flush_interval` of commits, and a clean stop none; pending resets do not outlive the process, the offsets
+//!   they set do.
+//!
+//! Writing to the tree is done here, in parts of bounded size; making it durable blocks for an fsync and is left
+//! to another thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use tracing::{error, info};
+
+use super::offset_table::{Committed, OffsetKey, OffsetTable, QueueOffsets};
+use super::topics::TopicDeleted;
+use crate::clock::SharedClock;
+use crate::error::Refusal;
+use crate::store::metadata::{ConsumerOffset, ConsumerOffsetTable, Metadata, MetadataError};
+use crate::types::{GroupName, QueueOffset, TopicName};
+
+/// Offsets written to the tree in one turn.
+const WRITTEN_PER_TURN: usize = 4096;
+
+/// Records that a group will next consume `offset` of a queue. Losing it repeats messages, never skips them.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "OffsetCommitted")]
+pub struct CommitOffset {
+    pub key: OffsetKey,
+    pub offset: QueueOffset,
+}
+
+#[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OffsetCommitted {
+    pub outcome: Committed,
+}
+
+/// The next offset of a queue; `None` when the group has none there.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Option<QueueOffset>")]
+pub struct QueryOffset {
+    pub key: OffsetKey,
+}
+
+/// All offsets of a group in one topic.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "QueueOffsets")]
+pub struct QueryTopicOffsets {
+    pub group: GroupName,
+    pub topic: TopicName,
+}
+
+/// The topics in which a group has offsets, sorted.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Vec<TopicName>")]
+pub struct ListTopicsOfGroup {
+    pub group: GroupName,
+}
+
+/// The groups that have offsets in a topic, sorted.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Vec<GroupName>")]
+pub struct ListGroupsOfTopic {
+    pub topic: TopicName,
+}
+
+/// Sets offsets of a group and holds it to them until its next pull of each queue. Losing it loses the wish.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "()")]
+pub struct ResetOffsets {
+    pub group: GroupName,
+    pub topic: TopicName,
+    pub offsets: QueueOffsets,
+}
+
+/// Takes the pending reset of a queue, which is over then. Losing its reply leaves the group where it was; the
+/// offset itself is committed all the same.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Option<QueueOffset>")]
+pub struct TakeReset {
+    pub key: OffsetKey,
+}
+
+/// Copies the offsets of one group in a topic to another, over those it has.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "OffsetsCloned")]
+pub struct CloneOffsets {
+    pub from: GroupName,
+    pub to: GroupName,
+    pub topic: TopicName,
+}
+
+#[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OffsetsCloned {
+    pub count: usize,
+}
+
+/// Forgets a group.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct DeleteGroupOffsets {
+    pub group: GroupName,
+}
+
+/// Asks for the state, for tests and administration.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "OffsetsObserved")]
+pub struct ObserveOffsets;
+
+#[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OffsetsObserved {
+    pub offsets: usize,
+    pub pending_resets: usize,
+    pub has_unsaved: bool,
+}
+
+/// Writes every changed offset to the tree now; whoever asks makes it durable. For an orderly stop.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct SaveOffsets;
+
+/// Time to write what has changed.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+struct FlushDue;
+
+/// Whether any reset is pending at all: one atomic read on the way of every pull. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct PendingResets(Arc<AtomicUsize>);
+
+impl PendingResets {
+    /// Only then is it worth to send [`TakeReset`].
+    pub fn any(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct OffsetsConfig {
+    /// Between two savings. Default 5 s.
+    pub flush_interval: Duration,
+    pub mailbox_capacity: usize,
+}
+
+impl Default for OffsetsConfig {
+    fn default() -> Self {
+        Self { flush_interval: Duration::from_secs(5), mailbox_capacity: 16_384 }
+    }
+}
+
+pub struct ConsumerOffsets {
+    table: OffsetTable,
+    metadata: Metadata,
+    stored: ConsumerOffsetTable,
+    resets: PendingResets,
+    config: OffsetsConfig,
+    clock: SharedClock,
+    /// Another thread is making durable what was written.
+    flushing: bool,
+}
+
+impl ConsumerOffsets {
+    /// Reads every offset.
+    pub fn load(
+        metadata: Metadata,
+        config: OffsetsConfig,
+        clock: SharedClock,
+    ) -> Result<Self, MetadataError> {
+        let stored = metadata.consumer_offsets()?;
+        let mut table = OffsetTable::default();
+        for ConsumerOffset { group, topic, queue_id, offset } in stored.all()? {
+            table.load(OffsetKey { group, topic, queue_id }, offset);
+        }
+        info!(offsets = table.len(), "consumer offsets loaded");
+        Ok(Self { table, metadata, stored, resets: PendingResets::default(), config, clock, flushing: false })
+    }
+
+    /// What the pull path looks at before it asks for resets.
+    pub fn pending_resets(&self) -> PendingResets {
+        self.resets.clone()
+    }
+
+    fn show_resets(&self) {
+        self.resets.0.store(self.table.pending_resets(), Ordering::Release);
+    }
+
+    /// Writes up to `max` changed offsets to the tree. Returns how many; they are not durable yet.
+    fn write(&mut self, max: usize) -> Result<usize, MetadataError> {
+        let taken = self.table.take_unsaved(max);
+        if taken.is_empty() {
+            return Ok(0);
+        }
+        let record = |(key, offset): &(OffsetKey, QueueOffset)| ConsumerOffset {
+            group: key.group.clone(),
+            topic: key.topic.clone(),
+            queue_id: key.queue_id,
+            offset: *offset,
+        };
+        let records: Vec<_> = taken.iter().map(record).collect();
+        let written = self.stored.put_all(&records).and_then(|()| {
+            let version = self.stored.version()?;
+            self.stored.put_version(version.next(version.state_version, self.clock.now()))
+        });
+        match written {
+            Ok(()) => Ok(records.len()),
+            Err(error) => {
+                self.table.give_back(taken);
+                Err(error)
+            }
+        }
+    }
+
+    /// A failure is not the end: the offsets are still in the table, and the next round tries again.
+    fn report(what: Result<(), MetadataError>) {
+        if let Err(error) = what {
+            error!(%error, "consumer offsets not saved, trying again");
+        }
+    }
+}
+
+impl Actor for ConsumerOffsets {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.config.mailbox_capacity);
+        ctx.notify_later(FlushDue, self.config.flush_interval);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        // A clean stop loses nothing.
+        Self::report(self.write(usize::MAX).and_then(|_| self.metadata.flush()));
+    }
+}
+
+impl Handler<SaveOffsets> for ConsumerOffsets {
+    type Result = ();
+
+    fn handle(&mut self, _: SaveOffsets, _: &mut Self::Context) {
+        Self::report(self.write(usize::MAX).map(|_| ()));
+    }
+}
+
+impl Handler<FlushDue> for ConsumerOffsets {
+    type Result = ();
+
+    fn handle(&mut self, _: FlushDue, ctx: &mut Self::Context) {
+        let written = match self.write(WRITTEN_PER_TURN) {
+            Ok(written) => written,
+            Err(error) => {
+                Self::report(Err(error));
+                0
+            }
+        };
+        if written == WRITTEN_PER_TURN {
+            // The rest follows after the messages that wait now.
+            ctx.notify(FlushDue);
+            return;
+        }
+        ctx.notify_later(FlushDue, self.config.flush_interval);
+        if self.flushing {
+            return;
+        }
+        self.flushing = true;
+        let metadata = self.metadata.clone();
+        let flush = actix_rt::task::spawn_blocking(move || metadata.flush());
+        ctx.spawn(flush.into_actor(self).map(|flushed, offsets, _| {
+            offsets.flushing = false;
+            // A thread that could not run is one more failed flush; the next round makes up for it.
+            Self::report(flushed.unwrap_or(Ok(())));
+        }));
+    }
+}
+
+impl Handler<CommitOffset> for ConsumerOffsets {
+    type Result = OffsetCommitted;
+
+    fn handle(&mut self, commit: CommitOffset, _: &mut Self::Context) -> Self::Result {
+        OffsetCommitted { outcome: self.table.commit(commit.key, commit.offset) }
+    }
+}
+
+impl Handler<QueryOffset> for ConsumerOffsets {
+    type Result = Option<QueueOffset>;
+
+    fn handle(&mut self, query: QueryOffset, _: &mut Self::Context) -> Self::Result {
+        self.table.query(&query.key)
+    }
+}
+
+impl Handler<QueryTopicOffsets> for ConsumerOffsets {
+    type Result = MessageResult<QueryTopicOffsets>;
+
+    fn handle(&mut self, query: QueryTopicOffsets, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.table.of_topic(&query.group, &query.topic))
+    }
+}
+
+impl Handler<ListTopicsOfGroup> for ConsumerOffsets {
+    type Result = Vec<TopicName>;
+
+    fn handle(&mut self, list: ListTopicsOfGroup, _: &mut Self::Context) -> Self::Result {
+        self.table.topics_of(&list.group)
+    }
+}
+
+impl Handler<ListGroupsOfTopic> for ConsumerOffsets {
+    type Result = Vec<GroupName>;
+
+    fn handle(&mut self, list: ListGroupsOfTopic, _: &mut Self::Context) -> Self::Result {
+        self.table.groups_of(&list.topic)
+    }
+}
+
+impl Handler<ResetOffsets> for ConsumerOffsets {
+    type Result = ();
+
+    fn handle(&mut self, reset: ResetOffsets, _: &mut Self::Context) {
+        let ResetOffsets { group, topic, offsets } = reset;
+        for (queue_id, offset) in offsets {
+            info!(%group, %topic, queue_id = queue_id.0, offset = offset.0, "consumer offset reset");
+            self.table.reset(OffsetKey { group: group.clone(), topic: topic.clone(), queue_id }, offset);
+        }
+        self.show_resets();
+    }
+}
+
+impl Handler<TakeReset> for ConsumerOffsets {
+    type Result = Option<QueueOffset>;
+
+    fn handle(&mut self, take: TakeReset, _: &mut Self::Context) -> Self::Result {
+        let taken = self.table.take_reset(&take.key);
+        self.show_resets();
+        taken
+    }
+}
+
+impl Handler<CloneOffsets> for ConsumerOffsets {
+    type Result = OffsetsCloned;
+
+    fn handle(&mut self, clone: CloneOffsets, _: &mut Self::Context) -> Self::Result {
+        let count = self.table.copy(&clone.from, &clone.to, &clone.topic);
+        info!(from = %clone.from, to = %clone.to, topic = %clone.topic, count, "consumer offsets cloned");
+        OffsetsCloned { count }
+    }
+}
+
+impl Handler<DeleteGroupOffsets> for ConsumerOffsets {
+    type Result = Result<(), Refusal>;
+
+    fn handle(&mut self, delete: DeleteGroupOffsets, _: &mut Self::Context) -> Self::Result {
+        let deleted = self.stored.delete_group(&delete.group).map_err(|error| Refusal::NotSaved {
+            what: "the deletion of consumer offsets",
+            cause: error.to_string(),
+        })?;
+        self.table.delete_group(&delete.group);
+        self.show_resets();
+        info!(group = %delete.group, deleted, "consumer offsets deleted");
+        Ok(())
+    }
+}
+
+impl Handler<TopicDeleted> for ConsumerOffsets {
+    type Result = ();
+
+    fn handle(&mut self, deleted: TopicDeleted, _: &mut Self::Context) {
+        self.table.delete_topic(&deleted.topic);
+        self.show_resets();
+        if let Err(error) = self.stored.delete_topic(&deleted.topic) {
+            error!(topic = %deleted.topic, %error, "offsets of a deleted topic remain, and are back after a restart");
+        }
+    }
+}
+
+impl Handler<ObserveOffsets> for ConsumerOffsets {
+    type Result = OffsetsObserved;
+
+    fn handle(&mut self, _: ObserveOffsets, _: &mut Self::Context) -> Self::Result {
+        OffsetsObserved {
+            offsets: self.table.len(),
+            pending_resets: self.table.pending_resets(),
+            has_unsaved: self.table.has_unsaved(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::testing::RuntimeClock;
+    use crate::types::QueueId;
+
+    fn key(group: &str, topic: &str, queue_id: u32) -> OffsetKey {
+        OffsetKey { group: group.into(), topic: topic.into(), queue_id: QueueId(queue_id) }
+    }
+
+    fn commit(group: &str, topic: &str, queue_id: u32, offset: u64) -> CommitOffset {
+        CommitOffset { key: key(group, topic, queue_id), offset: QueueOffset(offset) }
+    }
+
+    fn load(metadata: &Metadata) -> ConsumerOffsets {
+        ConsumerOffsets::load(metadata.clone(), OffsetsConfig::default(), RuntimeClock::shared()).unwrap()
+    }
+
+    /// What a later start would read.
+    fn saved(metadata: &Metadata) -> Vec<(OffsetKey, u64)> {
+        let all = metadata.consumer_offsets().unwrap().all().unwrap();
+        all.into_iter()
+            .map(|saved| {
+                let ConsumerOffset { group, topic, queue_id, offset } = saved;
+                (OffsetKey { group, topic, queue_id }, offset.0)
+            })
+            .collect()
+    }
+
+    #[actix::test]
+    async fn commits_are_saved_after_the_flush_interval() {
+        tokio::time::pause();
+        let metadata = Metadata::temporary().unwrap();
+        let offsets = load(&metadata).start();
+        offsets.send(commit("g", "T", 0, 7)).await.unwrap();
+        offsets.try_send(commit("g", "T", 0, 6)).unwrap();
+        assert_eq!(offsets.send(QueryOffset { key: key("g", "T", 0) }).await.unwrap(), Some(QueueOffset(6)));
+        tokio::time::advance(Duration::from_millis(4_999)).await;
+        assert!(offsets.send(ObserveOffsets).await.unwrap().has_unsaved);
+        assert_eq!(saved(&metadata), []);
+        tokio::time::advance(Duration::from_millis(2)).await;
+        // A mailbox is looked at before timers are.
+        offsets.send(ObserveOffsets).await.unwrap();
+        assert!(!offsets.send(ObserveOffsets).await.unwrap().has_unsaved);
+        assert_eq!(saved(&metadata), [(key("g", "T", 0), 6)]);
+        assert_eq!(metadata.consumer_offsets().unwrap().version().unwrap().counter, 1);
+    }
+
+    #[actix::test]
+    async fn stop_saves_everything() {
+        let metadata = Metadata::temporary().unwrap();
+        let mut offsets = load(&metadata);
+        for queue_id in 0..3 {
+            offsets.table.commit(key("g", "T", queue_id), QueueOffset(1));
+        }
+        offsets.stopped(&mut Context::new());
+        assert_eq!(saved(&metadata).len(), 3);
+        assert_eq!(load(&metadata).table.len(), 3);
+    }
+
+    #[actix::test]
+    async fn reset_is_seen_by_one_read_until_it_is_taken() {
+        let metadata = Metadata::temporary().unwrap();
+        let loaded = load(&metadata);
+        let resets = loaded.pending_resets();
+        let offsets = loaded.start();
+        assert!(!resets.any());
+        let targets = [(QueueId(0), QueueOffset(3)), (QueueId(1), QueueOffset(4))].into();
+        offsets.send(ResetOffsets { group: "g".into(), topic: "T".into(), offsets: targets }).await.unwrap();
+        assert!(resets.any());
+        let committed = offsets.send(commit("g", "T", 0, 9)).await.unwrap();
+        assert_eq!(committed.outcome, Committed::IgnoredForReset);
+        for (queue_id, expected) in [(0, 3), (1, 4)] {
+            let taken = offsets.send(TakeReset { key: key("g", "T", queue_id) }).await.unwrap();
+            assert_eq!(taken, Some(QueueOffset(expected)));
+        }
+        assert!(!resets.any());
+        let committed = offsets.send(commit("g", "T", 0, 9)).await.unwrap();
+        assert_eq!(committed.outcome, Committed::Stored);
+    }
+
+    #[actix::test]
+    async fn deleted_groups_and_topics_leave_nothing_behind() {
+        let metadata = Metadata::temporary().unwrap();
+        let offsets = load(&metadata).start();
+        for (group, topic) in [("g", "T"), ("g", "U"), ("h", "T"), ("h", "U")] {
+            offsets.send(commit(group, topic, 0, 5)).await.unwrap();
+        }
+        offsets.send(FlushDue).await.unwrap();
+        assert_eq!(
+            offsets.send(ListGroupsOfTopic { topic: "T".into() }).await.unwrap(),
+            ["g".into(), "h".into()]
+        );
+        offsets.send(DeleteGroupOffsets { group: "g".into() }).await.unwrap().unwrap();
+        offsets.send(TopicDeleted { topic: "U".into() }).await.unwrap();
+        assert_eq!(saved(&metadata), [(key("h", "T", 0), 5)]);
+        assert_eq!(offsets.send(ListTopicsOfGroup { group: "h".into() }).await.unwrap(), ["T".into()]);
+        assert_eq!(offsets.send(ListTopicsOfGroup { group: "g".into() }).await.unwrap(), []);
+    }
+
+    #[actix::test]
+    async fn cloned_offsets_overwrite() {
+        let offsets = load(&Metadata::temporary().unwrap()).start();
+        offsets.send(commit("g", "T", 0, 5)).await.unwrap();
+        offsets.send(commit("g", "T", 1, 6)).await.unwrap();
+        offsets.send(commit("h", "T", 0, 50)).await.unwrap();
+        let clone = CloneOffsets { from: "g".into(), to: "h".into(), topic: "T".into() };
+        assert_eq!(offsets.send(clone).await.unwrap().count, 2);
+        let query = QueryTopicOffsets { group: "h".into(), topic: "T".into() };
+        let expected = [(QueueId(0), QueueOffset(5)), (QueueId(1), QueueOffset(6))];
+        assert_eq!(offsets.send(query).await.unwrap(), expected.into());
+    }
+}

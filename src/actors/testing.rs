@@ -1,0 +1,320 @@
+//! The test kit of the actors: mailboxes that record what they are sent, clients without sockets, a clock that
+//! jumps with the runtime's, and builders. Test builds only.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+
+use super::request::{
+    CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionClosed, ConnectionId,
+    Replies, Reply, Request, WatchConnection,
+};
+use crate::clock::{Clock, WallMs};
+use crate::protocol::command::{Command, FLAG_ONE_WAY, Head};
+use crate::protocol::ext_fields::ExtFields;
+use crate::protocol::fastjson;
+use crate::protocol::frame::HeaderCodec;
+use crate::protocol::request_code::RequestCode;
+
+/// What a [`RuntimeClock`] shows first.
+pub const CLOCK_BEGINS: WallMs = WallMs(1_700_000_000_000);
+
+/// Wall time that moves with the runtime's instant: `tokio::time::pause` stops both, `advance` moves both.
+#[derive(Clone, Copy, Debug)]
+pub struct RuntimeClock {
+    began: Instant,
+}
+
+impl RuntimeClock {
+    pub fn shared() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+}
+
+impl Default for RuntimeClock {
+    fn default() -> Self {
+        Self { began: Instant::now() }
+    }
+}
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> WallMs {
+        WallMs(CLOCK_BEGINS.0 + self.began.elapsed().as_millis() as i64)
+    }
+}
+
+type AnswerBy<M> = Box<dyn FnMut(&M) -> <M as Message>::Result>;
+
+/// An actor that takes one kind of message, records it and answers by a closure.
+struct FakeMailbox<M: Message> {
+    taken: UnboundedSender<M>,
+    answer: AnswerBy<M>,
+}
+
+impl<M: Message + Unpin + 'static> Actor for FakeMailbox<M> {
+    type Context = Context<Self>;
+}
+
+impl<M> Handler<M> for FakeMailbox<M>
+where
+    M: Message + Unpin + 'static,
+    M::Result: 'static,
+{
+    type Result = MessageResult<M>;
+
+    fn handle(&mut self, message: M, _: &mut Self::Context) -> Self::Result {
+        let answer = (self.answer)(&message);
+        // A test that does not look at what came may have dropped its end.
+        let _ = self.taken.send(message);
+        MessageResult(answer)
+    }
+}
+
+/// A mailbox that answers by `answer`; the receiver yields everything it was sent.
+pub fn fake_mailbox<M>(answer: impl FnMut(&M) -> M::Result + 'static) -> (Recipient<M>, UnboundedReceiver<M>)
+where
+    M: Message + Send + Unpin + 'static,
+    M::Result: Send + 'static,
+{
+    let (taken, receiver) = unbounded_channel();
+    (FakeMailbox { taken, answer: Box::new(answer) }.start().recipient(), receiver)
+}
+
+/// A mailbox whose messages nobody waits for.
+pub fn fake_sink<M>() -> (Recipient<M>, UnboundedReceiver<M>)
+where
+    M: Message<Result = ()> + Send + Unpin + 'static,
+{
+    fake_mailbox(|_| ())
+}
+
+/// The test's end of a connection that has no socket.
+pub struct FakeClient {
+    pub id: ConnectionId,
+    /// Answers to requests.
+    pub replies: UnboundedReceiver<Reply>,
+    /// What the broker asks the client; answered by what [`answer_calls`](Self::answer_calls) was given last,
+    /// otherwise with a time-out.
+    pub calls: UnboundedReceiver<CallClient>,
+    /// The broker wants the connection closed.
+    pub closes: UnboundedReceiver<CloseConnection>,
+    connection: Addr<FakeConnection>,
+}
+
+impl FakeClient {
+    /// Closes the connection and returns how many were watching it. Later watchers are told at once.
+    pub async fn close(&self) -> usize {
+        self.connection.send(CloseNow).await.expect("the fake connection runs as long as the test")
+    }
+
+    /// Answers calls with `answer` from now on.
+    pub async fn answer_calls(&self, answer: Result<ClientAnswer, CallFailed>) {
+        self.connection
+            .send(AnswerCalls(answer))
+            .await
+            .expect("the fake connection runs as long as the test");
+    }
+}
+
+/// A client on port 50000 and its connection's number.
+pub fn fake_client() -> (Arc<ClientLink>, FakeClient) {
+    static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+    let id = ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let (replies_taken, replies) = unbounded_channel();
+    let (calls_taken, calls) = unbounded_channel();
+    let (closes_taken, closes) = unbounded_channel();
+    let connection = FakeConnection {
+        id,
+        replies: replies_taken,
+        calls: calls_taken,
+        closes: closes_taken,
+        call_answer: Err(CallFailed::TimedOut),
+        watchers: Vec::new(),
+        closed: false,
+    }
+    .start();
+    let link = ClientLink {
+        id,
+        peer: SocketAddr::from(([10, 0, 0, 9], 50_000u16.wrapping_add(id.0 as u16))),
+        local: SocketAddr::from(([10, 0, 0, 1], 10_911)),
+        replies: connection.clone().recipient(),
+        calls: connection.clone().recipient(),
+        watches: connection.clone().recipient(),
+        closes: connection.clone().recipient(),
+    };
+    (Arc::new(link), FakeClient { id, replies, calls, closes, connection })
+}
+
+struct FakeConnection {
+    id: ConnectionId,
+    replies: UnboundedSender<Reply>,
+    calls: UnboundedSender<CallClient>,
+    closes: UnboundedSender<CloseConnection>,
+    call_answer: Result<ClientAnswer, CallFailed>,
+    watchers: Vec<Recipient<ConnectionClosed>>,
+    closed: bool,
+}
+
+impl Actor for FakeConnection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1024);
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "usize")]
+struct CloseNow;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct AnswerCalls(Result<ClientAnswer, CallFailed>);
+
+impl Handler<Replies> for FakeConnection {
+    type Result = ();
+
+    fn handle(&mut self, Replies(replies): Replies, _: &mut Self::Context) {
+        for reply in replies {
+            let _ = self.replies.send(reply);
+        }
+    }
+}
+
+impl Handler<CallClient> for FakeConnection {
+    type Result = Result<ClientAnswer, CallFailed>;
+
+    fn handle(&mut self, call: CallClient, _: &mut Self::Context) -> Self::Result {
+        if self.closed {
+            return Err(CallFailed::Closed);
+        }
+        let _ = self.calls.send(call);
+        self.call_answer.clone()
+    }
+}
+
+impl Handler<WatchConnection> for FakeConnection {
+    type Result = ();
+
+    fn handle(&mut self, watch: WatchConnection, _: &mut Self::Context) {
+        if self.closed {
+            watch.watcher.do_send(ConnectionClosed { id: self.id });
+        } else {
+            self.watchers.push(watch.watcher);
+        }
+    }
+}
+
+impl Handler<CloseConnection> for FakeConnection {
+    type Result = ();
+
+    fn handle(&mut self, close: CloseConnection, _: &mut Self::Context) {
+        let _ = self.closes.send(close);
+    }
+}
+
+impl Handler<CloseNow> for FakeConnection {
+    type Result = usize;
+
+    fn handle(&mut self, _: CloseNow, _: &mut Self::Context) -> usize {
+        self.closed = true;
+        for watcher in &self.watchers {
+            watcher.do_send(ConnectionClosed { id: self.id });
+        }
+        std::mem::take(&mut self.watchers).len()
+    }
+}
+
+impl Handler<AnswerCalls> for FakeConnection {
+    type Result = ();
+
+    fn handle(&mut self, AnswerCalls(answer): AnswerCalls, _: &mut Self::Context) {
+        self.call_answer = answer;
+    }
+}
+
+/// Builds a request as a connection would have received it.
+#[derive(Clone, Debug)]
+pub struct RequestBuilder {
+    head: Head,
+    fields: Vec<(String, String)>,
+    body: Bytes,
+}
+
+/// A request without fields and body.
+pub fn request(code: RequestCode) -> RequestBuilder {
+    let head = Head { code: code.as_i32(), opaque: 7, version: 479, ..Head::default() };
+    RequestBuilder { head, fields: Vec::new(), body: Bytes::new() }
+}
+
+impl RequestBuilder {
+    pub fn field(mut self, name: &str, value: impl ToString) -> Self {
+        self.fields.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    pub fn body(self, body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), ..self }
+    }
+
+    pub fn json(self, body: &impl Serialize) -> Self {
+        self.body(fastjson::to_vec(body).expect("bodies of tests have a JSON form"))
+    }
+
+    pub fn one_way(mut self) -> Self {
+        self.head.flag |= FLAG_ONE_WAY;
+        self
+    }
+
+    pub fn from(self, link: &Arc<ClientLink>) -> Request {
+        let fields: ExtFields = self.fields.into_iter().collect();
+        Request {
+            command: Command { head: self.head, fields, body: self.body, codec: HeaderCodec::Json },
+            from: link.clone(),
+            received_at: CLOCK_BEGINS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[actix::test]
+    async fn clock_jumps_with_the_runtime() {
+        tokio::time::pause();
+        let clock = RuntimeClock::default();
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        assert_eq!(clock.now().since_ms(CLOCK_BEGINS), 3_600_000);
+    }
+
+    #[actix::test]
+    async fn closed_client_tells_its_watchers_early_and_late() {
+        let (link, client) = fake_client();
+        let (watcher, mut told) = fake_sink::<ConnectionClosed>();
+        link.watches.send(WatchConnection { watcher: watcher.clone() }).await.unwrap();
+        assert_eq!(client.close().await, 1);
+        link.watches.send(WatchConnection { watcher }).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(told.recv().await, Some(ConnectionClosed { id: client.id }));
+        }
+        let call = CallClient { code: 307, fields: Vec::new(), body: Bytes::new(), timeout: None };
+        assert_eq!(link.calls.send(call).await.unwrap(), Err(CallFailed::Closed));
+    }
+
+    #[actix::test]
+    async fn built_request_has_its_fields() {
+        let (link, _client) = fake_client();
+        let request = request(RequestCode::HEART_BEAT).field("a", 1).body("{}").one_way().from(&link);
+        assert_eq!(request.command.fields.get("a"), Some("1"));
+        assert!(request.command.is_one_way());
+    }
+}
