@@ -8,6 +8,7 @@ use crate::client::ClientError;
 use crate::client::message_body::BodyError;
 use crate::protocol::body::subscription::SubscriptionError;
 use crate::protocol::names::NameError;
+use crate::protocol::response_code::ResponseCode;
 use crate::types::{GroupName, TopicName};
 
 #[derive(Debug, Error)]
@@ -24,6 +25,10 @@ pub enum CliError {
     BrokerUnknown { name: String },
     #[error("no broker is registered at {name_servers}: start one with `telstar start`")]
     NoBroker { name_servers: String },
+    #[error("no broker at {addr} ({cause}): is it running? `telstar cluster` shows the brokers there are")]
+    BrokerUnreachable { addr: String, cause: String },
+    #[error("refused with {code}: {remark}")]
+    Refused { code: ResponseCode, remark: String },
     #[error("{0}")]
     Client(ClientError),
     #[error("{0}")]
@@ -51,6 +56,10 @@ impl From<ClientError> for CliError {
                 CliError::NoNameServer { addrs, cause: cause_of(&source) }
             }
             ClientError::NoRoute { topic, name_servers } => CliError::TopicUnknown { topic, name_servers },
+            ClientError::Connect { ref addr, .. } | ClientError::ConnectTimedOut { ref addr, .. } => {
+                CliError::BrokerUnreachable { addr: addr.clone(), cause: cause_of(&error) }
+            }
+            ClientError::Refused { code, remark } => CliError::Refused { code, remark },
             other => CliError::Client(other),
         }
     }

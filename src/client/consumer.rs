@@ -19,7 +19,9 @@ use super::remoting::{Call, ConnectOptions, ServerRequest};
 use super::route::{self, QueueAt};
 use super::servers::Servers;
 use crate::protocol::body::connections::ConsumerIdList;
-use crate::protocol::body::heartbeat::{ConsumeFromWhere, ConsumerData, HeartbeatData};
+use crate::protocol::body::heartbeat::{
+    CheckClientRequestBody, ConsumeFromWhere, ConsumerData, HeartbeatData,
+};
 use crate::protocol::body::subscription::SubscriptionData;
 use crate::protocol::fastjson;
 use crate::protocol::header::{
@@ -170,9 +172,30 @@ impl Consumer {
         };
         let route = consumer.servers.route(&consumer.options.subscription.topic).await?;
         consumer.brokers.extend(route::all_addrs(&route));
+        consumer.check_expression().await?;
         consumer.send_heartbeats().await?;
         consumer.share_queues().await;
         Ok(consumer)
+    }
+
+    /// Asks a broker whether the expression compiles: otherwise nothing would ever match, and nobody would know.
+    async fn check_expression(&mut self) -> Result<(), ClientError> {
+        if self.options.subscription.is_tag_type() {
+            return Ok(());
+        }
+        let body = fastjson::to_vec(&CheckClientRequestBody {
+            client_id: self.options.client_id.clone(),
+            group: self.options.group.clone(),
+            namespace: None,
+            subscription_data: self.options.subscription.clone(),
+        })?;
+        match self.brokers.iter().next().cloned() {
+            Some(addr) => {
+                let call = Call::new(RequestCode::CHECK_CLIENT_CONFIG).body(body);
+                self.servers.call(&addr, call).await.map(|_| ())
+            }
+            None => Ok(()),
+        }
     }
 
     /// How many queues this member holds.
