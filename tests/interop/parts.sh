@@ -71,7 +71,7 @@ admin() { python3 "$here/admin.py" "$@"; }
 
 telstar=${TELSTAR:-$root/target/release/telstar}
 
-# The only place that knows Telstar's command line.
+# These two alone know Telstar's command line.
 start_telstar() { # both|broker|name-server DIR NS_PORT BROKER_PORT BROKER_NAME
   local command
   case $1 in
@@ -82,6 +82,10 @@ start_telstar() { # both|broker|name-server DIR NS_PORT BROKER_PORT BROKER_NAME
   "$telstar" "${command[@]}" >> "$work/telstar-$1.log" 2>&1 &
   started=$!
   running+=("$started")
+}
+
+export_config() { # DIR: topics, groups and offsets as the files of a Java broker
+  "$telstar" store export-config "$1" >> "$work/telstar-store.log" 2>&1
 }
 
 java_server() { # LOG HOME CLASS ARGUMENT...
