@@ -488,15 +488,15 @@ impl BrokerTree {
     }
 }
 
-/// Starts queues on the workers in turn.
+/// Starts queues on the workers in turn. Actors that start before `parts` are known may ask for queues already; such a
+/// queue holds its worker until they are.
 fn queue_starter(parts: Arc<OnceLock<QueueParts>>, workers: Vec<ArbiterHandle>) -> QueueStarter {
     let next = AtomicUsize::new(0);
     Arc::new(move |topic: &TopicName, queue_id: QueueId| {
         let worker = &workers[next.fetch_add(1, Ordering::Relaxed) % workers.len()];
         let (parts, topic) = (parts.clone(), topic.clone());
         TopicQueue::start_in_arbiter(worker, move |_| {
-            let parts = parts.get().expect("queues start after their parts are known").clone();
-            TopicQueue::new(topic, queue_id, parts)
+            TopicQueue::new(topic, queue_id, parts.wait().clone())
         })
     })
 }
