@@ -1,25 +1,23 @@
 //! `telstar consume`.
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use uuid::Uuid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::args::{ServerArgs, parse_count, parse_duration};
 use super::error::CliError;
 use super::message_format::{FORMAT_HELP, MessageFormat, Printable};
-use crate::client::remoting::Call;
 use crate::client::{
-    ClientError, ConsumeFrom, Consumer, ConsumerOptions, ReceivedMessage, Servers, calendar, message_body,
+    ClientError, ConsumeFrom, Consumer, ConsumerOptions, Membership, ReceivedMessage, calendar, message_body,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::body::subscription::{EVERY_TAG, SQL92, SubscriptionData, TAG};
-use crate::protocol::header::DeleteGroup;
 use crate::protocol::names;
-use crate::protocol::request_code::RequestCode;
 use crate::types::{ClientId, GroupName, TopicName};
 
-/// Consume a topic as a member of a consumer group, and print its messages
+/// Print the messages of a topic as they come, as a member of a consumer group or alone
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Examples:
@@ -29,13 +27,13 @@ Examples:
   telstar consume orders --from 15m -o json
   telstar consume orders --sql \"region = 'eu'\"
 
-Without --group a group of its own is made up, and removed at the end.
+Without --group it reads every queue by itself and leaves no trace: nothing is shared, no offsets are kept.
 
 {FORMAT_HELP}"))]
 pub struct ConsumeArgs {
     /// The topic
     topic: TopicName,
-    /// The consumer group; its members share the messages, its offsets are kept
+    /// Join this consumer group: its members share the messages, its offsets are kept
     #[arg(short, long)]
     group: Option<GroupName>,
     /// Where a group without offsets begins: first, last, a time (ms since 1970, or 2024-05-01T10:00),
@@ -69,6 +67,11 @@ enum MessageOutput {
     Json,
 }
 
+/// Exists on every broker from its start, so that reading creates nothing.
+const READER_GROUP: &str = "TOOLS_CONSUMER";
+/// How often it is looked whether somebody still reads our output.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Where to begin, before it is known what time it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConsumeFromArg {
@@ -96,39 +99,37 @@ fn parse_from(text: &str) -> Result<ConsumeFromArg, String> {
 
 pub async fn run(args: ConsumeArgs) -> Result<(), CliError> {
     names::check_topic(&args.topic)?;
-    let (group, is_own) = match args.group.clone() {
-        Some(group) => (group, false),
-        None => (GroupName::from(format!("telstar-consume-{}", Uuid::new_v4().simple())), true),
-    };
-    names::check_group(&group)?;
-    let options = consumer_options(&args, group.clone())?;
+    let options = consumer_options(&args)?;
+    names::check_group(&options.group)?;
     let mut consumer = Consumer::join(&args.servers.name_server, options, args.servers.timeout).await?;
     let interactive = io::stderr().is_terminal();
     if interactive {
-        eprintln!(
-            "telstar: {} queues of {} as group {group}; ctrl-C ends it",
-            consumer.held_queues(),
-            args.topic
-        );
+        let role = match &args.group {
+            Some(group) => format!("as a member of {group}"),
+            None => "as a reader".to_owned(),
+        };
+        eprintln!("telstar: {} queues of {} {role}; ctrl-C ends it", consumer.held_queues(), args.topic);
     }
     let printed = print_messages(&args, &mut consumer).await;
     let left = consumer.leave().await;
-    if is_own {
-        remove_group(args.servers.servers(), &args.topic, &group).await?;
-    }
     printed?;
     Ok(left?)
 }
 
-fn consumer_options(args: &ConsumeArgs, group: GroupName) -> Result<ConsumerOptions, CliError> {
+fn consumer_options(args: &ConsumeArgs) -> Result<ConsumerOptions, CliError> {
     let now = SystemClock.now();
     let (expression, kind) = match &args.sql {
         Some(sql) => (sql.as_str(), SQL92),
         None => (args.tag.as_str(), TAG),
     };
     let subscription = SubscriptionData::build(args.topic.clone(), expression, kind)?;
+    let (group, membership) = match &args.group {
+        Some(group) => (group.clone(), Membership::Member),
+        None => (READER_GROUP.into(), Membership::Reader),
+    };
     Ok(ConsumerOptions {
         group,
+        membership,
         client_id: ClientId::from(format!("127.0.0.1@{}#{}", std::process::id(), now.0)),
         subscription: SubscriptionData { sub_version: now.0, ..subscription },
         from: match args.from {
@@ -141,6 +142,7 @@ fn consumer_options(args: &ConsumeArgs, group: GroupName) -> Result<ConsumerOpti
 /// Prints until enough came, or somebody says stop.
 async fn print_messages(args: &ConsumeArgs, consumer: &mut Consumer) -> Result<(), CliError> {
     let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut look = tokio::time::interval(LOOK_EVERY);
     let mut out = io::stdout().lock();
     let mut line = Vec::new();
     let mut left = args.count;
@@ -149,6 +151,12 @@ async fn print_messages(args: &ConsumeArgs, consumer: &mut Consumer) -> Result<(
             biased;
             _ = &mut stop => break,
             received = consumer.next() => received,
+            _ = look.tick() => {
+                if is_output_gone() {
+                    break;
+                }
+                continue;
+            }
         };
         let Some(received) = received else {
             report_failure(consumer.take_failure())?;
@@ -204,15 +212,12 @@ fn report_failure(failure: Option<ClientError>) -> Result<(), CliError> {
     }
 }
 
-/// Leaves no trace of a group that nobody asked for.
-async fn remove_group(mut servers: Servers, topic: &TopicName, group: &GroupName) -> Result<(), CliError> {
-    let route = servers.route(topic).await?;
-    let masters = crate::client::route::masters(&route);
-    let header = DeleteGroup { group_name: group.clone(), clean_offset: true };
-    for master in &masters {
-        servers.call(&master.addr, Call::new(RequestCode::DELETE_SUBSCRIPTIONGROUP).header(&header)).await?;
-    }
-    Ok(servers.delete_topic(&names::retry_topic(group), &masters).await?)
+/// Whether nobody reads our output any more: `telstar consume … | head` must end though no message comes.
+fn is_output_gone() -> bool {
+    let stdout = io::stdout();
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut watched, Some(&now)).is_ok() && watched[0].revents().contains(PollFlags::ERR)
 }
 
 #[cfg(test)]

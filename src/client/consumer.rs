@@ -49,10 +49,20 @@ pub enum ConsumeFrom {
     TimestampMs(i64),
 }
 
+/// What a consumer is to its group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Membership {
+    /// Shares the queues with the others; the group's offsets are kept.
+    Member,
+    /// Reads every queue by itself and leaves nothing behind: no heartbeat, no offsets, no retry topic.
+    Reader,
+}
+
 /// What to consume, and as whom.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
     pub group: GroupName,
+    pub membership: Membership,
     pub client_id: ClientId,
     /// Its version must be set: milliseconds since 1970.
     pub subscription: SubscriptionData,
@@ -97,7 +107,7 @@ struct Waiting {
 pub struct Consumer {
     servers: Servers,
     options: ConsumerOptions,
-    /// The topic, and the retry topic of the group.
+    /// The topic and, for a member, the retry topic of the group.
     subscriptions: Vec<SubscriptionData>,
     /// Every broker that got a heartbeat.
     brokers: HashSet<String>,
@@ -137,9 +147,13 @@ impl Consumer {
             sub_version: options.subscription.sub_version,
             ..SubscriptionData::default()
         };
+        let mut subscriptions = vec![options.subscription.clone()];
+        if options.membership == Membership::Member {
+            subscriptions.push(retry);
+        }
         let mut consumer = Self {
             servers: Servers::new(name_servers, connect, timeout),
-            subscriptions: vec![options.subscription.clone(), retry],
+            subscriptions,
             options,
             brokers: HashSet::new(),
             held: HashMap::new(),
@@ -202,6 +216,9 @@ impl Consumer {
     /// Commits what is consumed and leaves the group, so that others take over at once. The message handed out
     /// last counts only after [`settle`](Self::settle).
     pub async fn leave(mut self) -> Result<(), ClientError> {
+        if self.options.membership == Membership::Reader {
+            return Ok(());
+        }
         let mut outcome = self.commit_and_wait().await;
         self.held.clear();
         let header = UnregisterClient {
@@ -265,6 +282,9 @@ impl Consumer {
     }
 
     async fn send_heartbeats(&mut self) -> Result<(), ClientError> {
+        if self.options.membership == Membership::Reader {
+            return Ok(());
+        }
         let heartbeat = HeartbeatData {
             client_id: self.options.client_id.clone(),
             consumer_data_set: vec![ConsumerData {
@@ -311,14 +331,14 @@ impl Consumer {
             self.send_heartbeats().await?;
         }
         let queues = route::read_queues(topic, &route);
-        let mut members = Vec::new();
-        if let Some(any) = queues.first() {
-            let header = ConsumerGroupHeader { consumer_group: self.options.group.clone() };
-            let call = Call::new(RequestCode::GET_CONSUMER_LIST_BY_GROUP).header(&header);
-            members = self.servers.call(&any.addr, call).await?.json::<ConsumerIdList>()?.consumer_id_list;
-        }
         let all = queues.iter().map(|queue| queue.queue.clone()).collect();
-        let share = rebalance::average(all, members, &self.options.client_id);
+        let share = match (self.options.membership, queues.first()) {
+            (Membership::Member, Some(any)) => {
+                let members = self.members(&any.addr).await?;
+                rebalance::average(all, members, &self.options.client_id)
+            }
+            _ => all,
+        };
 
         let of_topic = self.held.keys().filter(|queue| queue.topic == *topic);
         let given_up: Vec<MessageQueue> = of_topic.filter(|queue| !share.contains(queue)).cloned().collect();
@@ -335,6 +355,13 @@ impl Consumer {
         Ok(())
     }
 
+    /// Clients of the group, as one of the topic's brokers knows them; all brokers get all heartbeats.
+    async fn members(&mut self, addr: &str) -> Result<Vec<ClientId>, ClientError> {
+        let header = ConsumerGroupHeader { consumer_group: self.options.group.clone() };
+        let call = Call::new(RequestCode::GET_CONSUMER_LIST_BY_GROUP).header(&header);
+        Ok(self.servers.call(addr, call).await?.json::<ConsumerIdList>()?.consumer_id_list)
+    }
+
     async fn hold(&mut self, at: QueueAt, subscription: &SubscriptionData) -> Result<(), ClientError> {
         let next = self.first_offset(&at).await?;
         let QueueAt { queue, addr } = at;
@@ -342,6 +369,7 @@ impl Consumer {
         let pulls = PullLoop {
             connection: self.servers.connection(&addr).await?,
             group: self.options.group.clone(),
+            membership: self.options.membership,
             subscription: subscription.clone(),
             queue: queue.clone(),
             holding: self.holdings,
@@ -356,16 +384,18 @@ impl Consumer {
     /// Where the group goes on in a queue, or begins.
     async fn first_offset(&mut self, at: &QueueAt) -> Result<i64, ClientError> {
         let QueueAt { queue, addr } = at;
-        let header = QueryConsumerOffset {
-            consumer_group: self.options.group.clone(),
-            topic: queue.topic.clone(),
-            queue_id: queue.queue_id,
-            set_zero_if_not_found: Some(false),
-        };
-        let call = Call::new(RequestCode::QUERY_CONSUMER_OFFSET).header(&header);
-        let answer = self.servers.ask(addr, call).await?;
-        if answer.code != ResponseCode::QUERY_NOT_FOUND {
-            return Ok(answer.success()?.header::<OffsetResponse>()?.offset);
+        if self.options.membership == Membership::Member {
+            let header = QueryConsumerOffset {
+                consumer_group: self.options.group.clone(),
+                topic: queue.topic.clone(),
+                queue_id: queue.queue_id,
+                set_zero_if_not_found: Some(false),
+            };
+            let call = Call::new(RequestCode::QUERY_CONSUMER_OFFSET).header(&header);
+            let answer = self.servers.ask(addr, call).await?;
+            if answer.code != ResponseCode::QUERY_NOT_FOUND {
+                return Ok(answer.success()?.header::<OffsetResponse>()?.offset);
+            }
         }
         let (topic, queue_id) = (queue.topic.clone(), queue.queue_id);
         let is_retry = names::is_retry_topic(&topic);
@@ -411,7 +441,11 @@ impl Consumer {
         Ok(())
     }
 
+    /// `None` when there is no news, or nobody wants any.
     fn commit_call(&self, queue: &MessageQueue) -> Option<(String, Call, i64)> {
+        if self.options.membership == Membership::Reader {
+            return None;
+        }
         let held = self.held.get(queue).filter(|held| held.committed != Some(held.next))?;
         let header = UpdateConsumerOffset {
             consumer_group: self.options.group.clone(),

@@ -13,7 +13,7 @@ pub mod route;
 pub mod servers;
 pub mod unique_key;
 
-pub use consumer::{ConsumeFrom, Consumer, ConsumerOptions, ReceivedMessage};
+pub use consumer::{ConsumeFrom, Consumer, ConsumerOptions, Membership, ReceivedMessage};
 pub use error::ClientError;
 pub use producer::{OutgoingMessage, Producer, SentMessage};
 pub use remoting::{Call, ConnectOptions, RemotingConnection, Response, ServerRequest};

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::consumer::Membership;
 use super::error::ClientError;
 use super::remoting::{Call, RemotingConnection, Response};
 use crate::protocol::body::subscription::SubscriptionData;
-use crate::protocol::header::{PULL_SUSPEND, PullHeader, PullResponse};
+use crate::protocol::header::{PULL_SUBSCRIPTION, PULL_SUSPEND, PullHeader, PullResponse};
 use crate::protocol::message::StoredMessage;
 use crate::protocol::properties::{self, names};
 use crate::protocol::request_code::RequestCode;
@@ -46,6 +47,7 @@ pub(super) enum PulledWhat {
 pub(super) struct PullLoop {
     pub connection: RemotingConnection,
     pub group: GroupName,
+    pub membership: Membership,
     pub subscription: SubscriptionData,
     pub queue: MessageQueue,
     pub holding: u64,
@@ -75,16 +77,23 @@ impl PullLoop {
     }
 
     async fn pull(&self) -> Result<Response, ClientError> {
+        // The broker knows a member's subscription from its heartbeat; a reader sends its own along.
+        let (sys_flag, subscription) = match self.membership {
+            Membership::Member => (PULL_SUSPEND, None),
+            Membership::Reader => {
+                (PULL_SUSPEND | PULL_SUBSCRIPTION, Some(self.subscription.sub_string.clone()))
+            }
+        };
         let header = PullHeader {
             consumer_group: self.group.clone(),
             topic: self.queue.topic.clone(),
             queue_id: self.queue.queue_id,
             queue_offset: self.next,
             max_msg_nums: PULL_BATCH,
-            sys_flag: PULL_SUSPEND,
+            sys_flag,
             commit_offset: 0,
             suspend_timeout_ms: SUSPEND.as_millis() as i64,
-            subscription: None,
+            subscription,
             sub_version: self.subscription.sub_version,
             expression_type: Some(self.subscription.expression_type.clone()),
         };
