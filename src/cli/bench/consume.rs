@@ -14,6 +14,7 @@ use super::target::TargetArgs;
 use crate::cli::args::parse_count;
 use crate::cli::error::CliError;
 use crate::client::route::QueueAt;
+use crate::protocol::response_code::ResponseCode;
 
 /// Silence after which the missing answers are given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -167,8 +168,13 @@ impl PullJob {
                         ask.push(index);
                     }
                     PullOutcome::Nothing => ask.push(index),
-                    // The queue is left alone: a refusal would only be repeated.
-                    PullOutcome::Refused { code, remark } => figures.refuse(code, 1, || remark),
+                    PullOutcome::Refused { code, remark } => {
+                        figures.refuse(code, 1, || remark);
+                        // Any other queue is left alone: its refusal would only be repeated.
+                        if ResponseCode::from_i32(code) == ResponseCode::SYSTEM_BUSY {
+                            ask.push(index);
+                        }
+                    }
                 }
             }
             for index in ask.drain(..) {
