@@ -67,7 +67,10 @@ impl From<ClientError> for CliError {
             ClientError::Connect { ref addr, .. } | ClientError::ConnectTimedOut { ref addr, .. } => {
                 CliError::BrokerUnreachable { addr: addr.clone(), cause: cause_of(&error) }
             }
-            ClientError::Refused { code, remark } => CliError::Refused { code, remark },
+            ClientError::Refused { code, remark } => {
+                // Java's remarks may go on with a stack trace or a grammar.
+                CliError::Refused { code, remark: remark.lines().next().unwrap_or_default().to_owned() }
+            }
             other => CliError::Client(other),
         }
     }

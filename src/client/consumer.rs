@@ -3,35 +3,27 @@
 //! The consumer is driven by its user: everything happens inside [`Consumer::next`], but for the pulls, which
 //! run ahead a little. A message counts as consumed when the next one is asked for.
 
+mod membership;
+mod offsets;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use super::error::ClientError;
-use super::pull_loop::{PullLoop, Pulled, PulledWhat};
-use super::rebalance;
+use super::pull_loop::{Pulled, PulledWhat};
 use super::remoting::{Call, ConnectOptions, ServerRequest};
-use super::route::{self, QueueAt};
+use super::route;
 use super::servers::Servers;
-use crate::protocol::body::connections::ConsumerIdList;
-use crate::protocol::body::heartbeat::{
-    CheckClientRequestBody, ConsumeFromWhere, ConsumerData, HeartbeatData,
-};
 use crate::protocol::body::subscription::SubscriptionData;
-use crate::protocol::fastjson;
-use crate::protocol::header::{
-    ConsumerGroupHeader, OffsetResponse, QueryConsumerOffset, QueueHeader, SearchOffset, UnregisterClient,
-    UpdateConsumerOffset,
-};
+use crate::protocol::header::UnregisterClient;
 use crate::protocol::message::StoredMessage;
 use crate::protocol::names;
 use crate::protocol::request_code::RequestCode;
-use crate::protocol::response_code::ResponseCode;
 use crate::types::{ClientId, GroupName, MessageQueue, TopicName};
 
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -178,26 +170,6 @@ impl Consumer {
         Ok(consumer)
     }
 
-    /// Asks a broker whether the expression compiles: otherwise nothing would ever match, and nobody would know.
-    async fn check_expression(&mut self) -> Result<(), ClientError> {
-        if self.options.subscription.is_tag_type() {
-            return Ok(());
-        }
-        let body = fastjson::to_vec(&CheckClientRequestBody {
-            client_id: self.options.client_id.clone(),
-            group: self.options.group.clone(),
-            namespace: None,
-            subscription_data: self.options.subscription.clone(),
-        })?;
-        match self.brokers.iter().next().cloned() {
-            Some(addr) => {
-                let call = Call::new(RequestCode::CHECK_CLIENT_CONFIG).body(body);
-                self.servers.call(&addr, call).await.map(|_| ())
-            }
-            None => Ok(()),
-        }
-    }
-
     /// How many queues this member holds.
     pub fn held_queues(&self) -> usize {
         self.held.len()
@@ -296,188 +268,6 @@ impl Consumer {
                 self.last_failure = Some(error);
             }
         }
-    }
-
-    async fn keep_alive(&mut self) {
-        if let Err(error) = self.send_heartbeats().await {
-            self.last_failure = Some(error);
-        }
-    }
-
-    async fn send_heartbeats(&mut self) -> Result<(), ClientError> {
-        if self.options.membership == Membership::Reader {
-            return Ok(());
-        }
-        let heartbeat = HeartbeatData {
-            client_id: self.options.client_id.clone(),
-            consumer_data_set: vec![ConsumerData {
-                consume_from_where: match self.options.from {
-                    ConsumeFrom::First => ConsumeFromWhere::FirstOffset,
-                    ConsumeFrom::Last => ConsumeFromWhere::LastOffset,
-                    ConsumeFrom::TimestampMs(_) => ConsumeFromWhere::Timestamp,
-                },
-                group_name: self.options.group.clone(),
-                subscription_data_set: self.subscriptions.clone(),
-                ..ConsumerData::default()
-            }],
-            ..HeartbeatData::default()
-        };
-        let body = Bytes::from(fastjson::to_vec(&heartbeat)?);
-        for addr in self.brokers.clone() {
-            self.servers.call(&addr, Call::new(RequestCode::HEART_BEAT).body(body.clone())).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes the queues that fall to this member and gives the others up. What cannot be found out now leaves
-    /// everything as it is.
-    async fn share_queues(&mut self) {
-        let mut settled = true;
-        for subscription in self.subscriptions.clone() {
-            if let Err(error) = self.share_queues_of(&subscription).await {
-                settled = false;
-                self.last_failure = Some(error);
-            }
-        }
-        self.rebalance.reset_after(if settled { REBALANCE } else { REBALANCE_UNSETTLED });
-    }
-
-    async fn share_queues_of(&mut self, subscription: &SubscriptionData) -> Result<(), ClientError> {
-        let topic = &subscription.topic;
-        let Some(route) = self.servers.find_route(topic).await? else {
-            // The retry topic appears when the group is first heard of; it is looked for again later.
-            return Ok(());
-        };
-        let unheard: Vec<String> =
-            route::all_addrs(&route).into_iter().filter(|addr| self.brokers.insert(addr.clone())).collect();
-        if !unheard.is_empty() {
-            self.send_heartbeats().await?;
-        }
-        let queues = route::read_queues(topic, &route);
-        let all = queues.iter().map(|queue| queue.queue.clone()).collect();
-        let share = match (self.options.membership, queues.first()) {
-            (Membership::Member, Some(any)) => {
-                let members = self.members(&any.addr).await?;
-                rebalance::average(all, members, &self.options.client_id)
-            }
-            _ => all,
-        };
-
-        let of_topic = self.held.keys().filter(|queue| queue.topic == *topic);
-        let given_up: Vec<MessageQueue> = of_topic.filter(|queue| !share.contains(queue)).cloned().collect();
-        for queue in given_up {
-            self.commit_queue(&queue).await;
-            self.waiting.retain(|waiting| waiting.queue != queue);
-            self.held.remove(&queue);
-        }
-        for queue in queues.into_iter().filter(|queue| share.contains(&queue.queue)) {
-            if !self.held.contains_key(&queue.queue) {
-                self.hold(queue, subscription).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Clients of the group, as one of the topic's brokers knows them; all brokers get all heartbeats.
-    async fn members(&mut self, addr: &str) -> Result<Vec<ClientId>, ClientError> {
-        let header = ConsumerGroupHeader { consumer_group: self.options.group.clone() };
-        let call = Call::new(RequestCode::GET_CONSUMER_LIST_BY_GROUP).header(&header);
-        Ok(self.servers.call(addr, call).await?.json::<ConsumerIdList>()?.consumer_id_list)
-    }
-
-    async fn hold(&mut self, at: QueueAt, subscription: &SubscriptionData) -> Result<(), ClientError> {
-        let next = self.first_offset(&at).await?;
-        let QueueAt { queue, addr } = at;
-        self.holdings += 1;
-        let pulls = PullLoop {
-            connection: self.servers.connection(&addr).await?,
-            group: self.options.group.clone(),
-            membership: self.options.membership,
-            subscription: subscription.clone(),
-            queue: queue.clone(),
-            holding: self.holdings,
-            next,
-            to: self.pulled_to.clone(),
-        };
-        let pulls = tokio::spawn(pulls.run()).abort_handle();
-        self.held.insert(queue, Held { holding: self.holdings, addr, next, committed: None, pulls });
-        Ok(())
-    }
-
-    /// Where the group goes on in a queue, or begins.
-    async fn first_offset(&mut self, at: &QueueAt) -> Result<i64, ClientError> {
-        let QueueAt { queue, addr } = at;
-        if self.options.membership == Membership::Member {
-            let header = QueryConsumerOffset {
-                consumer_group: self.options.group.clone(),
-                topic: queue.topic.clone(),
-                queue_id: queue.queue_id,
-                set_zero_if_not_found: Some(false),
-            };
-            let call = Call::new(RequestCode::QUERY_CONSUMER_OFFSET).header(&header);
-            let answer = self.servers.ask(addr, call).await?;
-            if answer.code != ResponseCode::QUERY_NOT_FOUND {
-                return Ok(answer.success()?.header::<OffsetResponse>()?.offset);
-            }
-        }
-        let (topic, queue_id) = (queue.topic.clone(), queue.queue_id);
-        let is_retry = names::is_retry_topic(&topic);
-        let call = match self.options.from {
-            ConsumeFrom::Last if !is_retry => {
-                Call::new(RequestCode::GET_MAX_OFFSET).header(&QueueHeader { topic, queue_id })
-            }
-            ConsumeFrom::TimestampMs(timestamp) if !is_retry => {
-                let header = SearchOffset { topic, queue_id, timestamp, boundary_type: None };
-                Call::new(RequestCode::SEARCH_OFFSET_BY_TIMESTAMP).header(&header)
-            }
-            _ => Call::new(RequestCode::GET_MIN_OFFSET).header(&QueueHeader { topic, queue_id }),
-        };
-        Ok(self.servers.call(addr, call).await?.header::<OffsetResponse>()?.offset)
-    }
-
-    async fn commit_offsets(&mut self) {
-        for queue in self.held.keys().cloned().collect::<Vec<_>>() {
-            self.commit_queue(&queue).await;
-        }
-    }
-
-    /// Tells the broker of a queue how far it is consumed, if that is news. Nobody waits for an answer.
-    async fn commit_queue(&mut self, queue: &MessageQueue) {
-        let Some((addr, call, next)) = self.commit_call(queue) else { return };
-        let sent = match self.servers.connection(&addr).await {
-            Ok(connection) => connection.one_way(call).await,
-            Err(error) => Err(error),
-        };
-        match (sent, self.held.get_mut(queue)) {
-            (Ok(()), Some(held)) => held.committed = Some(next),
-            (Ok(()), None) => {}
-            (Err(error), _) => self.last_failure = Some(error),
-        }
-    }
-
-    async fn commit_and_wait(&mut self) -> Result<(), ClientError> {
-        for queue in self.held.keys().cloned().collect::<Vec<_>>() {
-            if let Some((addr, call, _)) = self.commit_call(&queue) {
-                self.servers.call(&addr, call).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `None` when there is no news, or nobody wants any.
-    fn commit_call(&self, queue: &MessageQueue) -> Option<(String, Call, i64)> {
-        if self.options.membership == Membership::Reader {
-            return None;
-        }
-        let held = self.held.get(queue).filter(|held| held.committed != Some(held.next))?;
-        let header = UpdateConsumerOffset {
-            consumer_group: self.options.group.clone(),
-            topic: queue.topic.clone(),
-            queue_id: Some(queue.queue_id),
-            commit_offset: Some(held.next),
-        };
-        let call = Call::new(RequestCode::UPDATE_CONSUMER_OFFSET).header(&header);
-        Some((held.addr.clone(), call, held.next))
     }
 
     /// The topic it consumes.

@@ -32,6 +32,8 @@ pub enum ClientError {
     NoRoute { topic: TopicName, name_servers: String },
     #[error("topic {topic} has no queue that can be {purpose}: no master broker, or no permission")]
     NoQueue { topic: TopicName, purpose: &'static str },
+    #[error("topic {topic} has no queue {queue_id}: it has {queues} on each broker, counted from 0")]
+    NoSuchQueue { topic: TopicName, queue_id: i32, queues: usize },
     #[error("the header of the answer cannot be read")]
     Header(#[from] HeaderError),
     #[error("the body of the answer cannot be read")]

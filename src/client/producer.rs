@@ -128,10 +128,15 @@ impl Producer {
         let is_wanted = |queue: &&QueueAt| message.queue_id.is_none_or(|id| queue.queue.queue_id == id);
         let wanted: Vec<&QueueAt> = all.iter().filter(is_wanted).collect();
         self.turn = self.turn.wrapping_add(1);
-        match wanted.is_empty() {
-            false => Ok(wanted[self.turn % wanted.len()].clone()),
-            true => Err(ClientError::NoQueue { topic: message.topic.clone(), purpose: "written" }),
+        if !wanted.is_empty() {
+            return Ok(wanted[self.turn % wanted.len()].clone());
         }
+        let topic = message.topic.clone();
+        let most = all.iter().map(|queue| queue.queue.queue_id as usize + 1).max();
+        Err(match (message.queue_id, most) {
+            (Some(queue_id), Some(queues)) => ClientError::NoSuchQueue { topic, queue_id, queues },
+            _ => ClientError::NoQueue { topic, purpose: "written" },
+        })
     }
 
     async fn find_queues(&mut self, topic: &TopicName) -> Result<Vec<QueueAt>, ClientError> {
