@@ -301,7 +301,7 @@ impl BrokerTree {
                 log: reader.clone(),
                 topics: table.clone(),
                 ensure_topic: topics.clone().recipient(),
-                marks: metadata.marks()?,
+                delivered: metadata.delay_offsets()?,
                 delay_levels: plan.delay_levels.clone(),
                 store_host: plan.advertised,
                 clock: clock.clone(),
@@ -488,16 +488,14 @@ impl BrokerTree {
     }
 }
 
-/// Starts queues on the workers in turn.
+/// Starts queues on the workers in turn. Actors that start before `parts` are known may ask for queues already; such a
+/// queue holds its worker until they are.
 fn queue_starter(parts: Arc<OnceLock<QueueParts>>, workers: Vec<ArbiterHandle>) -> QueueStarter {
     let next = AtomicUsize::new(0);
     Arc::new(move |topic: &TopicName, queue_id: QueueId| {
         let worker = &workers[next.fetch_add(1, Ordering::Relaxed) % workers.len()];
         let (parts, topic) = (parts.clone(), topic.clone());
-        TopicQueue::start_in_arbiter(worker, move |_| {
-            let parts = parts.get().expect("queues start after their parts are known").clone();
-            TopicQueue::new(topic, queue_id, parts)
-        })
+        TopicQueue::start_in_arbiter(worker, move |_| TopicQueue::new(topic, queue_id, parts.wait().clone()))
     })
 }
 
@@ -526,4 +524,23 @@ fn fixed_settings(plan: &BrokerPlan) -> BTreeMap<&'static str, String> {
 
 fn show(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::requests::testing::queue_parts;
+    use super::super::topic_queue::QueryExtent;
+    use super::*;
+    use crate::types::QueueOffset;
+
+    #[actix::test]
+    async fn queue_that_is_asked_for_early_waits_for_its_parts() {
+        let (parts, worker) = (Arc::new(OnceLock::new()), Arbiter::new());
+        let starter = queue_starter(parts.clone(), vec![worker.handle()]);
+        let queue = starter(&"orders".into(), QueueId(0));
+        let extent = queue.send(QueryExtent);
+        assert!(parts.set(queue_parts()).is_ok());
+        assert_eq!(extent.await.unwrap().max, QueueOffset(0));
+        worker.stop();
+    }
 }

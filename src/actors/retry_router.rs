@@ -34,7 +34,7 @@ use crate::protocol::properties::{PropertyList, names as property};
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::ConsumeQueueUnit;
-use crate::store::metadata::KeyValueTable;
+use crate::store::metadata::DelayOffsetTable;
 use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Units of one level kept in memory; the rest is read when these are delivered.
@@ -77,8 +77,7 @@ pub struct RetryRouterParts {
     pub log: CommitLogReader,
     pub topics: TopicTable,
     pub ensure_topic: Recipient<EnsureTopic>,
-    /// Where the delivered offsets of levels are kept.
-    pub marks: KeyValueTable,
+    pub delivered: DelayOffsetTable,
     pub delay_levels: DelayLevels,
     pub store_host: SocketAddr,
     pub clock: SharedClock,
@@ -149,16 +148,11 @@ impl RetryRouter {
         Self { parts, levels, timer: None, waiting: HashMap::new(), next_token: 0, next_queue: 0 }
     }
 
-    fn mark(level: usize) -> String {
-        format!("delivered of delay level {}", level + 1)
-    }
-
     /// Finds where each level was left.
     fn load(&mut self, ctx: &mut Context<Self>) {
         let Some(schedule) = self.parts.topics.get(SCHEDULE_TOPIC) else { return };
         for level in 0..self.levels.len() {
-            let saved = self.parts.marks.get(&Self::mark(level)).ok().flatten();
-            let saved = saved.and_then(|saved| saved.parse().ok()).map(QueueOffset);
+            let saved = self.parts.delivered.get(level + 1).ok().flatten();
             let Some(queue) = schedule.queue(QueueId(level as u32)).cloned() else { continue };
             let extent = async move { queue.send(QueryExtent).await.unwrap_or_default() };
             ctx.spawn(extent.into_actor(self).map(move |extent, router, ctx| {
@@ -392,7 +386,7 @@ impl RetryRouter {
             if level.saved == level.next {
                 continue;
             }
-            match self.parts.marks.put(&Self::mark(number), &level.next.to_string()) {
+            match self.parts.delivered.put(number + 1, level.next) {
                 Ok(()) => level.saved = level.next,
                 Err(error) => {
                     error!(%error, "delivered offset of a delay level cannot be kept, trying again")

@@ -1,16 +1,18 @@
 //! Why a command failed: one sentence that names the thing and the mend.
 
+use std::error::Error;
 use std::io;
-
-use thiserror::Error;
+use std::path::PathBuf;
 
 use crate::client::ClientError;
 use crate::client::message_body::BodyError;
 use crate::protocol::body::subscription::SubscriptionError;
 use crate::protocol::names::NameError;
+use crate::store::java_export::JavaExportError;
+use crate::store::store_lock::LockError;
 use crate::types::{GroupName, TopicName};
 
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum CliError {
     #[error("no name server at {addrs} ({cause}): start one with `telstar start`, or give --name-server")]
     NoNameServer { addrs: String, cause: String },
@@ -40,6 +42,12 @@ pub enum CliError {
     Output(io::Error),
     #[error("cannot start the runtime: {0}")]
     Runtime(io::Error),
+    #[error("no store of telstar in {}: name the directory given to `telstar start --data-dir`", dir.display())]
+    NoStore { dir: PathBuf },
+    #[error("{0}: stop its broker first")]
+    StoreLocked(#[from] LockError),
+    #[error("{}", with_cause(.0))]
+    Export(#[from] JavaExportError),
     #[error("the benchmark stopped: {0}")]
     Bench(String),
 }
@@ -53,6 +61,14 @@ impl From<ClientError> for CliError {
             ClientError::NoRoute { topic, name_servers } => CliError::TopicUnknown { topic, name_servers },
             other => CliError::Client(other),
         }
+    }
+}
+
+/// An error and what caused it.
+fn with_cause(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", with_cause(source)),
+        None => error.to_string(),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod logging;
 pub mod send;
 pub mod serve;
 pub mod start;
+pub mod store;
 pub mod topic;
 
 use std::future::Future;
@@ -55,6 +56,8 @@ enum Command {
     Group(group::GroupCommand),
     Cluster(cluster::ClusterArgs),
     #[command(subcommand)]
+    Store(store::StoreCommand),
+    #[command(subcommand)]
     Bench(bench::BenchCommand),
     Completion(completion::CompletionArgs),
 }
@@ -67,6 +70,7 @@ pub fn run() -> ExitCode {
         Some(Command::Topic(command)) => on_runtime(topic::run(command)),
         Some(Command::Group(command)) => on_runtime(group::run(command)),
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
+        Some(Command::Store(command)) => store::run(command),
         Some(Command::Bench(command)) => bench::run(command),
         Some(Command::Completion(args)) => completion::run(args, Cli::command()),
         Some(Command::Start(args)) => return serve::run(&args),

@@ -57,10 +57,14 @@ impl ExtFields {
     }
 
     pub(super) fn text(&self, span: Span) -> &str {
-        let source: &[u8] = if span.unescaped { &self.unescaped } else { &self.header };
-        let bytes = &source[span.start as usize..(span.start + span.len) as usize];
         // Both buffers were checked when the header was decoded.
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.raw(span)).unwrap_or_default()
+    }
+
+    /// As [`text`](Self::text), without looking at it again.
+    fn raw(&self, span: Span) -> &[u8] {
+        let source: &[u8] = if span.unescaped { &self.unescaped } else { &self.header };
+        &source[span.start as usize..(span.start + span.len) as usize]
     }
 
     /// The value of `name`.
@@ -79,7 +83,7 @@ impl ExtFields {
     }
 
     fn find(&self, name: &str) -> Option<&Field> {
-        self.fields.iter().rev().find(|field| self.text(field.name) == name)
+        self.fields.iter().rev().find(|field| self.raw(field.name) == name.as_bytes())
     }
 
     /// Every name and value, in the order received.
@@ -87,9 +91,9 @@ impl ExtFields {
         self.fields.iter().map(|field| (self.text(field.name), self.text(field.value)))
     }
 
-    /// Every name with its value as a handle, for parsers that look at each field once.
-    pub(super) fn spans(&self) -> impl Iterator<Item = (&str, Span)> {
-        self.fields.iter().map(|field| (self.text(field.name), field.value))
+    /// Every name, as bytes, with its value as a handle, for parsers that look at each field once.
+    pub(super) fn spans(&self) -> impl Iterator<Item = (&[u8], Span)> {
+        self.fields.iter().map(|field| (self.raw(field.name), field.value))
     }
 
     pub fn is_empty(&self) -> bool {

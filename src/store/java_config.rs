@@ -5,9 +5,11 @@
 //!             subscriptionGroup.json   {"dataVersion":…,"forbiddenTable":{GROUP:{TOPIC:bits}},
 //!                                       "subscriptionGroupTable":{GROUP:…}}
 //!             consumerOffset.json      {"dataVersion":…,"offsetTable":{"TOPIC@GROUP":{QUEUE:offset}}}
+//!             delayOffset.json         {"dataVersion":…,"offsetTable":{LEVEL:offset}}
 //! ```
 //!
-//! RocketMQ: `TopicConfigManager`, `SubscriptionGroupManager`, `ConsumerOffsetManager`, `ConfigManager`.
+//! RocketMQ: `TopicConfigManager`, `SubscriptionGroupManager`, `ConsumerOffsetManager`, `ScheduleMessageService`,
+//! `ConfigManager`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::body::offsets::DelayOffsetSerializeWrapper;
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::protocol::topic_config::TopicConfig;
@@ -57,6 +60,10 @@ impl JavaConfig for SubscriptionGroupJson {
 
 impl JavaConfig for ConsumerOffsetJson {
     const FILE_NAME: &'static str = "consumerOffset.json";
+}
+
+impl JavaConfig for DelayOffsetSerializeWrapper {
+    const FILE_NAME: &'static str = "delayOffset.json";
 }
 
 /// Where the file lies in the data directory `root`.

@@ -1,4 +1,4 @@
-//! Writes topics, groups and consumer offsets as the files of a Java broker, so that one can open the directory.
+//! Writes topics, groups, consumer offsets and progress of delay levels as the files of a Java broker, so that one can open the directory.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,6 +9,7 @@ use super::java_config::{
     ConsumerOffsetJson, JavaConfig, SubscriptionGroupJson, TopicsJson, backup_of, config_dir, path_of,
 };
 use super::metadata::{Metadata, MetadataError};
+use crate::protocol::body::offsets::DelayOffsetSerializeWrapper;
 
 /// Why the files could not be written. Each is the old one or the new one.
 #[derive(Debug, thiserror::Error)]
@@ -24,13 +25,14 @@ pub enum JavaExportError {
     },
 }
 
-/// Writes the three files under `root`, keeping those that were there as backups. Durable when it returns.
+/// Writes the files under `root`, keeping those that were there as backups. Durable when it returns.
 pub fn export(files: &dyn StoreFiles, root: &Path, metadata: &Metadata) -> Result<(), JavaExportError> {
     let dir = config_dir(root);
     files.create_dir_all(&dir).map_err(|source| JavaExportError::Io { path: dir.clone(), source })?;
     write(files, root, &topics(metadata)?)?;
     write(files, root, &subscription_groups(metadata)?)?;
     write(files, root, &consumer_offsets(metadata)?)?;
+    write(files, root, &delay_offsets(metadata)?)?;
     files.sync_dir(&dir).map_err(|source| JavaExportError::Io { path: dir, source })
 }
 
@@ -64,6 +66,12 @@ fn consumer_offsets(metadata: &Metadata) -> Result<ConsumerOffsetJson, MetadataE
         queues.insert(i64::from(stored.queue_id.0), stored.offset.0 as i64);
     }
     Ok(ConsumerOffsetJson { data_version: table.version()?, offset_table })
+}
+
+fn delay_offsets(metadata: &Metadata) -> Result<DelayOffsetSerializeWrapper, MetadataError> {
+    let all = metadata.delay_offsets()?.all()?.into_iter();
+    let offset_table = all.map(|(level, next)| (level as i32, next.0 as i64)).collect();
+    Ok(DelayOffsetSerializeWrapper { offset_table, ..DelayOffsetSerializeWrapper::default() })
 }
 
 fn write<C: JavaConfig>(files: &dyn StoreFiles, root: &Path, config: &C) -> Result<(), JavaExportError> {

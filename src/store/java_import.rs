@@ -1,4 +1,4 @@
-//! Takes over the settings of a Java broker: topics, groups and consumer offsets, once.
+//! Takes over the settings of a Java broker: topics, groups, consumer offsets and progress of delay levels, once.
 //!
 //! The commit log, consume queues and index need no import: they are read as they are.
 
@@ -10,6 +10,7 @@ use super::java_config::{
     ConsumerOffsetJson, JavaConfig, SubscriptionGroupJson, TopicsJson, backup_of, config_dir, path_of,
 };
 use super::metadata::{ConsumerOffset, Forbidden, Metadata, MetadataError};
+use crate::protocol::body::offsets::DelayOffsetSerializeWrapper;
 use crate::protocol::fastjson::{self, FastJsonError};
 use crate::types::{QueueId, QueueOffset};
 
@@ -52,6 +53,7 @@ pub struct Imported {
     pub topics: usize,
     pub groups: usize,
     pub consumer_offsets: usize,
+    pub delay_levels: usize,
     /// Entries that mean nothing here, such as negative offsets.
     pub skipped: usize,
     /// Files of Java's that hold something but have no importer; worth a warning each.
@@ -62,8 +64,7 @@ pub struct Imported {
 const MARK: &str = "java_import";
 
 /// Settings that Java keeps and this import does not know.
-const UNKNOWN_SETTINGS: [&str; 9] = [
-    "delayOffset.json",
+const UNKNOWN_SETTINGS: [&str; 8] = [
     "consumerFilter.json",
     "consumerOrderInfo.json",
     "lmqConsumerOffset.json",
@@ -101,6 +102,7 @@ pub fn import(
     let topics = read::<TopicsJson>(files, root)?;
     let groups = read::<SubscriptionGroupJson>(files, root)?;
     let offsets = read::<ConsumerOffsetJson>(files, root)?;
+    let delays = read::<DelayOffsetSerializeWrapper>(files, root)?;
     if topics.is_none() && groups.is_none() && offsets.is_none() {
         return Ok(ImportOutcome::NothingFound);
     }
@@ -108,6 +110,7 @@ pub fn import(
     import_topics(topics.unwrap_or_default(), metadata, &mut imported)?;
     import_groups(groups.unwrap_or_default(), metadata, &mut imported)?;
     import_offsets(offsets.unwrap_or_default(), metadata, &mut imported)?;
+    import_delays(delays.unwrap_or_default(), metadata, &mut imported)?;
     metadata.flush()?;
     Ok(ImportOutcome::Imported(imported))
 }
@@ -205,6 +208,25 @@ fn import_offsets(
     table.put_all(&offsets)?;
     table.put_version(json.data_version)?;
     imported.consumer_offsets = offsets.len();
+    Ok(())
+}
+
+/// Without these every delayed and retried message that is still stored would come again.
+fn import_delays(
+    json: DelayOffsetSerializeWrapper,
+    metadata: &Metadata,
+    imported: &mut Imported,
+) -> Result<(), JavaImportError> {
+    let table = metadata.delay_offsets()?;
+    for (level, offset) in json.offset_table {
+        match (usize::try_from(level), u64::try_from(offset)) {
+            (Ok(level), Ok(offset)) if level > 0 => {
+                table.put(level, QueueOffset(offset))?;
+                imported.delay_levels += 1;
+            }
+            _ => imported.skipped += 1,
+        }
+    }
     Ok(())
 }
 

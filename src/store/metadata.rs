@@ -9,6 +9,7 @@
 //! ```
 
 mod consumer_offsets;
+mod delay_offsets;
 mod key_values;
 mod records;
 mod settings;
@@ -17,6 +18,7 @@ mod table;
 use std::path::{Path, PathBuf};
 
 pub use consumer_offsets::{ConsumerOffset, ConsumerOffsetTable};
+pub use delay_offsets::DelayOffsetTable;
 pub use key_values::{KeyValueTable, KvConfig, KvConfigTable};
 pub use settings::{
     DataVersionTable, Forbidden, ForbiddenTable, SubscriptionGroupTable, TopicTable, VersionedTable,
@@ -115,6 +117,11 @@ impl Metadata {
     /// Broker settings changed at run time, which win over those of the configuration file.
     pub fn broker_settings(&self) -> Result<KeyValueTable, MetadataError> {
         Ok(KeyValueTable::new(self.table("broker_settings")?))
+    }
+
+    /// How far each delay level is delivered.
+    pub fn delay_offsets(&self) -> Result<DelayOffsetTable, MetadataError> {
+        Ok(DelayOffsetTable::new(self.marks()?))
     }
 
     /// What was done once and must not be done again.

@@ -71,17 +71,21 @@ admin() { python3 "$here/admin.py" "$@"; }
 
 telstar=${TELSTAR:-$root/target/release/telstar}
 
-# The only place that knows Telstar's command line.
+# These two alone know Telstar's command line.
 start_telstar() { # both|broker|name-server DIR NS_PORT BROKER_PORT BROKER_NAME
   local command
   case $1 in
     both) command=(start --data-dir "$2" --name-server-listen "127.0.0.1:$3" --listen "127.0.0.1:$4" --advertise 127.0.0.1) ;;
-    broker) command=(start --data-dir "$2" --name-servers "127.0.0.1:$3" --listen "127.0.0.1:$4" --advertise 127.0.0.1 --broker-name "$5") ;;
-    name-server) command=(name-server --listen "127.0.0.1:$3") ;;
+    broker) command=(start --data-dir "$2" --roles broker --name-server "127.0.0.1:$3" --listen "127.0.0.1:$4" --advertise 127.0.0.1 --broker-name "$5") ;;
+    name-server) command=(start --data-dir "$2" --roles namesrv --name-server-listen "127.0.0.1:$3") ;;
   esac
   "$telstar" "${command[@]}" >> "$work/telstar-$1.log" 2>&1 &
   started=$!
   running+=("$started")
+}
+
+export_config() { # DIR: topics, groups and offsets as the files of a Java broker
+  "$telstar" store export-config "$1" >> "$work/telstar-store.log" 2>&1
 }
 
 java_server() { # LOG HOME CLASS ARGUMENT...

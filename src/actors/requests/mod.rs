@@ -1,7 +1,7 @@
 //! Handlers of requests: each reads its header, asks the owners, and makes the answer. Nothing is kept here.
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 pub mod broker;
 pub mod groups;

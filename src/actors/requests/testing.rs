@@ -151,15 +151,21 @@ fn key(group: &str, topic: &str, queue_id: u32) -> OffsetKey {
     OffsetKey { group: group.into(), topic: topic.into(), queue_id: QueueId(queue_id) }
 }
 
-/// Starts queues over an empty log in memory. Nobody takes appends or counters.
+/// Starts queues over an empty log in memory.
 fn queue_starter() -> QueueStarter {
+    let parts = queue_parts();
+    Arc::new(move |topic, id| TopicQueue::new(topic.clone(), id, parts.clone()).start())
+}
+
+/// What queues over an empty log in memory are made of. Nobody takes appends or counters.
+pub fn queue_parts() -> QueueParts {
     let files = Arc::new(MemoryFiles::new());
     let dir = SegmentDir { files: files.clone(), dir: PathBuf::from("/commitlog"), segment_bytes: 1 << 16 };
     let segments = dir.load().unwrap();
     let log = CommitLog::start(dir, segments, LogTail::default()).unwrap().reader;
     let config =
         TopicQueueConfig { units: ConsumeQueueConfig { segment_units: 100 }, ..TopicQueueConfig::default() };
-    let parts = QueueParts {
+    QueueParts {
         files,
         consume_queue_root: PathBuf::from("/consumequeue"),
         log,
@@ -169,8 +175,7 @@ fn queue_starter() -> QueueStarter {
         truncate_at: None,
         counters: Arc::new(StoreCounters::default()),
         stats: fake_sink::<CountTraffic>().0,
-    };
-    Arc::new(move |topic, id| TopicQueue::new(topic.clone(), id, parts.clone()).start())
+    }
 }
 
 /// The refusal that a test expects.

@@ -34,18 +34,18 @@ impl<'a> SendHeader<'a> {
     pub fn from_long_names(fields: &'a ExtFields) -> Result<Self, HeaderError> {
         Self::read(fields, |name| {
             Some(match name {
-                "producerGroup" => Part::ProducerGroup,
-                "topic" => Part::Topic,
-                "defaultTopic" => Part::DefaultTopic,
-                "defaultTopicQueueNums" => Part::DefaultTopicQueueNums,
-                "queueId" => Part::QueueId,
-                "sysFlag" => Part::SysFlag,
-                "bornTimestamp" => Part::BornTimestamp,
-                "flag" => Part::Flag,
-                "properties" => Part::Properties,
-                "reconsumeTimes" => Part::ReconsumeTimes,
-                "maxReconsumeTimes" => Part::MaxReconsumeTimes,
-                "batch" => Part::Batch,
+                b"producerGroup" => Part::ProducerGroup,
+                b"topic" => Part::Topic,
+                b"defaultTopic" => Part::DefaultTopic,
+                b"defaultTopicQueueNums" => Part::DefaultTopicQueueNums,
+                b"queueId" => Part::QueueId,
+                b"sysFlag" => Part::SysFlag,
+                b"bornTimestamp" => Part::BornTimestamp,
+                b"flag" => Part::Flag,
+                b"properties" => Part::Properties,
+                b"reconsumeTimes" => Part::ReconsumeTimes,
+                b"maxReconsumeTimes" => Part::MaxReconsumeTimes,
+                b"batch" => Part::Batch,
                 _ => return None,
             })
         })
@@ -54,7 +54,7 @@ impl<'a> SendHeader<'a> {
     /// Reads one-letter names; request codes 310, 320.
     pub fn from_short_names(fields: &'a ExtFields) -> Result<Self, HeaderError> {
         Self::read(fields, |name| {
-            let [letter] = name.as_bytes() else { return None };
+            let [letter] = name else { return None };
             Some(match letter {
                 b'a' => Part::ProducerGroup,
                 b'b' => Part::Topic,
@@ -73,7 +73,7 @@ impl<'a> SendHeader<'a> {
         })
     }
 
-    fn read(fields: &'a ExtFields, part_of: impl Fn(&str) -> Option<Part>) -> Result<Self, HeaderError> {
+    fn read(fields: &'a ExtFields, part_of: impl Fn(&[u8]) -> Option<Part>) -> Result<Self, HeaderError> {
         let mut header = Self { queue_id: -1, ..Self::default() };
         let mut has_topic = false;
         for (name, value) in fields.spans() {

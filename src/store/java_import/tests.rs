@@ -8,6 +8,8 @@ use crate::store::file::OpenMode;
 use crate::store::java_export::export;
 use crate::store::memory_files::MemoryFiles;
 
+const DELAYS: &str = r#"{"dataVersion":{"counter":9,"timestamp":6},"offsetTable":{3:100,18:0,4:-1}}"#;
+
 const ROOT: &str = "/store";
 
 const TOPICS: &str = r#"{
@@ -40,14 +42,15 @@ fn java_directory() -> MemoryFiles {
     put(&files, "config/topics.json", TOPICS);
     put(&files, "config/subscriptionGroup.json", GROUPS);
     put(&files, "config/consumerOffset.json", OFFSETS);
+    put(&files, "config/delayOffset.json", DELAYS);
     files
 }
 
 #[test]
 fn settings_of_java_are_imported_once() {
     let files = java_directory();
-    put(&files, "config/delayOffset.json", "{}");
     put(&files, "config/consumerFilter.json", "");
+    put(&files, "config/consumerOrderInfo.json", "{}");
     let metadata = Metadata::temporary().unwrap();
     let outcome = import_once(&files, Path::new(ROOT), &metadata).unwrap();
     assert_eq!(
@@ -56,8 +59,9 @@ fn settings_of_java_are_imported_once() {
             topics: 2,
             groups: 1,
             consumer_offsets: 3,
-            skipped: 2,
-            left_out: vec!["/store/config/delayOffset.json".into()],
+            delay_levels: 2,
+            skipped: 3,
+            left_out: vec!["/store/config/consumerOrderInfo.json".into()],
         })
     );
 
@@ -66,6 +70,9 @@ fn settings_of_java_are_imported_once() {
     assert_eq!(topics.all().unwrap(), [TopicConfig::new("%RETRY%billing", 1), orders]);
     let version = DataVersion { counter: 3, state_version: 0, timestamp: 1_700_000_000_000 };
     assert_eq!(topics.version().unwrap(), version);
+    let delays = metadata.delay_offsets().unwrap();
+    let delays = [3, 18, 4].map(|level| delays.get(level).unwrap());
+    assert_eq!(delays, [Some(QueueOffset(100)), Some(QueueOffset(0)), None]);
     let billing = SubscriptionGroupConfig { retry_max_times: 3, ..SubscriptionGroupConfig::new("billing") };
     assert_eq!(metadata.subscription_groups().unwrap().all().unwrap(), [billing]);
     assert_eq!(metadata.forbidden().unwrap().get(&"billing".into(), &"orders".into()).unwrap(), 4);
@@ -141,6 +148,8 @@ fn export_is_read_back_and_keeps_what_was_there() {
     let (read, written) = (other.subscription_groups().unwrap(), metadata.subscription_groups().unwrap());
     assert_eq!(read.all().unwrap(), written.all().unwrap());
     let (read, written) = (other.forbidden().unwrap(), metadata.forbidden().unwrap());
+    assert_eq!(read.all().unwrap(), written.all().unwrap());
+    let (read, written) = (other.delay_offsets().unwrap(), metadata.delay_offsets().unwrap());
     assert_eq!(read.all().unwrap(), written.all().unwrap());
     let (read, written) = (other.consumer_offsets().unwrap(), metadata.consumer_offsets().unwrap());
     assert_eq!(read.all().unwrap(), written.all().unwrap());

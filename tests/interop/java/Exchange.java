@@ -22,13 +22,16 @@ final class Exchange {
     private static final int QUEUES = 4, LETTERS = 400, BATCHED = 60, COMMITTED = 10;
     private static final int PATIENCE_S = 60;
 
-    private final String topic, group;
+    private static final int ONE_SECOND = 1, TEN_SECONDS = 3;   // delay levels
+
+    private final String topic, group, delayed;
     private final Map<String, String> contentByPlace = new TreeMap<>();   // "queue id@queue offset" to content
     private final int[] ends = new int[QUEUES];
 
-    private Exchange(String topic, String group) {
+    private Exchange(String topic, String group, String delayed) {
         this.topic = topic;
         this.group = group;
+        this.delayed = delayed;
     }
 
     public static void main(String[] arguments) throws Exception {
@@ -45,14 +48,15 @@ final class Exchange {
         report.check("message_is_found_by_its_key", noted::findByKey);
         report.check("tag_filter_works_on_old_messages", noted::filterByTag);
         report.check("new_messages_follow_the_old_ones", noted::append);
+        report.check("delayed_messages_arrive_once", noted::readDelayed);
         report.runAndExit(1);
     }
 
     // ---- writing
 
     private static void write(Path file) throws Exception {
-        Exchange exchange = new Exchange(Clients.topic(QUEUES), Clients.unused("exchange"));
-        List<String> lines = new ArrayList<>(List.of(exchange.topic, exchange.group));
+        Exchange exchange = new Exchange(Clients.topic(QUEUES), Clients.unused("exchange"), Clients.topic(1));
+        List<String> lines = new ArrayList<>(List.of(exchange.topic, exchange.group, exchange.delayed));
         List<Message> letters = Clients.letters(exchange.topic, LETTERS);
         letters.get(5).setBody("compressible ".repeat(10_000).getBytes());
         List<String> contents = Clients.contents(letters);
@@ -73,7 +77,21 @@ final class Exchange {
             consumer.commitSync(queues.stream().collect(Collectors.toMap(queue -> queue, queue -> (long) COMMITTED)), true);
         }
         Clients.awaitCommitted(exchange.group, exchange.topic, COMMITTED, QUEUES);
+        writeDelayed(exchange.delayed);
         Files.write(file, lines);
+    }
+
+    /** One is delivered now and one, most likely, by the server that opens the store later. */
+    private static void writeDelayed(String topic) throws Exception {
+        List<Message> letters = Clients.letters(topic, 2);
+        try (Clients.Producer producer = new Clients.Producer(); Clients.LitePull consumer = new Clients.LitePull(Clients.unused("delayed"))) {
+            letters.get(0).setDelayTimeLevel(ONE_SECOND);
+            producer.send(letters.get(0));
+            consumer.assignAll(topic);
+            consumer.pollCount(1, PATIENCE_S);
+            letters.get(1).setDelayTimeLevel(TEN_SECONDS);
+            producer.send(letters.get(1));
+        }
     }
 
     private static String place(int queueId, long queueOffset) {
@@ -82,8 +100,8 @@ final class Exchange {
 
     private static Exchange noted(Path file) throws Exception {
         List<String> lines = Files.readAllLines(file);
-        Exchange exchange = new Exchange(lines.get(0), lines.get(1));
-        for (String line : lines.subList(2, lines.size())) {
+        Exchange exchange = new Exchange(lines.get(0), lines.get(1), lines.get(2));
+        for (String line : lines.subList(3, lines.size())) {
             String[] parts = line.split("\t", 2);
             exchange.contentByPlace.put(parts[0], parts[1]);
             exchange.ends[Integer.parseInt(parts[0].split("@")[0])]++;
@@ -142,6 +160,16 @@ final class Exchange {
         try (Clients.Push consumer = Clients.Push.start(topic, "tag1", any -> {})) {
             List<String> wanted = contentByPlace.values().stream().filter(content -> content.contains("|tag1|")).collect(Collectors.toList());
             Report.sameItems(Clients.contents(consumer.inbox.awaitNoMoreThan(wanted.size(), PATIENCE_S)), wanted, "messages");
+        }
+    }
+
+    private void readDelayed() throws Exception {
+        try (Clients.LitePull consumer = new Clients.LitePull(Clients.unused("delayed"))) {
+            consumer.assignAll(delayed);
+            List<MessageExt> polled = consumer.pollCount(2, PATIENCE_S);
+            polled.addAll(consumer.poll(3000));
+            List<String> numbers = polled.stream().map(m -> m.getUserProperty("number")).collect(Collectors.toList());
+            Report.sameItems(numbers, List.of("0", "1"), "numbers of delayed messages");
         }
     }
 
