@@ -5,10 +5,11 @@
 //! - Sends: requests to its [`Service`]; [`ConnectionClosed`] to whoever watches.
 //! - Fails: bytes that are no command, a silent half frame, a full peer: the connection closes with a line in the
 //!   log that names cause and peer; nobody else notices.
-//! - Invariants: at most one frame plus `max_in_work_bytes` of requests are held for a client, and at most
-//!   `max_unread_bytes` plus one reply of output before its requests are no longer read.
+//! - Invariants: a client is not read while more than `max_in_work_bytes` of its requests are in work, or more than
+//!   `max_unread_bytes` of output wait for it; what is held beyond that is what one read brought, and its replies.
 //!
-//! Replies bypass the mailbox capacity: they are bounded by the requests that were let through.
+//! Replies bypass the mailbox capacity: they are bounded by the requests that were let through. So does
+//! [`ConnectionClosed`]: there is one for each watch.
 
 use std::collections::HashMap;
 use std::io::IoSlice;

@@ -1,6 +1,6 @@
 //! Deletes what is too old, and stops writes before the disk is full.
 //!
-//! - Owns: nothing but a schedule.
+//! - Owns: a schedule, and whether writes are refused.
 //! - Takes: [`RetentionDue`], [`SettingsChanged`].
 //! - Sends: [`DeleteSegmentsBefore`] and [`RefuseWrites`] to the writer; [`LogTrimmed`] to started queues,
 //!   [`TrimKeyIndex`].

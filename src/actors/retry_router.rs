@@ -1,10 +1,12 @@
 //! Messages that come again later: what consumers send back, and what waits for a delay level.
 //!
 //! - Owns: how far each delay level is delivered; the few units that are due next.
-//! - Takes: [`SendBackMessage`], [`SendToRetryTopic`], [`UnitsScheduled`] from the dispatcher, [`MessageStored`] for its own sends.
-//! - Sends: [`SendMessages`] to queues; [`EnsureTopic`] for retry topics and dead letter queues.
-//! - Fails: a delivery that is refused is tried again after a pause; a message that is gone is skipped with a line
-//!   in the log.
+//! - Takes: [`SendBackMessage`], [`SendToDeadLetterQueue`], [`UnitsScheduled`] from the dispatcher,
+//!   [`MessageStored`] for its own sends, [`SaveNow`].
+//! - Sends: [`SendMessages`] to queues, [`QueryExtent`] and [`ReadUnits`] to those of the delay levels;
+//!   [`EnsureTopic`] for retry topics and dead letter queues.
+//! - Fails: a delivery that is refused is tried again after a pause; a message that is gone, or whose topic is, is
+//!   skipped with a line in the log.
 //! - Invariants: a level is delivered in its order; its offset moves only when the message is stored in its real
 //!   topic, so a crash repeats at most what was under way and loses nothing.
 
@@ -228,7 +230,14 @@ impl RetryRouter {
         for unit in units {
             match self.due_message(&unit) {
                 Some(message) => stored.push(Some(self.store(message, ctx))),
-                None => stored.push(None),
+                None => {
+                    let position = unit.physical_offset.0;
+                    warn!(
+                        level = level + 1,
+                        position, "delayed message skipped: it is gone, or names no topic"
+                    );
+                    stored.push(None);
+                }
             }
         }
         self.levels[level].delivering = true;

@@ -1,14 +1,19 @@
 //! One message queue: numbers its messages, keeps its consume queue, answers and holds its pulls.
 //!
 //! - Owns: the consume queue, the next queue offset, the pulls that are held.
-//! - Takes: [`SendMessages`], [`PullMessages`], [`Dispatched`], and questions about its extent.
-//! - Sends: [`AppendBatch`] to the commit log writer, one at a time; replies to connections.
+//! - Takes: [`SendMessages`], [`BatchAppended`] from the writer, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
+//!   [`LogTrimmed`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
+//!   [`QueryStoredAt`], [`ReadUnits`], [`ReadRecords`].
+//! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`] to connections, [`MessageStored`] to an
+//!   actor that sent; [`CountTraffic`] once for each counter it begins.
 //! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
 //!   cannot be read or written answers with the cause, and what was to be derived is tried again.
 //! - Invariants: queue offsets are consecutive, a refused send burns none; a held pull is answered exactly once,
 //!   at the latest at its deadline, and never held again.
 //!
 //! Started on first use; most queues of a broker never are.
+
+mod questions;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -17,6 +22,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
+pub use questions::{QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -29,9 +35,7 @@ use crate::protocol::header::PullResponse;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::response_code::ResponseCode;
 use crate::store::commit_log::CommitLogReader;
-use crate::store::consume_queue::{
-    ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, TimeBoundary, Unflushed,
-};
+use crate::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, Unflushed};
 use crate::store::file::StoreFiles;
 use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
 use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
@@ -96,52 +100,6 @@ pub struct Dispatched {
     pub first: QueueOffset,
     pub units: Vec<ConsumeQueueUnit>,
     pub last_stored_at_ms: i64,
-}
-
-/// The extent of the queue: `[min, max)`.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "QueueExtent")]
-pub struct QueryExtent;
-
-#[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct QueueExtent {
-    pub min: QueueOffset,
-    pub max: QueueOffset,
-    /// Store time of the newest message, ms; `None` while the queue is empty.
-    pub last_stored_at_ms: Option<i64>,
-    /// The message at offset 0 is there and young enough to be in memory: new groups begin at 0.
-    pub begins_young: bool,
-}
-
-/// The first offset stored at or after a time (LOWER), or the last at or before it (UPPER).
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Result<QueueOffset, Refusal>")]
-pub struct SearchOffsetByTime {
-    pub timestamp_ms: i64,
-    pub upper: bool,
-}
-
-/// Store time of the message at an offset, ms; `None` when it is not there.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Option<i64>")]
-pub struct QueryStoredAt {
-    pub offset: QueueOffset,
-}
-
-/// The records of up to `max` messages from `offset` on, as they lie in the log.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Vec<Bytes>")]
-pub struct ReadRecords {
-    pub offset: QueueOffset,
-    pub max: u32,
-}
-
-/// Up to `max` units from `offset` on.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Vec<ConsumeQueueUnit>")]
-pub struct ReadUnits {
-    pub offset: QueueOffset,
-    pub max: u32,
 }
 
 /// Everything dispatched so far is written; hands over what makes it durable.
@@ -414,21 +372,6 @@ impl TopicQueue {
         }
     }
 
-    /// Whether message 0 is there, and close enough to the end of the log to be in memory.
-    fn begins_young(&mut self) -> bool {
-        let near = self.parts.log.published().0.saturating_sub(self.parts.config.in_memory_bytes);
-        let Ok(queue) = &mut self.queue else { return false };
-        if queue.min_offset() > QueueOffset(0) {
-            return false;
-        }
-        self.units.clear();
-        if queue.read(QueueOffset(0), 1, &mut self.units).is_err() {
-            return false;
-        }
-        // An empty queue begins now.
-        self.units.first().is_none_or(|unit| unit.physical_offset.0 >= near)
-    }
-
     /// Answers the held pulls that `ready` names; they are not held again.
     fn answer_holds(&mut self, mut ready: impl FnMut(&PullHold) -> bool) {
         let mut outgoing = RepliesByClient::default();
@@ -600,64 +543,6 @@ impl Handler<Dispatched> for TopicQueue {
                 ctx.notify_later(dispatched, Duration::from_secs(1));
             }
         }
-    }
-}
-
-impl Handler<QueryExtent> for TopicQueue {
-    type Result = QueueExtent;
-
-    fn handle(&mut self, _: QueryExtent, _: &mut Self::Context) -> QueueExtent {
-        let (min, max) = self.extent();
-        let last_stored_at_ms = self.last_stored_at_ms.filter(|_| max > min);
-        QueueExtent { min, max, last_stored_at_ms, begins_young: self.begins_young() }
-    }
-}
-
-impl Handler<SearchOffsetByTime> for TopicQueue {
-    type Result = Result<QueueOffset, Refusal>;
-
-    fn handle(&mut self, search: SearchOffsetByTime, _: &mut Self::Context) -> Self::Result {
-        let boundary = if search.upper { TimeBoundary::Upper } else { TimeBoundary::Lower };
-        let log = self.parts.log.clone();
-        let queue = self.queue.as_mut().map_err(|cause| Refusal::StoreFailed { cause: cause.clone() })?;
-        queue
-            .offset_by_time(search.timestamp_ms, boundary, |at, _| log.store_time_at(at).map(|at| at.0))
-            .map_err(|error| Refusal::Failed(error.to_string()))
-    }
-}
-
-impl Handler<QueryStoredAt> for TopicQueue {
-    type Result = Option<i64>;
-
-    fn handle(&mut self, query: QueryStoredAt, _: &mut Self::Context) -> Self::Result {
-        self.units.clear();
-        self.queue.as_mut().ok()?.read(query.offset, 1, &mut self.units).ok()?;
-        self.parts.log.store_time_at(self.units.first()?.physical_offset).map(|at| at.0)
-    }
-}
-
-impl Handler<ReadUnits> for TopicQueue {
-    type Result = Vec<ConsumeQueueUnit>;
-
-    fn handle(&mut self, read: ReadUnits, _: &mut Self::Context) -> Self::Result {
-        let mut units = Vec::new();
-        if let Ok(queue) = &mut self.queue {
-            // What cannot be read now is asked for again.
-            let _ = queue.read(read.offset, read.max as usize, &mut units);
-        }
-        units
-    }
-}
-
-impl Handler<ReadRecords> for TopicQueue {
-    type Result = Vec<Bytes>;
-
-    fn handle(&mut self, read: ReadRecords, ctx: &mut Self::Context) -> Self::Result {
-        let units = self.handle(ReadUnits { offset: read.offset, max: read.max }, ctx);
-        units
-            .iter()
-            .filter_map(|unit| self.parts.log.read(unit.physical_offset, unit.size_bytes as usize))
-            .collect()
     }
 }
 
