@@ -241,6 +241,9 @@ impl Connection {
     }
 
     fn check_idle(&mut self, ctx: &mut Context<Self>) {
+        if self.in_work_bytes > self.parts.limits.max_in_work_bytes {
+            return; // nothing is read now: the silence is ours
+        }
         let silent = self.last_active.elapsed();
         if !self.input.is_empty() && silent >= self.parts.limits.half_frame_timeout {
             let cause = CloseCause::HalfFrame { have: self.input.len(), wanted: self.wanted_bytes, silent };
@@ -397,3 +400,6 @@ impl Handler<CloseConnection> for Connection {
         self.close(CloseCause::Asked(close.cause), ctx);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,9 @@ use tracing::{error, warn};
 
 use super::commit_log_writer::StoredSend;
 use super::dispatcher::UnitsScheduled;
-use super::topic_queue::{MessageStored, QueryExtent, ReadUnits, SendMessages, SendReply, SendRequest};
+use super::topic_queue::{
+    MessageStored, QueryExtent, QueueExtent, ReadUnits, SendMessages, SendReply, SendRequest,
+};
 use super::topic_table::TopicTable;
 use super::topics::EnsureTopic;
 use crate::clock::SharedClock;
@@ -98,6 +100,8 @@ pub struct RetryRouter {
 /// One delay level: a queue of the schedule topic, read in its order.
 #[derive(Debug, Default)]
 struct Level {
+    /// It is known where the level was left.
+    begun: bool,
     /// Next offset to deliver.
     next: QueueOffset,
     saved: QueueOffset,
@@ -110,8 +114,21 @@ struct Level {
 }
 
 impl Level {
+    /// Goes on where the level was left.
+    fn begin(&mut self, saved: Option<QueueOffset>, extent: QueueExtent) {
+        self.begun = true;
+        self.next = saved.unwrap_or(extent.min).clamp(extent.min, extent.max);
+        self.saved = self.next;
+        // Units that came before may be newer than the extent.
+        self.more |= self.next < extent.max;
+    }
+
     /// Takes units that begin at `first`; those that do not follow on are read later.
     fn take(&mut self, first: QueueOffset, units: &[ConsumeQueueUnit]) {
+        if !self.begun {
+            self.more = true;
+            return;
+        }
         let end = self.next.advance(self.known.len() as u64);
         let Some(skip) = end.0.checked_sub(first.0).filter(|skip| *skip <= units.len() as u64) else {
             self.more |= first > end;
@@ -156,11 +173,7 @@ impl RetryRouter {
             let Some(queue) = schedule.queue(QueueId(level as u32)).cloned() else { continue };
             let extent = async move { queue.send(QueryExtent).await.unwrap_or_default() };
             ctx.spawn(extent.into_actor(self).map(move |extent, router, ctx| {
-                let state = &mut router.levels[level];
-                state.next = saved.unwrap_or(extent.min).clamp(extent.min, extent.max);
-                state.saved = state.next;
-                state.known.clear();
-                state.more = state.next < extent.max;
+                router.levels[level].begin(saved, extent);
                 router.read_more(level, ctx);
             }));
         }
@@ -169,7 +182,7 @@ impl RetryRouter {
     /// Reads on where memory ends.
     fn read_more(&mut self, level: usize, ctx: &mut Context<Self>) {
         let state = &mut self.levels[level];
-        if !state.more || state.reading || !state.known.is_empty() {
+        if !state.begun || !state.more || state.reading || !state.known.is_empty() {
             self.set_timer(ctx);
             return;
         }
@@ -504,3 +517,6 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;
