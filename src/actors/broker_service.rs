@@ -147,18 +147,29 @@ impl Service for BrokerService {
 
 /// Gives sends to their queue; a full one refuses them at once.
 fn hand_over(entry: &TopicEntry, queue_id: QueueId, sends: Vec<SendRequest>, replies: &mut Vec<Reply>) {
-    let Some(queue) = entry.queue(queue_id) else { return };
-    let (sends, refusal) = match queue.try_send(SendMessages(sends)) {
-        Ok(()) => return,
+    let sent = match entry.queue(queue_id) {
+        Some(queue) => queue.try_send(SendMessages(sends)),
+        // Delay levels may be more than the queues of their topic.
+        None => {
+            let (topic, queues) = (entry.name().clone(), entry.queue_nums());
+            let refusal = Refusal::QueueOutOfRange { topic, queue_id: queue_id.0 as i32, queues };
+            return refuse(sends, &refusal, replies);
+        }
+    };
+    match sent {
+        Ok(()) => {}
         Err(SendError::Full(SendMessages(sends))) => {
-            let waiting = sends.len();
-            (sends, Refusal::Busy { actor: "the queue", waiting })
+            let refusal = Refusal::Busy { actor: "the queue", waiting: sends.len() };
+            refuse(sends, &refusal, replies);
         }
         Err(SendError::Closed(SendMessages(sends))) => {
             let hint = "it was deleted this moment".to_owned();
-            (sends, Refusal::TopicUnknown { topic: entry.name().clone(), hint })
+            refuse(sends, &Refusal::TopicUnknown { topic: entry.name().clone(), hint }, replies);
         }
-    };
+    }
+}
+
+fn refuse(sends: Vec<SendRequest>, refusal: &Refusal, replies: &mut Vec<Reply>) {
     for send in sends {
         if let SendReply::Client { to, .. } = send.reply {
             replies.push(refused(to, refusal.clone()));

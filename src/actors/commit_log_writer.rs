@@ -195,16 +195,17 @@ impl Handler<AppendBatch> for CommitLogWriter {
     fn handle(&mut self, batch: AppendBatch, _: &mut Self::Context) {
         let mut next = batch.first_queue_offset;
         let mut outcomes = Vec::with_capacity(batch.sends.len());
-        let before = self.appender.end();
+        let mut stored_bytes = 0;
         for messages in &batch.sends {
             let outcome = self.append(messages, next);
-            if outcome.is_ok() {
+            if let Ok(stored) = &outcome {
                 next = next.advance(messages.len() as u64);
+                // A send lies in one segment: no blank is counted.
+                stored_bytes += stored.physical_offsets.first().map_or(0, |start| stored.end.0 - start.0);
                 self.unpublished = true;
             }
             outcomes.push(outcome);
         }
-        let stored_bytes = self.appender.end().0 - before.0;
         self.answers
             .push((batch.reply_to, BatchAppended { outcomes, next_queue_offset: next, stored_bytes }));
     }
@@ -235,5 +236,197 @@ impl Handler<QueryLogTail> for CommitLogWriter {
     fn handle(&mut self, _: QueryLogTail, _: &mut Self::Context) -> Self::Result {
         self.appender.publish();
         MessageResult(self.appender.tail())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    use super::*;
+    use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, message_with};
+    use crate::actors::testing::{RuntimeClock, fake_sink};
+    use crate::clock::{ManualClock, WallMs};
+    use crate::store::commit_log::CommitLogReader;
+    use crate::store::memory_files::MemoryFiles;
+
+    struct Bench {
+        writer: Addr<CommitLogWriter>,
+        log: CommitLogReader,
+        files: MemoryFiles,
+        signal: PublishedSignal,
+        told: UnboundedReceiver<LogPublished>,
+        queue: Recipient<BatchAppended>,
+        answers: UnboundedReceiver<BatchAppended>,
+    }
+
+    fn start() -> Bench {
+        start_at(RuntimeClock::shared())
+    }
+
+    fn start_at(clock: SharedClock) -> Bench {
+        let TestLog { files, appender, reader, .. } = TestLog::new();
+        let (dispatcher, told) = fake_sink::<LogPublished>();
+        let (queue, answers) = fake_sink::<BatchAppended>();
+        let signal = PublishedSignal::default();
+        let writer = CommitLogWriter::new(appender, dispatcher, signal.clone(), clock, 64).start();
+        Bench { writer, log: reader, files, signal, told, queue, answers }
+    }
+
+    impl Bench {
+        fn ask(&self, sends: Vec<SendUnit>, first: u64) {
+            let batch =
+                AppendBatch { sends, first_queue_offset: QueueOffset(first), reply_to: self.queue.clone() };
+            self.writer.try_send(batch).unwrap();
+        }
+
+        async fn append(&mut self, sends: Vec<SendUnit>, first: u64) -> BatchAppended {
+            self.ask(sends, first);
+            self.answers.recv().await.unwrap()
+        }
+
+        fn bodies(&self) -> Vec<(u64, String)> {
+            let mut seen = Vec::new();
+            let take = |_, record: crate::protocol::message::RecordView<'_>| {
+                seen.push((record.queue_offset().0, String::from_utf8_lossy(record.body()).into_owned()))
+            };
+            self.log.for_each_record(PhysicalOffset(0), u64::MAX, take).unwrap();
+            seen
+        }
+    }
+
+    fn one(body: &str) -> SendUnit {
+        vec![message("T", body)]
+    }
+
+    fn impossible() -> SendUnit {
+        vec![message("T", "before it"), message_with("T", "x", &[("k", &"v".repeat(40_000))])]
+    }
+
+    fn owned(seen: &[(u64, &str)]) -> Vec<(u64, String)> {
+        seen.iter().map(|(n, body)| (*n, (*body).to_owned())).collect()
+    }
+
+    #[actix::test]
+    async fn refused_send_burns_no_queue_offset_and_the_others_are_stored() {
+        let mut bench = start();
+        let batch = vec![one("a"), impossible(), vec![message("T", "b"), message("T", "c")], one("d")];
+        let answer = bench.append(batch, 7).await;
+        assert_eq!(answer.next_queue_offset, QueueOffset(11));
+        let firsts: Vec<_> = answer
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.as_ref().map(|stored| stored.first_queue_offset.0).ok())
+            .collect();
+        assert_eq!(firsts, [Some(7), None, Some(8), Some(10)]);
+        assert!(matches!(answer.outcomes[1], Err(Refusal::MessageIllegal { .. })));
+        assert_eq!(bench.bodies(), owned(&[(7, "a"), (8, "b"), (9, "c"), (10, "d")]));
+    }
+
+    #[actix::test]
+    async fn position_is_published_before_anybody_is_told_of_it() {
+        let TestLog { appender, reader, .. } = TestLog::new();
+        let (seen, mut published) = tokio::sync::mpsc::unbounded_channel();
+        let (log, told) = (reader.clone(), seen.clone());
+        let (dispatcher, _) = crate::actors::testing::fake_mailbox(move |_: &LogPublished| {
+            told.send(("dispatcher", log.published(), None)).unwrap();
+        });
+        let (queue, _) = crate::actors::testing::fake_mailbox(move |answer: &BatchAppended| {
+            let end = answer.outcomes[0].as_ref().unwrap().end;
+            seen.send(("queue", reader.published(), Some(end))).unwrap();
+        });
+        let signal = PublishedSignal::default();
+        let writer = CommitLogWriter::new(appender, dispatcher, signal, RuntimeClock::shared(), 64).start();
+        writer.do_send(AppendBatch {
+            sends: vec![one("a")],
+            first_queue_offset: QueueOffset(0),
+            reply_to: queue,
+        });
+        let (who, at, end) = published.recv().await.unwrap();
+        assert_eq!((who, Some(at)), ("queue", end), "the queue hears first");
+        let (who, at, _) = published.recv().await.unwrap();
+        assert_eq!((who, Some(at)), ("dispatcher", end));
+    }
+
+    #[actix::test]
+    async fn dispatcher_is_told_once_until_it_looks() {
+        let mut bench = start();
+        for n in 0..5 {
+            bench.ask(vec![one("a")], n);
+        }
+        for _ in 0..5 {
+            bench.answers.recv().await.unwrap();
+        }
+        bench.append(vec![one("b")], 5).await;
+        bench.told.recv().await.unwrap();
+        assert!(bench.told.try_recv().is_err(), "five batches of one turn and a later one tell once");
+        bench.signal.take();
+        bench.append(vec![one("c")], 6).await;
+        bench.told.recv().await.unwrap();
+    }
+
+    #[actix::test]
+    async fn writes_are_refused_with_the_cause_and_taken_again() {
+        let mut bench = start();
+        bench.writer.send(RefuseWrites(Some("the disk is 91 % full".into()))).await.unwrap();
+        let answer = bench.append(vec![one("a"), one("b")], 3).await;
+        for outcome in &answer.outcomes {
+            let refusal = outcome.as_ref().unwrap_err();
+            assert!(refusal.to_string().contains("the disk is 91 % full"), "{refusal}");
+            assert!(matches!(refusal, Refusal::NotWritable { .. }));
+        }
+        assert_eq!((answer.next_queue_offset, answer.stored_bytes), (QueueOffset(3), 0));
+        assert_eq!(bench.log.published(), PhysicalOffset(0));
+        bench.writer.send(RefuseWrites(None)).await.unwrap();
+        assert!(bench.append(vec![one("a")], 3).await.outcomes[0].is_ok());
+        assert_eq!(bench.bodies(), owned(&[(3, "a")]));
+    }
+
+    #[actix::test]
+    async fn full_disk_refuses_what_needs_a_segment_and_the_log_goes_on() {
+        let mut bench = start();
+        let large = "x".repeat(10_000);
+        bench.append(vec![one(&large)], 0).await;
+        bench.files.set_capacity(Some(SEGMENT_BYTES + 1));
+        let answer = bench.append(vec![one(&large), one("small")], 1).await;
+        assert!(matches!(answer.outcomes[0], Err(Refusal::NotWritable { .. })), "{:?}", answer.outcomes[0]);
+        assert_eq!(answer.outcomes[1].as_ref().unwrap().first_queue_offset, QueueOffset(1));
+        bench.files.set_capacity(None);
+        assert!(bench.append(vec![one(&large)], 2).await.outcomes[0].is_ok());
+        assert_eq!(bench.bodies(), owned(&[(0, &large), (1, "small"), (2, &large)]));
+    }
+
+    #[actix::test]
+    async fn stored_bytes_are_those_of_the_records_also_when_a_segment_ends() {
+        let mut bench = start();
+        let large = "x".repeat(10_000);
+        let len = message("T", &large).record_len() as u64;
+        assert_eq!(bench.append(vec![one(&large)], 0).await.stored_bytes, len);
+        let over_the_end = bench.append(vec![one(&large)], 1).await;
+        assert_eq!(over_the_end.outcomes[0].as_ref().unwrap().physical_offsets[0].0, SEGMENT_BYTES);
+        assert_eq!(over_the_end.stored_bytes, len, "the blank is no record");
+    }
+
+    #[actix::test]
+    async fn tail_is_published_up_to_every_append_asked_for_before() {
+        let clock = ManualClock::at(WallMs(5_000));
+        let bench = start_at(clock);
+        bench.ask(vec![one("a"), one("b")], 0);
+        let tail = bench.writer.send(QueryLogTail).await.unwrap();
+        assert_eq!((tail.end, tail.last_stored_at), (bench.log.published(), WallMs(5_000)));
+        assert_eq!(bench.bodies().len(), 2);
+    }
+
+    #[actix::test]
+    async fn whole_segments_are_deleted_and_what_fails_is_told() {
+        let mut bench = start();
+        for n in 0..3 {
+            bench.append(vec![one(&"x".repeat(10_000))], n).await;
+        }
+        let delete = DeleteSegmentsBefore { offset: PhysicalOffset(2 * SEGMENT_BYTES), max_segments: 1 };
+        assert_eq!(bench.writer.send(delete).await.unwrap(), Ok(SegmentsDeleted { count: 1 }));
+        assert_eq!(bench.log.min_offset(), PhysicalOffset(SEGMENT_BYTES));
+        assert_eq!(bench.writer.send(delete).await.unwrap(), Ok(SegmentsDeleted { count: 1 }));
+        assert_eq!(bench.writer.send(delete).await.unwrap(), Ok(SegmentsDeleted { count: 0 }));
     }
 }

@@ -5,10 +5,11 @@
 //! - Sends: requests to its [`Service`]; [`ConnectionClosed`] to whoever watches.
 //! - Fails: bytes that are no command, a silent half frame, a full peer: the connection closes with a line in the
 //!   log that names cause and peer; nobody else notices.
-//! - Invariants: at most one frame plus `max_in_work_bytes` of requests are held for a client, and at most
-//!   `max_unread_bytes` plus one reply of output before its requests are no longer read.
+//! - Invariants: a client is not read while more than `max_in_work_bytes` of its requests are in work, or more than
+//!   `max_unread_bytes` of output wait for it; what is held beyond that is what one read brought, and its replies.
 //!
-//! Replies bypass the mailbox capacity: they are bounded by the requests that were let through.
+//! Replies bypass the mailbox capacity: they are bounded by the requests that were let through. So does
+//! [`ConnectionClosed`]: there is one for each watch.
 
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -240,6 +241,9 @@ impl Connection {
     }
 
     fn check_idle(&mut self, ctx: &mut Context<Self>) {
+        if self.in_work_bytes > self.parts.limits.max_in_work_bytes {
+            return; // nothing is read now: the silence is ours
+        }
         let silent = self.last_active.elapsed();
         if !self.input.is_empty() && silent >= self.parts.limits.half_frame_timeout {
             let cause = CloseCause::HalfFrame { have: self.input.len(), wanted: self.wanted_bytes, silent };
@@ -396,3 +400,6 @@ impl Handler<CloseConnection> for Connection {
         self.close(CloseCause::Asked(close.cause), ctx);
     }
 }
+
+#[cfg(test)]
+mod tests;

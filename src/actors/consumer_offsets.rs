@@ -3,7 +3,8 @@
 //! - Owns: the offset table and the sled tree of consumer offsets; the number of pending resets that
 //!   [`PendingResets`] shows. Nobody else writes any of them.
 //! - Takes: [`CommitOffset`], [`QueryOffset`], [`QueryTopicOffsets`], [`ListTopicsOfGroup`], [`ListGroupsOfTopic`],
-//!   [`ResetOffsets`], [`TakeReset`], [`CloneOffsets`], [`DeleteGroupOffsets`], [`TopicDeleted`], [`ObserveOffsets`].
+//!   [`ResetOffsets`], [`TakeReset`], [`CloneOffsets`], [`DeleteGroupOffsets`], [`TopicDeleted`],
+//!   [`SaveOffsets`], [`ObserveOffsets`].
 //! - Sends: nothing; every request is answered by its reply.
 //! - Fails: offsets that cannot be saved are kept and saved again after `flush_interval`, with a line in the log;
 //!   a deletion that cannot be saved is refused.

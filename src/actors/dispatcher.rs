@@ -1,5 +1,5 @@
 //! Derives from the commit log, in its order: units for the queues, entries for the key index, due times for
-//! the retry router. The only one who does; master, follower and recovery take the same way.
+//! the retry router. The only one who does; the running broker and recovery take the same way.
 //!
 //! - Owns: the dispatched position.
 //! - Takes: [`LogPublished`], [`DispatchTo`], [`BeginCheckPoint`].
@@ -102,10 +102,14 @@ pub struct Dispatcher {
     dirty: HashSet<Addr<TopicQueue>>,
     unknown_topics: HashSet<TopicName>,
     retry_set: bool,
+    /// A damaged record will be looked at again.
+    look_again_set: bool,
 }
 
 enum Outgoing {
-    Units(Addr<TopicQueue>, Dispatched),
+    /// The queue is reached through its entry: a clone of an address has a slot of its own in the mailbox,
+    /// and would never find it full.
+    Units(Arc<TopicEntry>, QueueId, Dispatched),
     Index(IndexEntries),
     Scheduled(UnitsScheduled),
 }
@@ -137,6 +141,7 @@ impl Dispatcher {
             dirty: HashSet::new(),
             unknown_topics: HashSet::new(),
             retry_set: false,
+            look_again_set: false,
         }
     }
 
@@ -159,9 +164,15 @@ impl Dispatcher {
         match read {
             Ok(next) => self.tail.end = next,
             Err(damage) => {
-                error!(position = damage.offset.0, error = %damage.source, "log cannot be dispatched beyond a damaged record");
                 self.tail.end = self.tail.end.max(damage.offset);
-                ctx.notify_later(LogPublished, DAMAGE_PAUSE);
+                // Every append brings us here again; one line and one timer at a time are enough.
+                if !std::mem::replace(&mut self.look_again_set, true) {
+                    error!(position = damage.offset.0, error = %damage.source, "log cannot be dispatched beyond a damaged record");
+                    ctx.run_later(DAMAGE_PAUSE, |dispatcher, ctx| {
+                        dispatcher.look_again_set = false;
+                        dispatcher.dispatch(ctx);
+                    });
+                }
             }
         }
         let position = self.tail.end;
@@ -174,14 +185,19 @@ impl Dispatcher {
     fn hand_over(&mut self, ctx: &mut Context<Self>) -> bool {
         while let Some(front) = self.outgoing.pop_front() {
             let refused = match front {
-                Outgoing::Units(queue, units) => match queue.try_send(units) {
-                    Err(SendError::Full(units)) => Some(Outgoing::Units(queue, units)),
-                    // A queue that stops is a queue that was deleted.
-                    Ok(()) | Err(SendError::Closed(_)) => {
-                        self.dirty.insert(queue);
-                        None
+                Outgoing::Units(entry, id, units) => {
+                    match entry.queue(id).map(|queue| (queue, queue.try_send(units))) {
+                        Some((_, Err(SendError::Full(units)))) => Some(Outgoing::Units(entry, id, units)),
+                        Some((queue, Ok(()))) => {
+                            if !self.dirty.contains(queue) {
+                                self.dirty.insert(queue.clone());
+                            }
+                            None
+                        }
+                        // A queue that stops is a queue that was deleted.
+                        Some((_, Err(SendError::Closed(_)))) | None => None,
                     }
-                },
+                }
                 Outgoing::Index(entries) => {
                     offer(self.parts.key_index.as_ref(), entries).map(Outgoing::Index)
                 }
@@ -296,9 +312,7 @@ impl Gathered {
                 batch,
                 Dispatched { first: record.queue_offset(), units: Vec::new(), last_stored_at_ms: 0 },
             );
-            if let Some(queue) = entry.queue(QueueId(queue_id)) {
-                outgoing.push_back(Outgoing::Units(queue.clone(), before));
-            }
+            outgoing.push_back(Outgoing::Units(entry.clone(), QueueId(queue_id), before));
         }
         batch.units.push(unit);
         batch.last_stored_at_ms = record.stored_at_ms();
@@ -321,17 +335,14 @@ impl Gathered {
             let batch = &mut slot.queues[queue_id as usize];
             let empty = Dispatched { first: QueueOffset(0), units: Vec::new(), last_stored_at_ms: 0 };
             let batch = std::mem::replace(batch, empty);
-            let Some(queue) = slot.entry.as_ref().and_then(|entry| entry.queue(QueueId(queue_id))) else {
-                continue;
-            };
-            if schedules && &*slot.name == SCHEDULE_TOPIC {
-                let units = batch.units.clone();
-                let scheduled = UnitsScheduled { queue_id: QueueId(queue_id), first: batch.first, units };
-                outgoing.push_back(Outgoing::Units(queue.clone(), batch));
-                outgoing.push_back(Outgoing::Scheduled(scheduled));
-            } else {
-                outgoing.push_back(Outgoing::Units(queue.clone(), batch));
-            }
+            let Some(entry) = slot.entry.clone() else { continue };
+            let scheduled = (schedules && &*slot.name == SCHEDULE_TOPIC).then(|| UnitsScheduled {
+                queue_id: QueueId(queue_id),
+                first: batch.first,
+                units: batch.units.clone(),
+            });
+            outgoing.push_back(Outgoing::Units(entry, QueueId(queue_id), batch));
+            outgoing.extend(scheduled.map(Outgoing::Scheduled));
         }
         if !self.index.0.is_empty() {
             outgoing.push_back(Outgoing::Index(std::mem::take(&mut self.index)));
@@ -394,3 +405,6 @@ impl Handler<BeginCheckPoint> for Dispatcher {
         CheckPointPlan { dispatched: Some(self.tail), queues: self.dirty.drain().collect() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,15 +10,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix::dev::RecipientRequest;
 use actix::prelude::*;
+use futures::channel::oneshot;
 use futures::future::join_all;
 use tracing::{debug, error};
 
 use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
 use super::facts::Progress;
 use super::key_index::FlushKeyIndex;
-use super::topic_queue::TakeUnflushed;
-use crate::store::commit_log::{CommitLogReader, SegmentPreparer};
+use super::topic_queue::{TakeUnflushed, TopicQueue};
+use crate::store::commit_log::{CommitLogReader, LogTail, SegmentPreparer};
 use crate::store::consume_queue::Unflushed;
 use crate::store::file::StoreFiles;
 use crate::store::store_check_point::{CheckPointFile, StoreCheckPoint};
@@ -76,14 +78,26 @@ pub struct Flusher {
     flushed: PhysicalOffset,
     /// Taken from queues whose sync failed; synced before the next check point.
     unsynced: Vec<Unflushed>,
+    /// Queues whose part is still to be taken, see [`Gathered::untaken`].
+    untaken: Vec<Addr<TopicQueue>>,
     check_point_runs: bool,
+    /// Those who asked for a check point while one was under way.
+    waiting: Vec<oneshot::Sender<()>>,
     preparing: bool,
 }
 
 impl Flusher {
     /// `flushed`: everything below is on disk already.
     pub fn new(parts: FlusherParts, flushed: PhysicalOffset) -> Self {
-        Self { parts, flushed, unsynced: Vec::new(), check_point_runs: false, preparing: true }
+        Self {
+            parts,
+            flushed,
+            unsynced: Vec::new(),
+            untaken: Vec::new(),
+            check_point_runs: false,
+            waiting: Vec::new(),
+            preparing: true,
+        }
     }
 
     fn flush_log(&mut self) -> Result<LogFlushed, String> {
@@ -125,45 +139,100 @@ impl Flusher {
         }));
     }
 
+    /// Takes a check point once none is under way: a second one would claim what the first has yet to sync.
+    fn take_next_check_point(&mut self) -> ResponseActFuture<Self, Result<(), String>> {
+        if !self.check_point_runs {
+            return self.take_check_point();
+        }
+        let (waiting, ended) = oneshot::channel();
+        self.waiting.push(waiting);
+        // Whoever was told before may have begun the next.
+        Box::pin(ended.into_actor(self).then(|_, flusher, _| flusher.take_next_check_point()))
+    }
+
     fn take_check_point(&mut self) -> ResponseActFuture<Self, Result<(), String>> {
         self.check_point_runs = true;
-        let Self { parts, .. } = self;
-        let plan = parts.dispatcher.send(BeginCheckPoint);
-        let key_index = parts.key_index.clone();
-        let gather = async move {
-            let CheckPointPlan { dispatched, queues } = plan.await.map_err(|error| error.to_string())?;
-            let Some(dispatched) = dispatched else { return Ok(None) };
-            // A queue that is gone was deleted, with its files.
-            let taken = join_all(queues.iter().map(|queue| queue.send(TakeUnflushed))).await;
-            let taken: Result<Vec<_>, _> = taken.into_iter().filter_map(Result::ok).collect();
-            if let Some(index) = key_index {
-                index.send(FlushKeyIndex).await.map_err(|error| error.to_string())??;
-            }
-            Ok(Some((dispatched, taken?)))
-        };
-        Box::pin(gather.into_actor(self).map(|gathered: Result<_, String>, flusher: &mut Self, _| {
+        let plan = self.parts.dispatcher.send(BeginCheckPoint);
+        let gathered = gather(plan, std::mem::take(&mut self.untaken), self.parts.key_index.clone());
+        Box::pin(gathered.into_actor(self).map(|gathered, flusher: &mut Self, _| {
             flusher.check_point_runs = false;
-            let Some((dispatched, taken)) = gathered? else { return Ok(()) };
-            flusher.unsynced.extend(taken);
-            let known = flusher.parts.check_point.dispatched;
-            if known == Some(dispatched) {
-                return Ok(());
+            for waiting in flusher.waiting.drain(..) {
+                // Whoever asked may have stopped waiting.
+                let _ = waiting.send(());
             }
-            flusher.flush_log()?;
-            while let Some(unflushed) = flusher.unsynced.last() {
-                unflushed.sync(&*flusher.parts.files).map_err(|error| error.to_string())?;
-                flusher.unsynced.pop();
+            flusher.unsynced.extend(gathered.taken);
+            flusher.untaken = gathered.untaken;
+            match gathered.outcome? {
+                Some(dispatched) => flusher.save_check_point(dispatched),
+                None => Ok(()),
             }
-            let check_point = &mut flusher.parts.check_point;
-            check_point.physic_at = dispatched.last_stored_at;
-            check_point.logics_at = dispatched.last_stored_at;
-            check_point.index_at = dispatched.last_stored_at;
-            check_point.dispatched = Some(dispatched);
-            flusher.parts.check_point_file.save(check_point).map_err(|error| error.to_string())?;
-            debug!(dispatched = dispatched.end.0, "check point taken");
-            Ok(())
         }))
     }
+
+    fn save_check_point(&mut self, dispatched: LogTail) -> Result<(), String> {
+        if self.parts.check_point.dispatched == Some(dispatched) {
+            return Ok(());
+        }
+        self.flush_log()?;
+        while let Some(unflushed) = self.unsynced.last() {
+            unflushed.sync(&*self.parts.files).map_err(|error| error.to_string())?;
+            self.unsynced.pop();
+        }
+        let check_point = StoreCheckPoint {
+            physic_at: dispatched.last_stored_at,
+            logics_at: dispatched.last_stored_at,
+            index_at: dispatched.last_stored_at,
+            dispatched: Some(dispatched),
+            ..self.parts.check_point
+        };
+        self.parts.check_point_file.save(&check_point).map_err(|error| error.to_string())?;
+        self.parts.check_point = check_point;
+        debug!(dispatched = dispatched.end.0, "check point taken");
+        Ok(())
+    }
+}
+
+/// What a check point stands on.
+struct Gathered {
+    taken: Vec<Unflushed>,
+    /// Queues that could not hand over what they have; the dispatcher names them no more.
+    untaken: Vec<Addr<TopicQueue>>,
+    /// The position to claim; `None` while the dispatcher waits for room.
+    outcome: Result<Option<LogTail>, String>,
+}
+
+/// Asks everybody for what is not on disk, whatever the others answer.
+async fn gather(
+    plan: RecipientRequest<BeginCheckPoint>,
+    untaken: Vec<Addr<TopicQueue>>,
+    key_index: Option<Recipient<FlushKeyIndex>>,
+) -> Gathered {
+    let mut gathered = Gathered { taken: Vec::new(), untaken, outcome: Ok(None) };
+    let CheckPointPlan { dispatched, queues } = match plan.await {
+        Ok(plan) => plan,
+        Err(error) => return Gathered { outcome: Err(error.to_string()), ..gathered },
+    };
+    gathered.outcome = Ok(dispatched);
+    let mut asked = std::mem::take(&mut gathered.untaken);
+    asked.extend(queues);
+    let answers = join_all(asked.iter().map(|queue| queue.send(TakeUnflushed))).await;
+    for (queue, answer) in asked.into_iter().zip(answers) {
+        match answer {
+            Ok(Ok(unflushed)) => gathered.taken.push(unflushed),
+            Ok(Err(error)) => {
+                gathered.untaken.push(queue);
+                gathered.outcome = Err(error);
+            }
+            Err(_) => {} // a queue that is gone was deleted, with its files
+        }
+    }
+    if let Some(index) = key_index {
+        let flushed = index.send(FlushKeyIndex).await.map_err(|error| error.to_string());
+        if let Err(error) = flushed.flatten() {
+            gathered.outcome = Err(error);
+        }
+    }
+    gathered
 }
 
 impl Actor for Flusher {
@@ -188,6 +257,9 @@ impl Handler<CheckPointNow> for Flusher {
     type Result = ResponseActFuture<Self, Result<(), String>>;
 
     fn handle(&mut self, _: CheckPointNow, _: &mut Self::Context) -> Self::Result {
-        self.take_check_point()
+        self.take_next_check_point()
     }
 }
+
+#[cfg(test)]
+mod tests;

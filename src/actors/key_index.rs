@@ -124,3 +124,84 @@ impl Handler<TrimKeyIndex> for KeyIndex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::actors::dispatcher::IndexEntry;
+    use crate::store::file::StoreFiles;
+    use crate::store::index_file::IndexFileConfig;
+    use crate::store::key_index::hash_of;
+    use crate::store::memory_files::{FileOperation, MemoryFiles};
+
+    /// Files of three entries.
+    fn start(files: &MemoryFiles) -> Addr<KeyIndex> {
+        let config = IndexFileConfig { slots: 8, entries: 4 };
+        let index = IndexFiles::open(Arc::new(files.clone()), PathBuf::from("/index"), config, None);
+        KeyIndex::new(index.unwrap(), 64).start()
+    }
+
+    fn entry(key: &str, position: u64) -> IndexEntry {
+        let stored_at_ms = position as i64 * 10; // the files keep seconds
+        IndexEntry { hash: hash_of("T", key), physical_offset: PhysicalOffset(position), stored_at_ms }
+    }
+
+    fn query(key: &str) -> QueryKey {
+        QueryKey { topic: "T".into(), key: key.into(), begin_ms: 0, end_ms: i64::MAX, max: 32 }
+    }
+
+    async fn found(index: &Addr<KeyIndex>, query: QueryKey) -> Vec<u64> {
+        index.send(query).await.unwrap().positions.iter().map(|at| at.0).collect()
+    }
+
+    #[actix::test]
+    async fn entries_are_found_newest_first_within_time_and_number() {
+        let index = start(&MemoryFiles::new());
+        let entries = [("a", 100), ("b", 200), ("a", 300), ("a", 400), ("a", 500)];
+        index.send(IndexEntries(entries.map(|(key, at)| entry(key, at)).to_vec())).await.unwrap();
+        assert_eq!(found(&index, query("a")).await, [500, 400, 300, 100]);
+        assert_eq!(found(&index, QueryKey { max: 2, ..query("a") }).await, [500, 400]);
+        let within = QueryKey { begin_ms: 3_000, end_ms: 4_000, ..query("a") };
+        assert_eq!(found(&index, within).await, [400, 300]);
+        assert_eq!(found(&index, query("c")).await, [0; 0]);
+        let newest = index.send(query("b")).await.unwrap().last_update;
+        assert_eq!(newest, Some((5_000, PhysicalOffset(500))));
+    }
+
+    #[actix::test]
+    async fn index_that_cannot_be_written_goes_on_when_it_can() {
+        let files = MemoryFiles::new();
+        let index = start(&files);
+        files.fail_next(FileOperation::Create, ErrorKind::StorageFull);
+        index.send(IndexEntries(vec![entry("a", 100)])).await.unwrap();
+        index.send(IndexEntries(vec![entry("a", 200)])).await.unwrap();
+        assert_eq!(found(&index, query("a")).await, [200]);
+    }
+
+    #[actix::test]
+    async fn flushed_entries_survive_a_power_failure() {
+        let files = MemoryFiles::new();
+        let index = start(&files);
+        index.send(IndexEntries(vec![entry("a", 100)])).await.unwrap();
+        files.fail_next(FileOperation::Sync, ErrorKind::Other);
+        assert!(index.send(FlushKeyIndex).await.unwrap().is_err());
+        assert_eq!(index.send(FlushKeyIndex).await.unwrap(), Ok(()));
+        files.crash();
+        assert_eq!(found(&start(&files), query("a")).await, [100]);
+    }
+
+    #[actix::test]
+    async fn files_of_deleted_messages_are_deleted() {
+        let files = MemoryFiles::new();
+        let index = start(&files);
+        let entries = (1..=7).map(|n| entry("a", n * 100)).collect();
+        index.send(IndexEntries(entries)).await.unwrap();
+        let before = files.list(&PathBuf::from("/index")).unwrap().len();
+        index.send(TrimKeyIndex { log_min: PhysicalOffset(700) }).await.unwrap();
+        assert!(files.list(&PathBuf::from("/index")).unwrap().len() < before);
+        assert_eq!(found(&index, query("a")).await.first(), Some(&700));
+    }
+}

@@ -3,7 +3,9 @@
 //! - Owns: the listening socket; the choice of the thread a connection lives on.
 //! - Takes: [`StopListening`].
 //! - Sends: nothing; it starts [`Connection`] actors.
-//! - Fails: an accept that fails (out of descriptors) is logged and tried again after a pause.
+//! - Fails: an accept that fails (out of descriptors) is logged and tried again after a pause; a client that says
+//!   nothing, or whose handshake fails, is let go alone.
+//! - Invariants: nobody waits for a client that is slow to begin: each begins on the thread it will live on.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -189,3 +189,155 @@ impl Output {
         self.put_head(&head, 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::command::Command;
+    use crate::protocol::frame::{NextFrame, next_frame};
+    use crate::protocol::header::PullResponse;
+    use crate::types::{PhysicalOffset, QueueId, QueueOffset};
+
+    const TO: ReplyTo = ReplyTo { opaque: 7, codec: HeaderCodec::Json, one_way: false, cost_bytes: 256 };
+
+    fn answer_of(body: Bytes) -> Reply {
+        Reply { to: TO, content: ReplyContent::Answer(Answer::success().with_body(body)) }
+    }
+
+    /// Writes everything, at most `step` bytes at a time.
+    fn drain(output: &mut Output, step: usize) -> BytesMut {
+        let mut written = BytesMut::new();
+        while !output.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = output.slices(&mut slices);
+            let gathered: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect();
+            let taken = gathered.len().min(step);
+            written.extend_from_slice(&gathered[..taken]);
+            output.advance(taken);
+        }
+        written
+    }
+
+    fn read_back(mut bytes: BytesMut) -> Vec<Command> {
+        let mut commands = Vec::new();
+        while !bytes.is_empty() {
+            match next_frame(&mut bytes, 1 << 24).unwrap() {
+                NextFrame::Whole(frame) => commands.push(Command::decode(frame).unwrap()),
+                NextFrame::NeedsBytes(wanted) => panic!("a frame ends early: {wanted}"),
+            }
+        }
+        commands
+    }
+
+    fn written(content: ReplyContent) -> Command {
+        let mut output = Output::default();
+        output.put_reply(Reply { to: TO, content });
+        read_back(drain(&mut output, usize::MAX)).remove(0)
+    }
+
+    #[test]
+    fn replies_leave_in_one_write_and_large_bodies_are_not_copied() {
+        let mut output = Output::default();
+        let large = Bytes::from(vec![1; 1_000]);
+        for body in [Bytes::from("small"), large.clone(), Bytes::from("small")] {
+            output.put_reply(answer_of(body));
+        }
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let count = output.slices(&mut slices);
+        assert_eq!(count, 3, "heads and small bodies, the large body, the rest");
+        assert_eq!(slices[1].as_ptr(), large.as_ptr());
+        assert_eq!(slices[..count].iter().map(|slice| slice.len()).sum::<usize>(), output.len_bytes());
+    }
+
+    #[test]
+    fn stored_messages_are_answered_with_their_ids() {
+        let stored = |unique_key| StoredReply {
+            queue_id: QueueId(3),
+            queue_offset: QueueOffset(40),
+            physical_offsets: vec![PhysicalOffset(1), PhysicalOffset(256)],
+            store_host: std::net::SocketAddr::from(([10, 0, 0, 1], 10_911)),
+            unique_key,
+        };
+        let reply = written(ReplyContent::Stored(stored(Some("U".into()))));
+        let ids = "0A00000100002A9F0000000000000001,0A00000100002A9F0000000000000100";
+        let expected = [
+            ("msgId", ids),
+            ("queueId", "3"),
+            ("queueOffset", "40"),
+            ("transactionId", "U"),
+            ("MSG_REGION", "DefaultRegion"),
+            ("TRACE_ON", "true"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(reply.fields.get(name), Some(value));
+        }
+        assert_eq!((reply.head.code, reply.head.opaque, reply.is_response()), (0, 7, true));
+        let without_key = written(ReplyContent::Stored(stored(None)));
+        assert_eq!(without_key.fields.get("transactionId"), None);
+    }
+
+    #[test]
+    fn pulled_messages_carry_offsets_status_and_records() {
+        let pulled = PulledReply {
+            code: ResponseCode::PULL_OFFSET_MOVED,
+            status: "OFFSET_TOO_SMALL",
+            header: PullResponse {
+                suggest_which_broker_id: 0,
+                next_begin_offset: 5,
+                min_offset: 5,
+                max_offset: 9,
+            },
+            records: vec![Bytes::from("one"), Bytes::from(vec![b'x'; 300])],
+        };
+        let reply = written(ReplyContent::Pulled(pulled));
+        let names = ["suggestWhichBrokerId", "nextBeginOffset", "minOffset", "maxOffset"];
+        assert_eq!(names.map(|name| reply.fields.get(name).unwrap()), ["0", "5", "5", "9"]);
+        assert_eq!((reply.head.code, reply.head.remark.as_deref()), (21, Some("OFFSET_TOO_SMALL")));
+        assert_eq!((reply.body.len(), &reply.body[..3]), (303, &b"one"[..]));
+    }
+
+    #[test]
+    fn refusal_is_its_code_and_its_sentence() {
+        let refusal = Refusal::Busy { actor: "the queue", waiting: 9 };
+        let reply = written(ReplyContent::Refused(refusal.clone()));
+        assert_eq!((reply.head.code, reply.head.remark), (2, Some(refusal.to_string())));
+    }
+
+    #[test]
+    fn nothing_is_written_to_those_who_do_not_wait() {
+        let mut output = Output::default();
+        let to = ReplyTo { one_way: true, ..TO };
+        output.put_reply(Reply { to, ..answer_of("x".into()) });
+        output.put_reply(Reply { to: TO, content: ReplyContent::Silence });
+        assert!(output.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn commands_come_out_whole_and_in_order_however_the_socket_takes_them(
+            lens in prop::collection::vec(0usize..2_000, 1..80),
+            step in 1usize..5_000,
+            pause_at in 0usize..80,
+        ) {
+            let mut output = Output::default();
+            let mut bytes = BytesMut::new();
+            for (n, len) in lens.iter().enumerate() {
+                if n == pause_at {
+                    bytes.unsplit(drain(&mut output, step));
+                    prop_assert_eq!(output.len_bytes(), 0);
+                }
+                output.put_reply(answer_of(vec![n as u8; *len].into()));
+                output.put_request(n as i32, 1, true, &[("k".into(), "v".into())], Bytes::new());
+            }
+            bytes.unsplit(drain(&mut output, step));
+            let commands = read_back(bytes);
+            prop_assert_eq!(commands.len(), lens.len() * 2);
+            for (n, pair) in commands.chunks(2).enumerate() {
+                prop_assert!(pair[0].body == vec![n as u8; lens[n]]);
+                prop_assert_eq!(pair[1].head.code, n as i32);
+            }
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! Messages that come again later: what consumers send back, and what waits for a delay level.
 //!
 //! - Owns: how far each delay level is delivered; the few units that are due next.
-//! - Takes: [`SendBackMessage`], [`SendToRetryTopic`], [`UnitsScheduled`] from the dispatcher, [`MessageStored`] for its own sends.
-//! - Sends: [`SendMessages`] to queues; [`EnsureTopic`] for retry topics and dead letter queues.
-//! - Fails: a delivery that is refused is tried again after a pause; a message that is gone is skipped with a line
-//!   in the log.
+//! - Takes: [`SendBackMessage`], [`SendToDeadLetterQueue`], [`UnitsScheduled`] from the dispatcher,
+//!   [`MessageStored`] for its own sends, [`SaveNow`].
+//! - Sends: [`SendMessages`] to queues, [`QueryExtent`] and [`ReadUnits`] to those of the delay levels;
+//!   [`EnsureTopic`] for retry topics and dead letter queues.
+//! - Fails: a delivery that is refused is tried again after a pause; a message that is gone, or whose topic is, is
+//!   skipped with a line in the log.
 //! - Invariants: a level is delivered in its order; its offset moves only when the message is stored in its real
 //!   topic, so a crash repeats at most what was under way and loses nothing.
 
@@ -19,7 +21,9 @@ use tracing::{error, warn};
 
 use super::commit_log_writer::StoredSend;
 use super::dispatcher::UnitsScheduled;
-use super::topic_queue::{MessageStored, QueryExtent, ReadUnits, SendMessages, SendReply, SendRequest};
+use super::topic_queue::{
+    MessageStored, QueryExtent, QueueExtent, ReadUnits, SendMessages, SendReply, SendRequest,
+};
 use super::topic_table::TopicTable;
 use super::topics::EnsureTopic;
 use crate::clock::SharedClock;
@@ -96,6 +100,8 @@ pub struct RetryRouter {
 /// One delay level: a queue of the schedule topic, read in its order.
 #[derive(Debug, Default)]
 struct Level {
+    /// It is known where the level was left.
+    begun: bool,
     /// Next offset to deliver.
     next: QueueOffset,
     saved: QueueOffset,
@@ -108,8 +114,21 @@ struct Level {
 }
 
 impl Level {
+    /// Goes on where the level was left.
+    fn begin(&mut self, saved: Option<QueueOffset>, extent: QueueExtent) {
+        self.begun = true;
+        self.next = saved.unwrap_or(extent.min).clamp(extent.min, extent.max);
+        self.saved = self.next;
+        // Units that came before may be newer than the extent.
+        self.more |= self.next < extent.max;
+    }
+
     /// Takes units that begin at `first`; those that do not follow on are read later.
     fn take(&mut self, first: QueueOffset, units: &[ConsumeQueueUnit]) {
+        if !self.begun {
+            self.more = true;
+            return;
+        }
         let end = self.next.advance(self.known.len() as u64);
         let Some(skip) = end.0.checked_sub(first.0).filter(|skip| *skip <= units.len() as u64) else {
             self.more |= first > end;
@@ -154,11 +173,7 @@ impl RetryRouter {
             let Some(queue) = schedule.queue(QueueId(level as u32)).cloned() else { continue };
             let extent = async move { queue.send(QueryExtent).await.unwrap_or_default() };
             ctx.spawn(extent.into_actor(self).map(move |extent, router, ctx| {
-                let state = &mut router.levels[level];
-                state.next = saved.unwrap_or(extent.min).clamp(extent.min, extent.max);
-                state.saved = state.next;
-                state.known.clear();
-                state.more = state.next < extent.max;
+                router.levels[level].begin(saved, extent);
                 router.read_more(level, ctx);
             }));
         }
@@ -167,7 +182,7 @@ impl RetryRouter {
     /// Reads on where memory ends.
     fn read_more(&mut self, level: usize, ctx: &mut Context<Self>) {
         let state = &mut self.levels[level];
-        if !state.more || state.reading || !state.known.is_empty() {
+        if !state.begun || !state.more || state.reading || !state.known.is_empty() {
             self.set_timer(ctx);
             return;
         }
@@ -228,7 +243,14 @@ impl RetryRouter {
         for unit in units {
             match self.due_message(&unit) {
                 Some(message) => stored.push(Some(self.store(message, ctx))),
-                None => stored.push(None),
+                None => {
+                    let position = unit.physical_offset.0;
+                    warn!(
+                        level = level + 1,
+                        position, "delayed message skipped: it is gone, or names no topic"
+                    );
+                    stored.push(None);
+                }
             }
         }
         self.levels[level].delivering = true;
@@ -495,3 +517,6 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

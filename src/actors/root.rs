@@ -1,10 +1,11 @@
 //! The root of the tree: starts the roles of this process, and ends them in order.
 //!
-//! - Owns: the listeners, the threads, the right to the data directory; the trees of broker and name server.
+//! - Owns: the listeners, the threads, the right to the data directory; the tree of the broker.
 //! - Takes: [`Stop`].
-//! - Sends: [`StopListening`] to the listeners.
+//! - Sends: [`StopListening`] to the listeners; what ends the broker, see [`BrokerTree::stop`].
 //! - Fails: what cannot start ends the process with a sentence; see [`NodeError`].
-//! - Invariants: nobody is served before everything stored is readable; the directory is given up last.
+//! - Invariants: no client of the broker is served before everything stored is readable; the directory is given up
+//!   last.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,6 +1,9 @@
 //! The test kit of the actors: mailboxes that record what they are sent, clients without sockets, a clock that
 //! jumps with the runtime's, and builders. Test builds only.
 
+pub mod log;
+
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -92,6 +95,43 @@ where
     M: Message<Result = ()> + Send + Unpin + 'static,
 {
     fake_mailbox(|_| ())
+}
+
+/// An actor that never takes a message.
+struct StuckMailbox<M> {
+    capacity: usize,
+    takes: PhantomData<fn(M)>,
+}
+
+impl<M: Message + 'static> Actor for StuckMailbox<M> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.capacity);
+        ctx.wait(std::future::pending::<()>().into_actor(self));
+    }
+}
+
+impl<M> Handler<M> for StuckMailbox<M>
+where
+    M: Message<Result = ()> + 'static,
+{
+    type Result = ();
+
+    fn handle(&mut self, _: M, _: &mut Self::Context) {
+        unreachable!("it waits for ever")
+    }
+}
+
+/// A mailbox that was filled with what `filling` makes and that nobody empties.
+pub async fn full_mailbox<M>(mut filling: impl FnMut() -> M) -> Recipient<M>
+where
+    M: Message<Result = ()> + Send + 'static,
+{
+    let stuck = StuckMailbox { capacity: 1, takes: PhantomData }.start().recipient();
+    log::settle().await;
+    while stuck.try_send(filling()).is_ok() {}
+    stuck
 }
 
 /// The test's end of a connection that has no socket.

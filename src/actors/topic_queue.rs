@@ -1,14 +1,19 @@
 //! One message queue: numbers its messages, keeps its consume queue, answers and holds its pulls.
 //!
 //! - Owns: the consume queue, the next queue offset, the pulls that are held.
-//! - Takes: [`SendMessages`], [`PullMessages`], [`Dispatched`], and questions about its extent.
-//! - Sends: [`AppendBatch`] to the commit log writer, one at a time; replies to connections.
+//! - Takes: [`SendMessages`], [`BatchAppended`] from the writer, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
+//!   [`LogTrimmed`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
+//!   [`QueryStoredAt`], [`ReadUnits`], [`ReadRecords`].
+//! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`] to connections, [`MessageStored`] to an
+//!   actor that sent; [`CountTraffic`] once for each counter it begins.
 //! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
 //!   cannot be read or written answers with the cause, and what was to be derived is tried again.
 //! - Invariants: queue offsets are consecutive, a refused send burns none; a held pull is answered exactly once,
 //!   at the latest at its deadline, and never held again.
 //!
 //! Started on first use; most queues of a broker never are.
+
+mod questions;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -17,6 +22,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
+pub use questions::{QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -29,12 +35,13 @@ use crate::protocol::header::PullResponse;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::response_code::ResponseCode;
 use crate::store::commit_log::CommitLogReader;
-use crate::store::consume_queue::{
-    ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, TimeBoundary, Unflushed,
-};
+use crate::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, Unflushed};
 use crate::store::file::StoreFiles;
 use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
 use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+
+/// Pause before a disk that refused units is tried again.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Stores messages. Losing it leaves senders to their time-out, with nothing stored.
 #[derive(Message)]
@@ -96,52 +103,6 @@ pub struct Dispatched {
     pub first: QueueOffset,
     pub units: Vec<ConsumeQueueUnit>,
     pub last_stored_at_ms: i64,
-}
-
-/// The extent of the queue: `[min, max)`.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "QueueExtent")]
-pub struct QueryExtent;
-
-#[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct QueueExtent {
-    pub min: QueueOffset,
-    pub max: QueueOffset,
-    /// Store time of the newest message, ms; `None` while the queue is empty.
-    pub last_stored_at_ms: Option<i64>,
-    /// The message at offset 0 is there and young enough to be in memory: new groups begin at 0.
-    pub begins_young: bool,
-}
-
-/// The first offset stored at or after a time (LOWER), or the last at or before it (UPPER).
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Result<QueueOffset, Refusal>")]
-pub struct SearchOffsetByTime {
-    pub timestamp_ms: i64,
-    pub upper: bool,
-}
-
-/// Store time of the message at an offset, ms; `None` when it is not there.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Option<i64>")]
-pub struct QueryStoredAt {
-    pub offset: QueueOffset,
-}
-
-/// The records of up to `max` messages from `offset` on, as they lie in the log.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Vec<Bytes>")]
-pub struct ReadRecords {
-    pub offset: QueueOffset,
-    pub max: u32,
-}
-
-/// Up to `max` units from `offset` on.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Vec<ConsumeQueueUnit>")]
-pub struct ReadUnits {
-    pub offset: QueueOffset,
-    pub max: u32,
 }
 
 /// Everything dispatched so far is written; hands over what makes it durable.
@@ -221,8 +182,14 @@ pub struct TopicQueue {
     /// Number of the next message appended; ahead of the consume queue by what is not dispatched yet.
     next: QueueOffset,
     last_stored_at_ms: Option<i64>,
+    /// Dispatched and not written yet: the disk has refused the first of them.
+    unwritten: VecDeque<Dispatched>,
+    /// Units were dispatched to a queue that could not be opened: no check point may claim them.
+    units_missing: bool,
+    /// The topic is gone; what the writer has is still answered.
+    deleted: bool,
     waiting: VecDeque<SendRequest>,
-    in_work: Option<Vec<SendReply>>,
+    in_work: Option<InWork>,
     holds: Vec<PullHold>,
     hold_timer: Option<(Instant, SpawnHandle)>,
     own: Option<Recipient<BatchAppended>>,
@@ -231,6 +198,13 @@ pub struct TopicQueue {
     gets: HashMap<GroupName, Arc<Traffic>>,
     /// When the batch in work was handed to the writer.
     handed_over_at: Instant,
+}
+
+/// What the writer has of ours.
+struct InWork {
+    replies: Vec<SendReply>,
+    /// Number of the first message, if it is stored.
+    first: QueueOffset,
 }
 
 /// A pull that waits for a message or its deadline.
@@ -258,6 +232,9 @@ impl TopicQueue {
             next: queue.as_ref().map_or(QueueOffset(0), |queue| queue.max_offset()),
             queue,
             last_stored_at_ms: None,
+            unwritten: VecDeque::new(),
+            units_missing: false,
+            deleted: false,
             waiting: VecDeque::new(),
             in_work: None,
             holds: Vec::new(),
@@ -291,35 +268,35 @@ impl TopicQueue {
 
     /// Hands the next sends to the writer, unless it has some of ours.
     fn append_waiting(&mut self) {
-        if self.in_work.is_some() || self.waiting.is_empty() {
-            return;
-        }
         let Some(reply_to) = self.own.clone() else { return };
-        let mut sends = Vec::with_capacity(self.waiting.len().min(256));
-        let mut replies = Vec::with_capacity(sends.capacity());
-        let mut bytes = 0;
-        while let Some(send) = self.waiting.pop_front() {
-            bytes += send.messages.iter().map(PendingMessage::record_len).sum::<usize>();
-            sends.push(send.messages);
-            replies.push(send.reply);
-            if bytes >= self.parts.config.max_append_bytes {
-                break;
+        // A batch that is refused is done at once, and nothing would wake us for those behind it.
+        while self.in_work.is_none() && !self.waiting.is_empty() {
+            let mut sends = Vec::with_capacity(self.waiting.len().min(256));
+            let mut replies = Vec::with_capacity(sends.capacity());
+            let mut bytes = 0;
+            while let Some(send) = self.waiting.pop_front() {
+                bytes += send.messages.iter().map(PendingMessage::record_len).sum::<usize>();
+                sends.push(send.messages);
+                replies.push(send.reply);
+                if bytes >= self.parts.config.max_append_bytes {
+                    break;
+                }
             }
-        }
-        let batch = AppendBatch { sends, first_queue_offset: self.next, reply_to };
-        match self.parts.writer.try_send(batch) {
-            Ok(()) => {
-                self.handed_over_at = Instant::now();
-                self.in_work = Some(replies);
-            }
-            Err(refused) => {
-                let refusal = match refused {
-                    SendError::Full(batch) => {
-                        Refusal::Busy { actor: "the commit log writer", waiting: batch.sends.len() }
-                    }
-                    SendError::Closed(_) => Refusal::ShuttingDown,
-                };
-                self.answer_sends(replies, |_| Err(refusal.clone()));
+            let batch = AppendBatch { sends, first_queue_offset: self.next, reply_to: reply_to.clone() };
+            match self.parts.writer.try_send(batch) {
+                Ok(()) => {
+                    self.handed_over_at = Instant::now();
+                    self.in_work = Some(InWork { replies, first: self.next });
+                }
+                Err(refused) => {
+                    let refusal = match refused {
+                        SendError::Full(batch) => {
+                            Refusal::Busy { actor: "the commit log writer", waiting: batch.sends.len() }
+                        }
+                        SendError::Closed(_) => Refusal::ShuttingDown,
+                    };
+                    self.answer_sends(replies, |_| Err(refusal.clone()));
+                }
             }
         }
     }
@@ -414,27 +391,48 @@ impl TopicQueue {
         }
     }
 
-    /// Whether message 0 is there, and close enough to the end of the log to be in memory.
-    fn begins_young(&mut self) -> bool {
-        let near = self.parts.log.published().0.saturating_sub(self.parts.config.in_memory_bytes);
-        let Ok(queue) = &mut self.queue else { return false };
-        if queue.min_offset() > QueueOffset(0) {
-            return false;
+    /// Writes what was dispatched, in order, and answers the pulls that waited for it.
+    fn write_units(&mut self, ctx: &mut Context<Self>) {
+        while let (Some(dispatched), Ok(queue)) = (self.unwritten.front(), &mut self.queue) {
+            match queue.append(dispatched.first, &dispatched.units) {
+                Ok(outcome) => {
+                    self.last_stored_at_ms = Some(dispatched.last_stored_at_ms);
+                    self.next = self.next.max(outcome.end);
+                    if let Some(dispatched) = self.unwritten.pop_front() {
+                        self.pass_holds(&dispatched.units[outcome.duplicates..], outcome.end);
+                    }
+                }
+                Err(error) => {
+                    // The log has the messages; no check point claims their units until the disk takes them.
+                    error!(topic = %self.topic, queue_id = self.queue_id.0, %error, "units cannot be written, trying again");
+                    ctx.run_later(WRITE_PAUSE, |queue, ctx| queue.write_units(ctx));
+                    return;
+                }
+            }
         }
-        self.units.clear();
-        if queue.read(QueueOffset(0), 1, &mut self.units).is_err() {
-            return false;
-        }
-        // An empty queue begins now.
-        self.units.first().is_none_or(|unit| unit.physical_offset.0 >= near)
+    }
+
+    /// Answers the pulls that `fresh` units concern, the last of them right before `end`; the others go on
+    /// waiting behind them.
+    fn pass_holds(&mut self, fresh: &[ConsumeQueueUnit], end: QueueOffset) {
+        let begin = end.0 as i64 - fresh.len() as i64;
+        self.answer_holds(|hold| {
+            // A queue may begin elsewhere than at the offset that was waited for.
+            let concerned = hold.pull.from != begin
+                || fresh.iter().any(|unit| hold.pull.filter.may_match(unit.tags_code));
+            if !concerned {
+                hold.pull.from = end.0 as i64;
+            }
+            concerned && !fresh.is_empty()
+        });
     }
 
     /// Answers the held pulls that `ready` names; they are not held again.
-    fn answer_holds(&mut self, mut ready: impl FnMut(&PullHold) -> bool) {
+    fn answer_holds(&mut self, mut ready: impl FnMut(&mut PullHold) -> bool) {
         let mut outgoing = RepliesByClient::default();
         let mut n = 0;
         while n < self.holds.len() {
-            if ready(&self.holds[n]) {
+            if ready(&mut self.holds[n]) {
                 let hold = self.holds.swap_remove(n);
                 let pulled = self.pull_now(&hold.pull);
                 let reply = self.pull_reply(&hold.pull, pulled);
@@ -540,10 +538,11 @@ impl Handler<SendMessages> for TopicQueue {
 impl Handler<BatchAppended> for TopicQueue {
     type Result = ();
 
-    fn handle(&mut self, appended: BatchAppended, _: &mut Self::Context) {
-        let Some(replies) = self.in_work.take() else { return };
+    fn handle(&mut self, appended: BatchAppended, ctx: &mut Self::Context) {
+        let Some(InWork { replies, first }) = self.in_work.take() else { return };
         debug_assert_eq!(replies.len(), appended.outcomes.len(), "every send has an outcome");
-        let stored = appended.next_queue_offset.0 - self.next.0;
+        // Dispatch may have been here before, and may have moved our own number on.
+        let stored = appended.next_queue_offset.0 - first.0;
         self.next = appended.next_queue_offset;
         if stored > 0 {
             self.puts.add(stored, appended.stored_bytes);
@@ -556,6 +555,9 @@ impl Handler<BatchAppended> for TopicQueue {
         let mut outcomes = appended.outcomes.into_iter();
         let lost = || Err(Refusal::StoreFailed { cause: "the writer gave no outcome".into() });
         self.answer_sends(replies, |_| outcomes.next().unwrap_or_else(lost));
+        if self.deleted {
+            ctx.stop();
+        }
     }
 }
 
@@ -582,82 +584,14 @@ impl Handler<Dispatched> for TopicQueue {
     type Result = ();
 
     fn handle(&mut self, dispatched: Dispatched, ctx: &mut Self::Context) {
-        let Ok(queue) = &mut self.queue else { return };
-        match queue.append(dispatched.first, &dispatched.units) {
-            Ok(outcome) => {
-                self.last_stored_at_ms = Some(dispatched.last_stored_at_ms);
-                let end = outcome.end;
-                self.next = self.next.max(end);
-                let units = &dispatched.units;
-                self.answer_holds(|hold| {
-                    units.iter().any(|unit| hold.pull.filter.may_match(unit.tags_code))
-                        || hold.pull.from != end.0 as i64 - units.len() as i64
-                });
-            }
-            Err(error) => {
-                // The log has the messages; they are derived again once the disk takes writes.
-                error!(topic = %self.topic, queue_id = self.queue_id.0, %error, "units cannot be written, trying again");
-                ctx.notify_later(dispatched, Duration::from_secs(1));
-            }
+        if self.queue.is_err() {
+            self.units_missing = !self.deleted;
+            return;
         }
-    }
-}
-
-impl Handler<QueryExtent> for TopicQueue {
-    type Result = QueueExtent;
-
-    fn handle(&mut self, _: QueryExtent, _: &mut Self::Context) -> QueueExtent {
-        let (min, max) = self.extent();
-        let last_stored_at_ms = self.last_stored_at_ms.filter(|_| max > min);
-        QueueExtent { min, max, last_stored_at_ms, begins_young: self.begins_young() }
-    }
-}
-
-impl Handler<SearchOffsetByTime> for TopicQueue {
-    type Result = Result<QueueOffset, Refusal>;
-
-    fn handle(&mut self, search: SearchOffsetByTime, _: &mut Self::Context) -> Self::Result {
-        let boundary = if search.upper { TimeBoundary::Upper } else { TimeBoundary::Lower };
-        let log = self.parts.log.clone();
-        let queue = self.queue.as_mut().map_err(|cause| Refusal::StoreFailed { cause: cause.clone() })?;
-        queue
-            .offset_by_time(search.timestamp_ms, boundary, |at, _| log.store_time_at(at).map(|at| at.0))
-            .map_err(|error| Refusal::Failed(error.to_string()))
-    }
-}
-
-impl Handler<QueryStoredAt> for TopicQueue {
-    type Result = Option<i64>;
-
-    fn handle(&mut self, query: QueryStoredAt, _: &mut Self::Context) -> Self::Result {
-        self.units.clear();
-        self.queue.as_mut().ok()?.read(query.offset, 1, &mut self.units).ok()?;
-        self.parts.log.store_time_at(self.units.first()?.physical_offset).map(|at| at.0)
-    }
-}
-
-impl Handler<ReadUnits> for TopicQueue {
-    type Result = Vec<ConsumeQueueUnit>;
-
-    fn handle(&mut self, read: ReadUnits, _: &mut Self::Context) -> Self::Result {
-        let mut units = Vec::new();
-        if let Ok(queue) = &mut self.queue {
-            // What cannot be read now is asked for again.
-            let _ = queue.read(read.offset, read.max as usize, &mut units);
+        self.unwritten.push_back(dispatched);
+        if self.unwritten.len() == 1 {
+            self.write_units(ctx);
         }
-        units
-    }
-}
-
-impl Handler<ReadRecords> for TopicQueue {
-    type Result = Vec<Bytes>;
-
-    fn handle(&mut self, read: ReadRecords, ctx: &mut Self::Context) -> Self::Result {
-        let units = self.handle(ReadUnits { offset: read.offset, max: read.max }, ctx);
-        units
-            .iter()
-            .filter_map(|unit| self.parts.log.read(unit.physical_offset, unit.size_bytes as usize))
-            .collect()
     }
 }
 
@@ -665,7 +599,14 @@ impl Handler<TakeUnflushed> for TopicQueue {
     type Result = Result<Unflushed, String>;
 
     fn handle(&mut self, _: TakeUnflushed, _: &mut Self::Context) -> Self::Result {
-        let Ok(queue) = &mut self.queue else { return Ok(Unflushed::default()) };
+        let queue = match &mut self.queue {
+            Ok(queue) => queue,
+            Err(cause) if self.units_missing => return Err(cause.clone()),
+            Err(_) => return Ok(Unflushed::default()),
+        };
+        if !self.unwritten.is_empty() {
+            return Err(format!("units of topic {}, queue {} wait for the disk", self.topic, self.queue_id));
+        }
         queue.take_unflushed().map_err(|error| error.to_string())
     }
 }
@@ -704,6 +645,13 @@ impl Handler<DeleteQueue> for TopicQueue {
         {
             warn!(topic = %self.topic, queue_id = self.queue_id.0, %error, "files of a deleted queue remain");
         }
-        ctx.stop();
+        self.unwritten.clear();
+        self.deleted = true;
+        if self.in_work.is_none() {
+            ctx.stop();
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@
 //!   topic, [`TopicDeleted`] to whoever keeps something by topic.
 //! - Fails: settings that cannot be saved refuse the changes they came with, and the snapshot stays as it was.
 //! - Invariants: what is published was flushed before; a change is answered after it was flushed, published
-//!   and registered, in that order; one batch of changes is under way at a time, and what arrives
+//!   and registered, in that order, or `registration_wait_max` after it was published; one batch of changes is under way at a time, and what arrives
 //!   meanwhile makes the next; every batch that changes something raises the data version by one.
 //!
 //! Flushing blocks for an fsync, so this actor lives on an arbiter that no message passes through.

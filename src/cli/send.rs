@@ -23,7 +23,7 @@ Examples:
   telstar send orders '{\"id\":7}' --tag created --key 7 --property region=eu
   telstar send orders hello --count 100 -o json
   telstar send orders --lines - < messages.txt
-  telstar send orders 'later' --property TIMER_DELAY_SEC=30")]
+  telstar send orders 'in 30 s' --property DELAY=4")]
 pub struct SendArgs {
     /// The topic; it is created with 4 queues if the broker allows it
     topic: TopicName,

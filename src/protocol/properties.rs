@@ -6,6 +6,8 @@
 
 use bytes::Bytes;
 
+use super::java_hash::java_string_hash;
+
 /// Ends a name.
 pub const NAME_VALUE_SEPARATOR: u8 = 1;
 /// Ends a value.
@@ -194,15 +196,6 @@ impl PropertyList {
     }
 }
 
-/// Java's `String.hashCode`: over UTF-16 units, wrapping.
-pub fn java_string_hash(text: &str) -> i32 {
-    let add = |hash: i32, unit: u16| hash.wrapping_mul(31).wrapping_add(i32::from(unit));
-    if text.is_ascii() {
-        return text.bytes().fold(0, |hash, byte| add(hash, u16::from(byte)));
-    }
-    text.encode_utf16().fold(0, add)
-}
-
 /// What a consume queue unit holds of a tag: its Java hash, sign-extended; 0 without a tag.
 pub fn tags_code(tags: Option<&str>) -> i64 {
     tags.map_or(0, |tags| i64::from(java_string_hash(tags)))
@@ -239,12 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn hash_is_that_of_java() {
-        assert_eq!(java_string_hash(""), 0);
-        assert_eq!(java_string_hash("TagA"), 2_598_919);
-        assert_eq!(java_string_hash("polygenelubricants"), i32::MIN);
-        assert_eq!(java_string_hash("消息"), 0x6D88 * 31 + 0x606F);
-        assert_eq!(java_string_hash("😀"), 0xD83D * 31 + 0xDE00, "surrogates count one by one");
+    fn tags_code_is_the_hash_with_its_sign() {
         assert_eq!(tags_code(None), 0);
         assert_eq!(tags_code(Some("polygenelubricants")), -2_147_483_648);
     }

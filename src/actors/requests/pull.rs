@@ -78,13 +78,13 @@ impl PullOwners {
         prepared.hand_over(request)
     }
 
-    fn prepare(
+    fn prepare<'a>(
         &self,
         request: &Request,
         header: PullHeader,
         config: &SubscriptionGroupConfig,
-        topics: &TopicMap,
-    ) -> Result<PreparedPull, Refusal> {
+        topics: &'a TopicMap,
+    ) -> Result<PreparedPull<'a>, Refusal> {
         if !self.settings.load().permission.is_readable() {
             return Err(Refusal::NoPermission {
                 what: "pulling from this broker".into(),
@@ -129,7 +129,7 @@ impl PullOwners {
             suggested_broker_id: 0,
             group: header.consumer_group,
         };
-        Ok(PreparedPull { queue: queue.clone(), message })
+        Ok(PreparedPull { queue, message })
     }
 
     /// The filter of the request itself, or the one the group registered.
@@ -192,12 +192,13 @@ fn queue_of(entry: &TopicEntry, queue_id: i32) -> Result<&Addr<TopicQueue>, Refu
 }
 
 /// A pull that passed the checks.
-struct PreparedPull {
-    queue: Addr<TopicQueue>,
+struct PreparedPull<'a> {
+    /// Borrowed: a clone of an address has a slot of its own in the mailbox, and would never find it full.
+    queue: &'a Addr<TopicQueue>,
     message: PullMessages,
 }
 
-impl PreparedPull {
+impl PreparedPull<'_> {
     fn hand_over(self, request: Request) -> Result<(), Refusal> {
         self.queue.try_send(self.message).map_err(|error| match error {
             SendError::Full(_) => Refusal::Busy { actor: "the queue", waiting: 0 },

@@ -301,10 +301,11 @@ impl Segments {
     /// may wait, and begins no check point beyond it until then.
     pub fn take_unflushed(&mut self) -> Result<Unflushed, ConsumeQueueError> {
         let mut unflushed = Unflushed::default();
-        if let Some(from) = self.unflushed_from.take() {
+        if let Some(from) = self.unflushed_from {
             for number in from.max(self.first)..self.end {
                 unflushed.files.push(self.reading(number)?);
             }
+            self.unflushed_from = None; // not before every file is at hand
         }
         if std::mem::take(&mut self.names_unflushed) {
             let dirs = self.dir.ancestors().take(3).filter(|dir| !dir.as_os_str().is_empty());

@@ -1,0 +1,276 @@
+use std::task::Poll;
+
+use futures::poll;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::advance;
+
+use super::*;
+use crate::actors::testing::log::{
+    TestLog, message, message_with, positions, queue_of, settle, topic_entry, topic_table,
+};
+use crate::actors::testing::{CLOCK_BEGINS, fake_sink, full_mailbox};
+use crate::actors::topic_queue::{QueryExtent, QueueParts};
+use crate::protocol::data_version::DataVersion;
+use crate::protocol::message::PendingMessage;
+use crate::protocol::topic_config::TopicConfig;
+use crate::store::commit_log::Appended;
+
+struct Bench {
+    log: TestLog,
+    topics: TopicTable,
+    progress: Progress,
+    dispatcher: Addr<Dispatcher>,
+    indexed: UnboundedReceiver<IndexEntries>,
+    scheduled: UnboundedReceiver<UnitsScheduled>,
+}
+
+fn start(topics: &[(&str, u32)]) -> Bench {
+    start_with(topics, |_| {}, |_| {})
+}
+
+fn start_with(
+    topics: &[(&str, u32)],
+    change_queues: impl FnOnce(&mut QueueParts),
+    change: impl FnOnce(&mut DispatcherParts),
+) -> Bench {
+    let log = TestLog::new();
+    let mut queues = log.queue_parts();
+    change_queues(&mut queues);
+    let topics = topic_table(topics, &queues);
+    start_on(log, topics, change)
+}
+
+fn start_on(log: TestLog, topics: TopicTable, change: impl FnOnce(&mut DispatcherParts)) -> Bench {
+    let (key_index, indexed) = fake_sink::<IndexEntries>();
+    let (retry_router, scheduled) = fake_sink::<UnitsScheduled>();
+    let progress = Progress::default();
+    let mut parts = DispatcherParts {
+        log: log.reader.clone(),
+        signal: PublishedSignal::default(),
+        topics: topics.clone(),
+        key_index: Some(key_index),
+        scheduled: Some(retry_router),
+        delay_levels: DelayLevels::default(),
+        progress: progress.clone(),
+        mailbox_capacity: 64,
+    };
+    change(&mut parts);
+    let dispatcher = Dispatcher::new(parts, LogTail::default()).start();
+    Bench { log, topics, progress, dispatcher, indexed, scheduled }
+}
+
+fn to(topic: &str, queue_id: u32) -> PendingMessage {
+    PendingMessage { queue_id: QueueId(queue_id), ..message(topic, "x") }
+}
+
+fn starts(appended: &[Appended]) -> Vec<PhysicalOffset> {
+    appended.iter().map(|appended| appended.start).collect()
+}
+
+impl Bench {
+    async fn dispatch_all(&self) {
+        self.dispatcher.send(DispatchTo(self.log.reader.published())).await.unwrap();
+    }
+
+    async fn positions(&self, topic: &str, queue_id: u32) -> Vec<PhysicalOffset> {
+        positions(&queue_of(&self.topics, topic, queue_id)).await
+    }
+
+    async fn plan(&self) -> CheckPointPlan {
+        self.dispatcher.send(BeginCheckPoint).await.unwrap()
+    }
+}
+
+#[actix::test]
+async fn units_reach_their_queues_in_log_order() {
+    let mut bench = start(&[("A", 2), ("B", 1)]);
+    let mut by_queue: HashMap<(&str, u32), Vec<PhysicalOffset>> = HashMap::new();
+    for (topic, queue_id) in [("A", 0), ("B", 0), ("A", 1), ("A", 0), ("B", 0), ("A", 0)] {
+        let stored = by_queue.entry((topic, queue_id)).or_default();
+        stored.push(bench.log.append(to(topic, queue_id), stored.len() as u64).start);
+    }
+    bench.dispatch_all().await;
+    for ((topic, queue_id), stored) in by_queue {
+        assert_eq!(bench.positions(topic, queue_id).await, stored, "{topic} {queue_id}");
+    }
+    assert_eq!(bench.progress.dispatched(), bench.log.reader.published());
+}
+
+#[actix::test]
+async fn full_queue_holds_everything_back_and_nothing_is_lost() {
+    let mut bench = start_with(&[("A", 1), ("B", 1)], |queues| queues.config.mailbox_capacity = 1, |_| {});
+    let (a, b) = (queue_of(&bench.topics, "A", 0), queue_of(&bench.topics, "B", 0));
+    settle().await;
+    let mut stored = vec![bench.log.append(to("A", 0), 0)];
+    bench.log.append(to("B", 0), 0);
+    // The dispatcher has its turn before the queues, whose mailboxes are full by then.
+    bench.dispatcher.do_send(LogPublished);
+    let plan = bench.dispatcher.send(BeginCheckPoint);
+    for topic in ["A", "B"] {
+        let entry = bench.topics.get(topic).unwrap();
+        while entry.queue(QueueId(0)).unwrap().try_send(QueryExtent).is_ok() {}
+    }
+    let plan = plan.await.unwrap();
+    assert!(plan.dispatched.is_none() && plan.queues.is_empty(), "nothing may be claimed yet");
+    assert_eq!(bench.progress.dispatched(), PhysicalOffset(0));
+    for n in 1..4 {
+        stored.push(bench.log.append(to("A", 0), n));
+    }
+    bench.dispatch_all().await;
+    assert_eq!(positions(&a).await, starts(&stored));
+    assert_eq!(positions(&b).await.len(), 1);
+    let plan = bench.plan().await;
+    assert_eq!(plan.dispatched, Some(bench.log.appender.tail()));
+    assert_eq!(plan.queues.len(), 2);
+}
+
+#[actix::test]
+async fn handed_over_means_to_the_last_recipient() {
+    let full = full_mailbox(IndexEntries::default).await;
+    let mut bench = start_with(&[("A", 1)], |_| {}, |parts| parts.key_index = Some(full));
+    bench.log.append(message_with("A", "x", &[("KEYS", "k")]), 0);
+    let mut waiting = Box::pin(bench.dispatcher.send(DispatchTo(bench.log.reader.published())));
+    settle().await;
+    assert!(matches!(poll!(&mut waiting), Poll::Pending), "the key index has not taken its entries");
+    assert_eq!(bench.positions("A", 0).await.len(), 1);
+    assert!(bench.plan().await.dispatched.is_none());
+}
+
+#[actix::test]
+async fn waiting_for_a_position_ends_when_it_is_published_and_handed_over() {
+    let mut bench = start(&[("A", 1)]);
+    let end = PhysicalOffset(message("A", "x").record_len() as u64);
+    let mut waiting = Box::pin(bench.dispatcher.send(DispatchTo(end)));
+    settle().await;
+    assert!(matches!(poll!(&mut waiting), Poll::Pending));
+    assert_eq!(bench.log.append(to("A", 0), 0).end, end);
+    bench.dispatcher.do_send(LogPublished);
+    waiting.await.unwrap();
+    assert_eq!(bench.positions("A", 0).await.len(), 1);
+}
+
+#[actix::test]
+async fn messages_of_unknown_topics_are_passed_over() {
+    let log = TestLog::new();
+    let queues = log.queue_parts();
+    let (publisher, topics) = TopicTable::new(TopicMap::default());
+    let mut bench = start_on(log, topics, |_| {});
+    bench.log.append(to("A", 0), 0);
+    bench.log.append(to("A", 0), 1);
+    bench.dispatch_all().await;
+    assert_eq!(bench.progress.dispatched(), bench.log.reader.published());
+    let entry = Arc::new(topic_entry(TopicConfig::new("A", 1), &queues));
+    publisher.publish(TopicMap {
+        data_version: DataVersion::default(),
+        topics: HashMap::from([("A".into(), entry)]),
+    });
+    let known = bench.log.append(to("A", 0), 0);
+    bench.dispatch_all().await;
+    assert_eq!(bench.positions("A", 0).await, [known.start]);
+}
+
+#[actix::test]
+async fn messages_of_queues_the_topic_lost_are_passed_over() {
+    let mut bench = start(&[("A", 1)]);
+    bench.log.append(to("A", 5), 0);
+    let stored = bench.log.append(to("A", 0), 0);
+    bench.dispatch_all().await;
+    assert_eq!(bench.positions("A", 0).await, [stored.start]);
+}
+
+#[actix::test]
+async fn numbers_that_begin_again_make_a_batch_of_their_own() {
+    let mut bench = start(&[("A", 1)]);
+    let stored: Vec<_> = [0, 1, 0, 1, 2].map(|n| bench.log.append(to("A", 0), n)).into();
+    bench.dispatch_all().await;
+    let expected = [stored[0].start, stored[1].start, stored[4].start];
+    assert_eq!(bench.positions("A", 0).await, expected, "the queue knows units 0 and 1");
+}
+
+#[actix::test]
+async fn check_point_names_the_queues_touched_since_the_last() {
+    let mut bench = start(&[("A", 2)]);
+    bench.log.append(to("A", 0), 0);
+    bench.dispatch_all().await;
+    let plan = bench.plan().await;
+    assert_eq!(plan.dispatched, Some(bench.log.appender.tail()));
+    assert!(plan.queues == [queue_of(&bench.topics, "A", 0)]);
+    assert!(bench.plan().await.queues.is_empty());
+    bench.log.append(to("A", 1), 0);
+    bench.dispatch_all().await;
+    assert!(bench.plan().await.queues == [queue_of(&bench.topics, "A", 1)]);
+}
+
+#[actix::test]
+async fn delayed_messages_carry_their_due_time_and_go_to_the_retry_router() {
+    let mut bench = start(&[(SCHEDULE_TOPIC, 18)]);
+    let stored = bench.log.append(to(SCHEDULE_TOPIC, 2), 0);
+    bench.dispatch_all().await;
+    let scheduled = bench.scheduled.recv().await.unwrap();
+    let due = CLOCK_BEGINS.0 + 10_000; // level 3
+    assert_eq!((scheduled.queue_id, scheduled.first), (QueueId(2), QueueOffset(0)));
+    assert_eq!(scheduled.units, [TestLog::unit(&stored, due)]);
+    assert_eq!(bench.positions(SCHEDULE_TOPIC, 2).await, [stored.start]);
+}
+
+#[actix::test]
+async fn unique_key_and_every_word_of_keys_are_indexed() {
+    let mut bench = start(&[("A", 1)]);
+    let stored = bench.log.append(message_with("A", "x", &[("KEYS", "k1  k2"), ("UNIQ_KEY", "U")]), 0);
+    bench.log.append(to("A", 0), 1);
+    bench.dispatch_all().await;
+    let entry = |key| IndexEntry {
+        hash: hash_of("A", key),
+        physical_offset: stored.start,
+        stored_at_ms: CLOCK_BEGINS.0,
+    };
+    assert_eq!(bench.indexed.recv().await.unwrap().0, [entry("U"), entry("k1"), entry("k2")]);
+    assert!(bench.indexed.try_recv().is_err(), "no entries, no message");
+}
+
+#[actix::test]
+async fn half_messages_of_old_stores_are_indexed_and_never_consumed() {
+    let mut bench = start(&[("A", 1)]);
+    let keyed = |transaction: TransactionType| PendingMessage {
+        sys_flag: transaction.set_in(0),
+        ..message_with("A", "x", &[("KEYS", "k")])
+    };
+    bench.log.append(keyed(TransactionType::Prepared), 0);
+    bench.log.append(keyed(TransactionType::Rollback), 0);
+    bench.dispatch_all().await;
+    assert_eq!(bench.indexed.recv().await.unwrap().0.len(), 1, "what was rolled back is not found");
+    assert_eq!(bench.positions("A", 0).await, []);
+}
+
+#[actix::test]
+async fn log_longer_than_a_turn_is_worked_off_without_being_told_again() {
+    let mut bench = start_with(&[("A", 1)], |queues| queues.config.units.segment_units = 1000, |_| {});
+    let large = "x".repeat(10_000);
+    let count = TURN_BYTES / 10_000 + 50;
+    for n in 0..count {
+        bench.log.append(message("A", &large), n);
+    }
+    bench.dispatcher.do_send(LogPublished);
+    bench.dispatcher.send(DispatchTo(bench.log.reader.published())).await.unwrap();
+    assert_eq!(bench.positions("A", 0).await.len() as u64, count);
+}
+
+#[actix::test]
+async fn damaged_record_stops_dispatch_there_until_it_is_gone() {
+    tokio::time::pause();
+    let mut bench = start(&[("A", 1)]);
+    let good = bench.log.append(to("A", 0), 0);
+    bench.log.appender.append_raw(good.end, &[1; 100]).unwrap();
+    bench.log.appender.publish();
+    for _ in 0..3 {
+        bench.dispatcher.do_send(LogPublished);
+    }
+    settle().await;
+    assert_eq!(bench.positions("A", 0).await, [good.start]);
+    assert_eq!(bench.plan().await.dispatched.unwrap().end, good.end);
+    bench.log.appender.truncate_to(good.end, Some(good.start)).unwrap();
+    let next = bench.log.append(to("A", 0), 1);
+    advance(DAMAGE_PAUSE + FULL_PAUSE).await;
+    settle().await;
+    assert_eq!(bench.positions("A", 0).await, [good.start, next.start]);
+}

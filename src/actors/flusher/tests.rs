@@ -1,0 +1,305 @@
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use actix::Addr;
+use tokio::time::advance;
+
+use super::*;
+use crate::actors::testing::fake_mailbox;
+use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, settle};
+use crate::actors::topic_queue::{Dispatched, QueueParts, TopicQueue};
+use crate::store::commit_log::LogTail;
+use crate::store::consume_queue::{ConsumeQueue, queue_dir};
+use crate::store::memory_files::{FileOperation, MemoryFiles};
+use crate::store::recovery::{LastStop, open_commit_log};
+use crate::store::segment::SegmentDir;
+use crate::types::{QueueId, QueueOffset};
+
+const ROOT: &str = "/store";
+
+/// A dispatcher that is given its plans by the test; each is taken once, as the real one forgets the queues
+/// it has named.
+#[derive(Clone, Default)]
+struct Plans(Arc<Mutex<(Option<LogTail>, Vec<Addr<TopicQueue>>)>>);
+
+impl Plans {
+    fn set(&self, dispatched: Option<LogTail>, queues: &[&Addr<TopicQueue>]) {
+        *self.0.lock().unwrap() = (dispatched, queues.iter().map(|queue| (*queue).clone()).collect());
+    }
+
+    fn take(&self) -> CheckPointPlan {
+        let (dispatched, queues) = &mut *self.0.lock().unwrap();
+        CheckPointPlan { dispatched: *dispatched, queues: std::mem::take(queues) }
+    }
+}
+
+struct Bench {
+    log: CommitLogParts,
+    queues: QueueParts,
+    plans: Plans,
+    progress: Progress,
+    flusher: Addr<Flusher>,
+}
+
+/// What is left of the log when the preparer belongs to the flusher.
+struct CommitLogParts {
+    files: MemoryFiles,
+    appender: crate::store::commit_log::CommitLogAppender,
+    reader: CommitLogReader,
+}
+
+fn start() -> Bench {
+    start_with(|_| {})
+}
+
+fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
+    let log = TestLog::new();
+    let queues = log.queue_parts();
+    let TestLog { files, appender, reader, preparer } = log;
+    let (check_point_file, check_point) = CheckPointFile::open(&files, Path::new(ROOT)).unwrap();
+    let plans = Plans::default();
+    let progress = Progress::default();
+    let taken = plans.clone();
+    let mut parts = FlusherParts {
+        files: Arc::new(files.clone()),
+        log: reader.clone(),
+        preparer,
+        check_point_file,
+        check_point,
+        dispatcher: fake_mailbox(move |_: &BeginCheckPoint| taken.take()).0,
+        key_index: None,
+        progress: progress.clone(),
+        config: FlusherConfig::default(),
+    };
+    change(&mut parts);
+    let flusher = Flusher::new(parts, PhysicalOffset(0)).start();
+    Bench { log: CommitLogParts { files, appender, reader }, queues, plans, progress, flusher }
+}
+
+impl Bench {
+    fn queue(&self, queue_id: u32) -> Addr<TopicQueue> {
+        TopicQueue::new("T".into(), QueueId(queue_id), self.queues.clone()).start()
+    }
+
+    /// Stores one message and gives `queue` its unit.
+    async fn store(&mut self, queue: &Addr<TopicQueue>, number: u64) {
+        let now = crate::clock::WallMs(1_000);
+        let message = message("T", "x");
+        let appended = self.log.appender.append(&[message], QueueOffset(number), now).unwrap();
+        self.log.appender.publish();
+        let units = vec![TestLog::unit(&appended, 0)];
+        let first = QueueOffset(number);
+        queue.send(Dispatched { first, units, last_stored_at_ms: 1_000 }).await.unwrap();
+    }
+
+    async fn check_point(&self) -> Result<(), String> {
+        self.flusher.send(CheckPointNow).await.unwrap()
+    }
+
+    fn fail_sync(&self) {
+        self.log.files.fail_next(FileOperation::Sync, ErrorKind::Other);
+    }
+
+    /// What a start after a power failure finds: what the check point claims, where the log ends, and how many
+    /// units the queues still have.
+    fn after_power_failure(&self, queue_ids: &[u32]) -> (Option<LogTail>, PhysicalOffset, Vec<u64>) {
+        let files = &self.log.files;
+        files.crash();
+        let (_, check_point) = CheckPointFile::open(files, Path::new(ROOT)).unwrap();
+        let dir = SegmentDir {
+            files: Arc::new(files.clone()),
+            dir: PathBuf::from("/commitlog"),
+            segment_bytes: SEGMENT_BYTES,
+        };
+        let (log, _) = open_commit_log(dir, &check_point, LastStop::Unclean).unwrap();
+        let claimed = check_point.dispatched.map(|tail| tail.end);
+        let units = |queue_id: &u32| {
+            let dir = queue_dir(&self.queues.consume_queue_root, &"T".into(), QueueId(*queue_id));
+            let config = self.queues.config.units;
+            let queue = ConsumeQueue::open(Arc::new(files.clone()), dir, config, claimed).unwrap();
+            queue.max_offset().0
+        };
+        (check_point.dispatched, log.appender.end(), queue_ids.iter().map(units).collect())
+    }
+}
+
+#[actix::test]
+async fn published_messages_are_on_disk_once_flushed() {
+    let mut bench = start();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    let end = bench.log.reader.published();
+    assert_eq!(bench.flusher.send(FlushNow).await.unwrap(), Ok(LogFlushed { up_to: end }));
+    assert_eq!(bench.progress.flushed(), end);
+    bench.store(&queue, 1).await;
+    assert_eq!(bench.after_power_failure(&[]), (None, end, Vec::new()));
+}
+
+#[actix::test]
+async fn failed_flush_claims_nothing_and_is_made_good() {
+    let mut bench = start();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    bench.fail_sync();
+    assert!(bench.flusher.send(FlushNow).await.unwrap().is_err());
+    assert_eq!(bench.progress.flushed(), PhysicalOffset(0));
+    let end = bench.log.reader.published();
+    assert_eq!(bench.flusher.send(FlushNow).await.unwrap(), Ok(LogFlushed { up_to: end }));
+}
+
+#[actix::test]
+async fn everything_a_check_point_claims_survives_a_power_failure() {
+    let mut bench = start();
+    let (a, b) = (bench.queue(0), bench.queue(1));
+    bench.store(&a, 0).await;
+    bench.store(&b, 0).await;
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &[&a, &b]);
+    bench.check_point().await.unwrap();
+    bench.store(&a, 1).await;
+    assert_eq!(bench.after_power_failure(&[0, 1]), (Some(tail), tail.end, vec![1, 1]));
+}
+
+#[actix::test]
+async fn failed_flush_of_the_log_keeps_the_old_check_point() {
+    let mut bench = start();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    bench.plans.set(Some(bench.log.appender.tail()), &[&queue]);
+    bench.fail_sync();
+    assert!(bench.check_point().await.is_err());
+    assert_eq!(bench.after_power_failure(&[]).0, None);
+}
+
+#[actix::test]
+async fn failed_sync_of_a_queue_keeps_the_old_check_point_and_is_made_good() {
+    let mut bench = start();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &[&queue]);
+    bench.flusher.send(FlushNow).await.unwrap().unwrap();
+    bench.fail_sync();
+    assert!(bench.check_point().await.is_err());
+    let (_, kept) = CheckPointFile::open(&bench.log.files, Path::new(ROOT)).unwrap();
+    assert_eq!(kept.dispatched, None);
+    bench.check_point().await.unwrap();
+    assert_eq!(bench.after_power_failure(&[0]), (Some(tail), tail.end, vec![1]));
+}
+
+#[actix::test]
+async fn queue_that_cannot_be_flushed_costs_the_others_nothing() {
+    tokio::time::pause();
+    let mut bench = start();
+    let (a, b) = (bench.queue(0), bench.queue(1));
+    bench.store(&a, 0).await;
+    bench.log.files.fail_next(FileOperation::Create, ErrorKind::StorageFull);
+    bench.store(&b, 0).await;
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &[&a, &b]);
+    bench.check_point().await.expect_err("a unit is not written");
+    bench.check_point().await.expect_err("nor now, though the dispatcher names the queue no more");
+    advance(Duration::from_secs(2)).await;
+    settle().await;
+    bench.check_point().await.unwrap();
+    assert_eq!(bench.after_power_failure(&[0, 1]), (Some(tail), tail.end, vec![1, 1]));
+}
+
+#[actix::test]
+async fn key_index_is_flushed_before_and_its_failure_keeps_the_old_check_point() {
+    let fails = Arc::new(Mutex::new(true));
+    let failing = fails.clone();
+    let (key_index, mut flushes) = fake_mailbox(move |_: &FlushKeyIndex| match *failing.lock().unwrap() {
+        true => Err("no".to_owned()),
+        false => Ok(()),
+    });
+    let mut bench = start_with(|parts| parts.key_index = Some(key_index));
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &[&queue]);
+    assert_eq!(bench.check_point().await, Err("no".to_owned()));
+    *fails.lock().unwrap() = false;
+    bench.check_point().await.unwrap();
+    flushes.recv().await.unwrap();
+    assert_eq!(bench.after_power_failure(&[0]), (Some(tail), tail.end, vec![1]));
+}
+
+#[actix::test]
+async fn check_point_asked_for_twice_is_true_for_both() {
+    let mut bench = start();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &[&queue]);
+    let first = bench.flusher.send(CheckPointNow);
+    let second = bench.flusher.send(CheckPointNow);
+    actix_rt::spawn(first);
+    second.await.unwrap().unwrap();
+    assert_eq!(bench.after_power_failure(&[0]), (Some(tail), tail.end, vec![1]));
+}
+
+#[actix::test]
+async fn nothing_is_claimed_while_the_dispatcher_waits_for_room() {
+    let mut bench = start();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    bench.plans.set(None, &[]);
+    bench.check_point().await.unwrap();
+    assert_eq!(bench.after_power_failure(&[]).0, None);
+}
+
+#[actix::test]
+async fn queue_that_was_deleted_meanwhile_is_no_hindrance() {
+    let mut bench = start();
+    let (a, gone) = (bench.queue(0), bench.queue(1));
+    bench.store(&a, 0).await;
+    gone.send(crate::actors::topic_queue::DeleteQueue).await.unwrap();
+    settle().await;
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &[&gone, &a]);
+    bench.check_point().await.unwrap();
+    assert_eq!(bench.after_power_failure(&[0]), (Some(tail), tail.end, vec![1]));
+}
+
+#[actix::test]
+async fn log_is_flushed_and_check_points_are_taken_in_their_intervals() {
+    tokio::time::pause();
+    let mut bench = start();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &[&queue]);
+    advance(Duration::from_millis(510)).await;
+    settle().await;
+    assert_eq!(bench.progress.flushed(), tail.end);
+    let saved = || CheckPointFile::open(&bench.log.files, Path::new(ROOT)).unwrap().1.dispatched;
+    assert_eq!(saved(), None);
+    advance(Duration::from_millis(4_500)).await;
+    settle().await;
+    assert_eq!(saved(), Some(tail));
+}
+
+#[actix::test]
+async fn next_segment_is_made_once_half_of_this_one_is_used() {
+    tokio::time::pause();
+    let mut bench = start();
+    let files = bench.log.files.clone();
+    let made = || {
+        let listed = files.list(Path::new("/commitlog")).unwrap();
+        let dirs = listed.iter().filter(|entry| entry.stat.is_dir);
+        dirs.map(|dir| files.list(&Path::new("/commitlog").join(&dir.name)).unwrap().len()).sum::<usize>()
+    };
+    advance(Duration::from_millis(510)).await;
+    settle().await;
+    assert_eq!(made(), 0, "an idle store holds one");
+    let large = "x".repeat(SEGMENT_BYTES as usize * 2 / 3);
+    bench.log.appender.append(&[message("T", &large)], QueueOffset(0), Default::default()).unwrap();
+    bench.log.appender.publish();
+    advance(Duration::from_millis(510)).await;
+    settle().await;
+    assert_eq!(made(), 1);
+    bench.log.files.fail_next(FileOperation::Create, ErrorKind::StorageFull);
+    bench.log.appender.append(&[message("T", &large)], QueueOffset(1), Default::default()).unwrap();
+}
