@@ -1,7 +1,7 @@
 //! Messages that come again later: what consumers send back, and what waits for a delay level.
 //!
 //! - Owns: how far each delay level is delivered; the few units that are due next.
-//! - Takes: [`SendBackMessage`], [`SendToRetryTopic`], [`UnitsScheduled`] from the dispatcher, [`MessageStored`] for its own sends.
+//! - Takes: [`StartDelivery`], [`SendBackMessage`], [`SendToRetryTopic`], [`UnitsScheduled`] from the dispatcher, [`MessageStored`] for its own sends.
 //! - Sends: [`SendMessages`] to queues; [`EnsureTopic`] for retry topics and dead letter queues.
 //! - Fails: a delivery that is refused is tried again after a pause; a message that is gone is skipped with a line
 //!   in the log.
@@ -65,6 +65,12 @@ pub struct SendToDeadLetterQueue {
     pub send: SendRequest,
 }
 
+/// Everything stored is dispatched: delivery may begin. Before, the queues of the levels may lack units that were
+/// there when the broker stopped, and where a level was left would seem to lie beyond its end.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct StartDelivery;
+
 /// Keeps the delivered offsets now; answers when they are in the metadata.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
@@ -96,6 +102,8 @@ pub struct RetryRouter {
 /// One delay level: a queue of the schedule topic, read in its order.
 #[derive(Debug, Default)]
 struct Level {
+    /// Where it was left is known. Nothing is read or delivered before.
+    open: bool,
     /// Next offset to deliver.
     next: QueueOffset,
     saved: QueueOffset,
@@ -108,8 +116,20 @@ struct Level {
 }
 
 impl Level {
+    /// Goes on where the level was left, within what its queue has.
+    fn open(&mut self, saved: Option<QueueOffset>, min: QueueOffset, max: QueueOffset) {
+        self.open = true;
+        self.next = saved.unwrap_or(min).clamp(min, max);
+        self.saved = saved.unwrap_or(self.next);
+        self.more |= self.next < max;
+    }
+
     /// Takes units that begin at `first`; those that do not follow on are read later.
     fn take(&mut self, first: QueueOffset, units: &[ConsumeQueueUnit]) {
+        if !self.open {
+            self.more = true;
+            return;
+        }
         let end = self.next.advance(self.known.len() as u64);
         let Some(skip) = end.0.checked_sub(first.0).filter(|skip| *skip <= units.len() as u64) else {
             self.more |= first > end;
@@ -154,11 +174,7 @@ impl RetryRouter {
             let Some(queue) = schedule.queue(QueueId(level as u32)).cloned() else { continue };
             let extent = async move { queue.send(QueryExtent).await.unwrap_or_default() };
             ctx.spawn(extent.into_actor(self).map(move |extent, router, ctx| {
-                let state = &mut router.levels[level];
-                state.next = saved.unwrap_or(extent.min).clamp(extent.min, extent.max);
-                state.saved = state.next;
-                state.known.clear();
-                state.more = state.next < extent.max;
+                router.levels[level].open(saved, extent.min, extent.max);
                 router.read_more(level, ctx);
             }));
         }
@@ -167,7 +183,7 @@ impl RetryRouter {
     /// Reads on where memory ends.
     fn read_more(&mut self, level: usize, ctx: &mut Context<Self>) {
         let state = &mut self.levels[level];
-        if !state.more || state.reading || !state.known.is_empty() {
+        if !state.open || !state.more || state.reading || !state.known.is_empty() {
             self.set_timer(ctx);
             return;
         }
@@ -393,11 +409,18 @@ impl Actor for RetryRouter {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.parts.mailbox_capacity);
         ctx.run_interval(self.parts.save_interval, |router, _| router.save());
-        self.load(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.save();
+    }
+}
+
+impl Handler<StartDelivery> for RetryRouter {
+    type Result = ();
+
+    fn handle(&mut self, _: StartDelivery, ctx: &mut Self::Context) {
+        self.load(ctx);
     }
 }
 
@@ -493,5 +516,40 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
                 .try_send(SendMessages(vec![send]))
                 .map_err(|_| Refusal::Busy { actor: "the queue", waiting: 0 })
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(n: u64) -> ConsumeQueueUnit {
+        ConsumeQueueUnit { physical_offset: PhysicalOffset(n * 100), size_bytes: 100, tags_code: 0 }
+    }
+
+    /// What recovery derives again was delivered before, up to the saved offset.
+    #[test]
+    fn units_that_come_before_a_level_is_open_are_read_again_from_where_it_was_left() {
+        let mut level = Level::default();
+        level.take(QueueOffset(0), &[unit(0), unit(1), unit(2)]);
+        assert_eq!(level.due(1, Duration::from_secs(1)), 0);
+        level.open(Some(QueueOffset(2)), QueueOffset(0), QueueOffset(3));
+        assert_eq!((level.next, level.more), (QueueOffset(2), true));
+        level.more = false; // as reading does
+        level.take(QueueOffset(2), &[unit(2)]);
+        level.take(QueueOffset(3), &[unit(3)]);
+        assert_eq!(level.due(1, Duration::from_secs(1)), 2);
+    }
+
+    #[test]
+    fn level_goes_on_within_what_its_queue_has() {
+        let opened = |saved: Option<u64>| {
+            let mut level = Level::default();
+            level.open(saved.map(QueueOffset), QueueOffset(3), QueueOffset(5));
+            (level.next.0, level.saved.0, level.more)
+        };
+        assert_eq!(opened(None), (3, 3, true));
+        assert_eq!(opened(Some(1)), (3, 1, true)); // expired units are not there any more
+        assert_eq!(opened(Some(9)), (5, 9, false)); // the end of the log was lost
     }
 }
