@@ -27,7 +27,7 @@ use super::producers::{Producers, ProducersConfig};
 use super::requests::pull::PullOwners;
 use super::requests::send::SendRules;
 use super::retention::{Retention, RetentionParts};
-use super::retry_router::{RetryRouter, RetryRouterParts, SaveNow};
+use super::retry_router::{RetryRouter, RetryRouterParts, SaveNow, StartDelivery};
 use super::router::BrokerRouter;
 use super::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
 use super::topic_queue::{QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
@@ -374,6 +374,7 @@ impl BrokerTree {
             .send(DispatchTo(recovered.log_end))
             .await
             .map_err(|_| StartError::ActorEnded("the dispatcher"))?;
+        retry_router.send(StartDelivery).await.map_err(|_| StartError::ActorEnded("the retry router"))?;
 
         let retention = {
             let parts = RetentionParts {

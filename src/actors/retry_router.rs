@@ -1,7 +1,7 @@
 //! Messages that come again later: what consumers send back, and what waits for a delay level.
 //!
 //! - Owns: how far each delay level is delivered; the few units that are due next.
-//! - Takes: [`SendBackMessage`], [`SendToDeadLetterQueue`], [`UnitsScheduled`] from the dispatcher,
+//! - Takes: [`StartDelivery`], [`SendBackMessage`], [`SendToDeadLetterQueue`], [`UnitsScheduled`] from the dispatcher,
 //!   [`MessageStored`] for its own sends, [`SaveNow`].
 //! - Sends: [`SendMessages`] to queues, [`QueryExtent`] and [`ReadUnits`] to those of the delay levels;
 //!   [`EnsureTopic`] for retry topics and dead letter queues.
@@ -68,6 +68,12 @@ pub struct SendToDeadLetterQueue {
     pub group: GroupName,
     pub send: SendRequest,
 }
+
+/// Everything stored is dispatched: delivery may begin. Before, the queues of the levels may lack units that were
+/// there when the broker stopped, and where a level was left would seem to lie beyond its end.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct StartDelivery;
 
 /// Keeps the delivered offsets now; answers when they are in the metadata.
 #[derive(Message, Clone, Copy, Debug)]
@@ -415,11 +421,18 @@ impl Actor for RetryRouter {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.parts.mailbox_capacity);
         ctx.run_interval(self.parts.save_interval, |router, _| router.save());
-        self.load(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.save();
+    }
+}
+
+impl Handler<StartDelivery> for RetryRouter {
+    type Result = ();
+
+    fn handle(&mut self, _: StartDelivery, ctx: &mut Self::Context) {
+        self.load(ctx);
     }
 }
 

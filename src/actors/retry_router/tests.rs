@@ -62,7 +62,9 @@ fn start_router(
         mailbox_capacity: 64,
         save_interval: Duration::from_secs(5),
     });
-    (router.start(), ensured)
+    let router = router.start();
+    router.do_send(StartDelivery);
+    (router, ensured)
 }
 
 fn answer(batch: AppendBatch, outcome: Result<(), Refusal>) {
