@@ -336,9 +336,12 @@ mod tests {
             seen.send(("queue", reader.published(), Some(end))).unwrap();
         });
         let signal = PublishedSignal::default();
-        let writer =
-            CommitLogWriter::new(appender, dispatcher, signal, RuntimeClock::shared(), 64).start();
-        writer.do_send(AppendBatch { sends: vec![one("a")], first_queue_offset: QueueOffset(0), reply_to: queue });
+        let writer = CommitLogWriter::new(appender, dispatcher, signal, RuntimeClock::shared(), 64).start();
+        writer.do_send(AppendBatch {
+            sends: vec![one("a")],
+            first_queue_offset: QueueOffset(0),
+            reply_to: queue,
+        });
         let (who, at, end) = published.recv().await.unwrap();
         assert_eq!((who, Some(at)), ("queue", end), "the queue hears first");
         let (who, at, _) = published.recv().await.unwrap();

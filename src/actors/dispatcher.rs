@@ -185,17 +185,19 @@ impl Dispatcher {
     fn hand_over(&mut self, ctx: &mut Context<Self>) -> bool {
         while let Some(front) = self.outgoing.pop_front() {
             let refused = match front {
-                Outgoing::Units(entry, id, units) => match entry.queue(id).map(|queue| (queue, queue.try_send(units))) {
-                    Some((_, Err(SendError::Full(units)))) => Some(Outgoing::Units(entry, id, units)),
-                    Some((queue, Ok(()))) => {
-                        if !self.dirty.contains(queue) {
-                            self.dirty.insert(queue.clone());
+                Outgoing::Units(entry, id, units) => {
+                    match entry.queue(id).map(|queue| (queue, queue.try_send(units))) {
+                        Some((_, Err(SendError::Full(units)))) => Some(Outgoing::Units(entry, id, units)),
+                        Some((queue, Ok(()))) => {
+                            if !self.dirty.contains(queue) {
+                                self.dirty.insert(queue.clone());
+                            }
+                            None
                         }
-                        None
+                        // A queue that stops is a queue that was deleted.
+                        Some((_, Err(SendError::Closed(_)))) | None => None,
                     }
-                    // A queue that stops is a queue that was deleted.
-                    Some((_, Err(SendError::Closed(_)))) | None => None,
-                },
+                }
                 Outgoing::Index(entries) => {
                     offer(self.parts.key_index.as_ref(), entries).map(Outgoing::Index)
                 }

@@ -187,14 +187,13 @@ mod tests {
         let clock = ManualClock::at(WallMs(2 * HOUR_MS));
         let broken = Arc::new(Mutex::new(None));
         let failing = broken.clone();
-        let (deletes, _) = fake_mailbox(move |delete: &DeleteSegmentsBefore| {
-            match failing.lock().unwrap().clone() {
+        let (deletes, _) =
+            fake_mailbox(move |delete: &DeleteSegmentsBefore| match failing.lock().unwrap().clone() {
                 Some(cause) => Err(cause),
                 None => Ok(SegmentsDeleted {
                     count: appender.delete_before(delete.offset, delete.max_segments).unwrap(),
                 }),
-            }
-        });
+            });
         let (refuse, refusals) = fake_sink::<RefuseWrites>();
         let (trim, trims) = fake_sink::<TrimKeyIndex>();
         let rules = RetentionRules { delete_hours: (0..24).collect(), ..RetentionRules::default() };

@@ -145,7 +145,10 @@ async fn requests_of_one_read_are_served_together_and_answered_by_opaque() {
     }
     for (opaque, body) in [(6, "b"), (5, "a")] {
         let reply = client.receive().await;
-        assert_eq!((reply.head.opaque, reply.head.flag, &reply.body[..]), (opaque, FLAG_RESPONSE, body.as_bytes()));
+        assert_eq!(
+            (reply.head.opaque, reply.head.flag, &reply.body[..]),
+            (opaque, FLAG_RESPONSE, body.as_bytes())
+        );
     }
 }
 
@@ -284,7 +287,10 @@ async fn answers_of_the_client_find_who_asked() {
     let mut client = port.connect().await;
     let calls = [0, 1].map(|_| actix_rt::spawn(client.connection.send(call(Some(Duration::from_secs(5))))));
     let asked = [client.receive().await, client.receive().await];
-    assert_eq!((asked[0].head.code, asked[0].fields.get("topic"), &asked[0].body[..]), (220, Some("T"), &b"b"[..]));
+    assert_eq!(
+        (asked[0].head.code, asked[0].fields.get("topic"), &asked[0].body[..]),
+        (220, Some("T"), &b"b"[..])
+    );
     client.send(&frame_flagged(0, 4_711, FLAG_RESPONSE, &[], b"nobody asked")).await;
     for command in asked.iter().rev() {
         let opaque = command.head.opaque;

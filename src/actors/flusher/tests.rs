@@ -6,8 +6,8 @@ use actix::Addr;
 use tokio::time::advance;
 
 use super::*;
-use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, settle};
 use crate::actors::testing::fake_mailbox;
+use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, settle};
 use crate::actors::topic_queue::{Dispatched, QueueParts, TopicQueue};
 use crate::store::commit_log::LogTail;
 use crate::store::consume_queue::{ConsumeQueue, queue_dir};

@@ -247,7 +247,9 @@ fn units_that_come_before_the_level_has_begun_are_read_later() {
     level.take(QueueOffset(101), &[unit]);
     level.begin(Some(QueueOffset(101)), extent);
     assert!(level.more, "the extent was told before the unit was dispatched");
-    for (saved, next, more) in [(None, 50, true), (Some(60), 60, true), (Some(999), 101, false), (Some(1), 50, true)] {
+    for (saved, next, more) in
+        [(None, 50, true), (Some(60), 60, true), (Some(999), 101, false), (Some(1), 50, true)]
+    {
         let mut level = Level::default();
         level.begin(saved.map(QueueOffset), extent);
         assert_eq!((level.next.0, level.saved.0, level.more), (next, next, more), "{saved:?}");
@@ -386,11 +388,8 @@ async fn client_that_retries_itself_too_often_gets_its_message_into_the_dead_let
 
 #[test]
 fn level_takes_units_that_follow_on_and_reads_the_others_later() {
-    let unit = |n: u64| ConsumeQueueUnit {
-        physical_offset: PhysicalOffset(n),
-        size_bytes: 1,
-        tags_code: n as i64,
-    };
+    let unit =
+        |n: u64| ConsumeQueueUnit { physical_offset: PhysicalOffset(n), size_bytes: 1, tags_code: n as i64 };
     let units = |range: std::ops::Range<u64>| range.map(unit).collect::<Vec<_>>();
     let mut level = Level { begun: true, next: QueueOffset(5), ..Level::default() };
     level.take(QueueOffset(3), &units(3..7));
@@ -407,5 +406,4 @@ fn level_takes_units_that_follow_on_and_reads_the_others_later() {
     level.take(QueueOffset(0), &units(0..KNOWN_UNITS as u64 + 10));
     assert_eq!((level.known.len(), level.more), (KNOWN_UNITS, true));
     assert_eq!(level.due(i64::MAX, Duration::ZERO), IN_FLIGHT, "a round has its bounds");
-
 }

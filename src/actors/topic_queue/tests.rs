@@ -11,7 +11,6 @@ use crate::store::file::OpenMode;
 use crate::store::memory_files::FileOperation;
 use crate::store::pull::TagFilter;
 
-
 const FOUND: ResponseCode = ResponseCode::SUCCESS;
 const NOT_FOUND: ResponseCode = ResponseCode::PULL_NOT_FOUND;
 const RETRY: ResponseCode = ResponseCode::PULL_RETRY_IMMEDIATELY;
@@ -350,7 +349,11 @@ async fn hold_is_answered_at_its_deadline_and_never_held_again() {
     advance(Duration::from_millis(20)).await;
     assert_eq!(bench.pulled_reply().await, (NOT_FOUND, 1));
     assert!(bench.is_silent().await, "the others wait on");
-    bench.queue.send(Dispatched { first: QueueOffset(0), units: Vec::new(), last_stored_at_ms: 1 }).await.unwrap();
+    bench
+        .queue
+        .send(Dispatched { first: QueueOffset(0), units: Vec::new(), last_stored_at_ms: 1 })
+        .await
+        .unwrap();
     assert!(bench.is_silent().await, "nothing has arrived");
     advance(Duration::from_millis(5_000)).await;
     assert_eq!(bench.pulled_reply().await, (NOT_FOUND, 1));
