@@ -195,3 +195,131 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::protocol::names::NameKind;
+
+    fn x() -> String {
+        "x".to_owned()
+    }
+
+    /// No wildcard: a new refusal does not compile until it is in the table below.
+    fn name(refusal: &Refusal) -> &'static str {
+        use Refusal::*;
+        match refusal {
+            UnknownRequest { .. } => "UnknownRequest",
+            NotSupported { .. } => "NotSupported",
+            Header { .. } => "Header",
+            FieldIllegal { .. } => "FieldIllegal",
+            Body { .. } => "Body",
+            Name(_) => "Name",
+            OutOfRange { .. } => "OutOfRange",
+            Attribute(_) => "Attribute",
+            TopicUnknown { .. } => "TopicUnknown",
+            NoRoute { .. } => "NoRoute",
+            QueueOutOfRange { .. } => "QueueOutOfRange",
+            MixedMessageType { .. } => "MixedMessageType",
+            NoPermission { .. } => "NoPermission",
+            MessageIllegal { .. } => "MessageIllegal",
+            BodyTooLarge { .. } => "BodyTooLarge",
+            PropertiesTooLarge { .. } => "PropertiesTooLarge",
+            NotWritable { .. } => "NotWritable",
+            StoreFailed { .. } => "StoreFailed",
+            Busy { .. } => "Busy",
+            ShuttingDown => "ShuttingDown",
+            GroupUnknown { .. } => "GroupUnknown",
+            GroupNotCreatable { .. } => "GroupNotCreatable",
+            GroupNeverSeen { .. } => "GroupNeverSeen",
+            GroupOffline { .. } => "GroupOffline",
+            NoConsumer { .. } => "NoConsumer",
+            NoProducer { .. } => "NoProducer",
+            ClientOffline { .. } => "ClientOffline",
+            ClientSilent { .. } => "ClientSilent",
+            SubscriptionUnknown { .. } => "SubscriptionUnknown",
+            SubscriptionOutdated { .. } => "SubscriptionOutdated",
+            ResetOutOfRange { .. } => "ResetOutOfRange",
+            NothingToReset { .. } => "NothingToReset",
+            SubscriptionMalformed { .. } => "SubscriptionMalformed",
+            RegistrationRefused { .. } => "RegistrationRefused",
+            ChecksumMismatch { .. } => "ChecksumMismatch",
+            SwitchedOff { .. } => "SwitchedOff",
+            NameServerSettingUnknown { .. } => "NameServerSettingUnknown",
+            NameServerSettingFixed { .. } => "NameServerSettingFixed",
+            OffsetUnknown { .. } => "OffsetUnknown",
+            NotFound(_) => "NotFound",
+            StatsUnknown { .. } => "StatsUnknown",
+            SettingForbidden { .. } => "SettingForbidden",
+            SettingUnknown { .. } => "SettingUnknown",
+            SettingFixed { .. } => "SettingFixed",
+            SettingInvalid { .. } => "SettingInvalid",
+            NotSaved { .. } => "NotSaved",
+            Failed(_) => "Failed",
+        }
+    }
+
+    /// Clients act on these numbers: one that has been shipped never changes.
+    #[test]
+    fn every_refusal_has_its_response_code() {
+        use Refusal::*;
+        let golden = [
+            (3, UnknownRequest { code: -1 }),
+            (3, NotSupported { what: "x", instead: "x" }),
+            (1, Header { request: "x", error: HeaderError::Missing { field: "x" } }),
+            (29, FieldIllegal { request: "x", error: HeaderError::Missing { field: "x" } }),
+            (1, Body { request: "x", expected: "x", error: x() }),
+            (29, Name(NameError::Blank { kind: NameKind::Topic })),
+            (16, Name(NameError::SendForbidden { name: x() })),
+            (29, OutOfRange { what: "x", value: -1, allowed: x() }),
+            (1, Attribute(x())),
+            (17, TopicUnknown { topic: "T".into(), hint: x() }),
+            (17, NoRoute { topic: "T".into(), hint: x() }),
+            (29, QueueOutOfRange { topic: "T".into(), queue_id: -1, queues: 1 }),
+            (29, MixedMessageType { topic: "T".into() }),
+            (16, NoPermission { what: x(), remedy: "x" }),
+            (13, MessageIllegal { what: x() }),
+            (13, BodyTooLarge { len_bytes: 1, max_bytes: 1 }),
+            (13, PropertiesTooLarge { len_bytes: 1, max_bytes: 1 }),
+            (14, NotWritable { cause: x() }),
+            (1, StoreFailed { cause: x() }),
+            (2, Busy { actor: "x", waiting: 1 }),
+            (14, ShuttingDown),
+            (26, GroupUnknown { group: "g".into() }),
+            (26, GroupNotCreatable { group: "g".into(), error: NameError::Blank { kind: NameKind::Topic } }),
+            (26, GroupNeverSeen { group: "g".into() }),
+            (206, GroupOffline { group: "g".into() }),
+            (1, NoConsumer { group: "g".into() }),
+            (1, NoProducer { group: "g".into() }),
+            (1, ClientOffline { group: "g".into(), client_id: "c".into() }),
+            (207, ClientSilent { group: "g".into(), client_id: "c".into(), timeout: Duration::ZERO }),
+            (24, SubscriptionUnknown { problem: x() }),
+            (25, SubscriptionOutdated { known: -1, asked: -1 }),
+            (1, ResetOutOfRange { topic: "T".into(), queue_id: -1, offset: -1, min: 1, max: 1 }),
+            (1, NothingToReset { topic: "T".into() }),
+            (23, SubscriptionMalformed { error: x() }),
+            (1, RegistrationRefused { cause: x() }),
+            (1, ChecksumMismatch { computed: -1, stated: -1 }),
+            (1, SwitchedOff { setting: "x" }),
+            (29, NameServerSettingUnknown { key: x(), hint: x() }),
+            (29, NameServerSettingFixed { key: x() }),
+            (22, OffsetUnknown { group: "g".into(), topic: "T".into(), queue_id: -1 }),
+            (22, NotFound(x())),
+            (1, StatsUnknown { name: x(), key: x() }),
+            (16, SettingForbidden { key: x() }),
+            (29, SettingUnknown { key: x(), hint: x() }),
+            (29, SettingFixed { key: x(), remedy: "x" }),
+            (29, SettingInvalid { key: x(), value: x(), allowed: "x" }),
+            (1, NotSaved { what: "x", cause: x() }),
+            (1, Failed(x())),
+        ];
+        for (code, refusal) in &golden {
+            assert_eq!(refusal.code().as_i32(), *code, "{}", name(refusal));
+            assert!(!refusal.to_string().trim().is_empty());
+        }
+        let names: BTreeSet<_> = golden.iter().map(|(_, refusal)| name(refusal)).collect();
+        assert_eq!(names.len(), 47, "every refusal is in the table");
+    }
+}

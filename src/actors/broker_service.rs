@@ -237,3 +237,6 @@ pub fn finish(request: Request, answered: Answered) {
     };
     request.from.reply(Reply { to, content });
 }
+
+#[cfg(test)]
+mod tests;

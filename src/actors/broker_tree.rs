@@ -237,6 +237,7 @@ impl BrokerTree {
             auto_create: current.auto_create_topic,
             default_queue_nums: current.default_topic_queue_nums,
             trace_topic: plan.trace_topic.clone(),
+            delay_levels: plan.delay_levels.max_level() as u32,
             registration_wait_max: Duration::from_secs(3),
             mailbox_capacity: plan.mailbox_capacity,
         };

@@ -126,3 +126,126 @@ async fn begin(stream: std::net::TcpStream, peer: SocketAddr, config: ListenerCo
         Err(error) => warn!(%peer, %error, "connection closed: it did not begin"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::pki_types::ServerName;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+    use super::*;
+    use crate::actors::request::{Answer, Reply, ReplyContent, Request};
+    use crate::actors::testing::RuntimeClock;
+    use crate::protocol::command::{Command, OutgoingHead};
+    use crate::protocol::frame::{HeaderCodec, NextFrame, next_frame};
+
+    /// Answers every request with its body.
+    struct Echo;
+
+    impl Service for Echo {
+        fn serve(&self, requests: &mut Vec<Request>, replies: &mut Vec<Reply>) {
+            for request in requests.drain(..) {
+                let answer = Answer::success().with_body(request.command.body.clone());
+                replies.push(Reply { to: request.reply_to(), content: ReplyContent::Answer(answer) });
+            }
+        }
+    }
+
+    async fn listen(tls: Option<TlsAcceptor>) -> (Addr<RemotingListener>, SocketAddr) {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = socket.local_addr().unwrap();
+        let config = ListenerConfig {
+            service: Arc::new(Echo),
+            limits: ConnectionLimits::default(),
+            tls,
+            clock: RuntimeClock::shared(),
+            arbiters: vec![Arbiter::current(), Arbiter::current()],
+        };
+        (RemotingListener::new(socket, config).start(), addr)
+    }
+
+    async fn is_served(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> bool {
+        let mut bytes = BytesMut::new();
+        OutgoingHead::request(HeaderCodec::Json, 1, 1).write(&mut bytes, 5);
+        bytes.extend_from_slice(b"hello");
+        if stream.write_all(&bytes).await.is_err() {
+            return false;
+        }
+        let mut input = BytesMut::new();
+        loop {
+            if let NextFrame::Whole(frame) = next_frame(&mut input, 1 << 20).unwrap() {
+                return Command::decode(frame).unwrap().body == "hello";
+            }
+            if !matches!(stream.read_buf(&mut input).await, Ok(1..)) {
+                return false;
+            }
+        }
+    }
+
+    /// A certificate for localhost: the two ends that trust it.
+    fn certified() -> (TlsAcceptor, TlsConnector) {
+        let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = signing_key.serialize_der().try_into().unwrap();
+        let server = ServerConfig::builder().with_no_client_auth();
+        let server = server.with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        (Arc::new(server).into(), Arc::new(client).into())
+    }
+
+    #[actix::test]
+    async fn clients_are_served_until_listening_stops_and_those_there_go_on() {
+        let (listener, addr) = listen(None).await;
+        let mut first = TcpStream::connect(addr).await.unwrap();
+        let mut second = TcpStream::connect(addr).await.unwrap();
+        assert!(is_served(&mut first).await && is_served(&mut second).await);
+        listener.send(StopListening).await.unwrap();
+        crate::actors::testing::log::settle().await;
+        assert!(is_served(&mut first).await);
+        if let Ok(mut late) = TcpStream::connect(addr).await {
+            assert!(!is_served(&mut late).await);
+        }
+    }
+
+    #[actix::test]
+    async fn first_byte_tells_tls_from_plain_text() {
+        let (acceptor, connector) = certified();
+        let (_listener, addr) = listen(Some(acceptor)).await;
+        let mut plain = TcpStream::connect(addr).await.unwrap();
+        assert!(is_served(&mut plain).await);
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut secure = connector.connect(name, stream).await.unwrap();
+        assert!(is_served(&mut secure).await);
+    }
+
+    #[actix::test]
+    async fn broken_handshake_costs_that_client_alone() {
+        let (acceptor, _) = certified();
+        let (_listener, addr) = listen(Some(acceptor)).await;
+        let mut broken = TcpStream::connect(addr).await.unwrap();
+        broken.write_all(&[TLS_HANDSHAKE, 9, 9, 0, 1, 0]).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = broken.read_to_end(&mut rest).await; // an alert, perhaps, and the end
+        let mut fine = TcpStream::connect(addr).await.unwrap();
+        assert!(is_served(&mut fine).await);
+    }
+
+    #[actix::test]
+    async fn client_that_says_nothing_is_let_go() {
+        let (_listener, addr) = listen(None).await;
+        let mut silent = TcpStream::connect(addr).await.unwrap();
+        let mut other = TcpStream::connect(addr).await.unwrap();
+        assert!(is_served(&mut other).await, "the silent one was accepted before");
+        drop(other);
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        assert_eq!(silent.read(&mut [0]).await.unwrap_or(0), 0);
+        assert!(begun.elapsed() >= Duration::from_secs(119));
+    }
+}

@@ -225,3 +225,63 @@ impl Handler<Stop> for Root {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::testing::RuntimeClock;
+    use crate::store::file::DiskFiles;
+
+    fn plan(dir: &std::path::Path, listen: SocketAddr) -> NodePlan {
+        NodePlan {
+            data_dir: dir.to_owned(),
+            name_server: Some(NameServerPlan { listen, mailbox_capacity: 64 }),
+            broker: None,
+            limits: ConnectionLimits::default(),
+            tls: None,
+            workers: 1,
+        }
+    }
+
+    async fn start(plan: NodePlan) -> Result<Root, NodeError> {
+        Root::start_roles(plan, Arc::new(DiskFiles), RuntimeClock::shared()).await
+    }
+
+    fn any_port() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    #[actix::test]
+    async fn stopped_process_frees_port_and_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = start(plan(dir.path(), any_port())).await.unwrap();
+        let addr = root.addresses.name_server.unwrap();
+        tokio::net::TcpStream::connect(addr).await.unwrap();
+        let second = start(plan(dir.path(), any_port())).await.err().unwrap();
+        assert!(matches!(second, NodeError::Lock(_)), "{second}");
+        root.start().send(Stop).await.unwrap();
+        let again = start(plan(dir.path(), addr)).await.unwrap();
+        assert_eq!(again.addresses.name_server, Some(addr));
+        again.start().send(Stop).await.unwrap();
+    }
+
+    #[actix::test]
+    async fn port_that_is_taken_is_told_before_any_file_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = std::net::TcpListener::bind(any_port()).unwrap();
+        let addr = taken.local_addr().unwrap();
+        let data_dir = dir.path().join("data");
+        let error = start(plan(&data_dir, addr)).await.err().unwrap();
+        assert!(matches!(error, NodeError::Listen { addr: refused, .. } if refused == addr), "{error}");
+        assert!(!data_dir.exists());
+    }
+
+    #[actix::test]
+    async fn directory_that_cannot_be_made_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let error = start(plan(&file.join("data"), any_port())).await.err().unwrap();
+        assert!(matches!(error, NodeError::DataDir { .. }), "{error}");
+    }
+}

@@ -138,6 +138,8 @@ pub struct TopicsConfig {
     pub default_queue_nums: u32,
     /// Where traces go, if this broker takes them. Default none.
     pub trace_topic: Option<TopicName>,
+    /// Delay levels, from configuration; each needs a queue of the schedule topic. Default 18.
+    pub delay_levels: u32,
     /// A change is answered after this time though the name servers have not confirmed it. Default 3 s, as
     /// long as a client waits for the answer.
     pub registration_wait_max: Duration,

@@ -223,3 +223,189 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::WallMs;
+    use crate::protocol::message::{PendingMessage, StoredMessage};
+    use crate::store::commit_log::tests::message;
+    use crate::store::commit_log::{CommitLog, LogTail};
+    use crate::store::consume_queue::ConsumeQueueConfig;
+    use crate::store::file::StoreFiles;
+    use crate::store::memory_files::MemoryFiles;
+    use crate::store::segment::SegmentDir;
+    use crate::types::PhysicalOffset;
+
+    const SEGMENT_BYTES: u64 = 1024;
+    /// The first two have one hash.
+    const TAGS: [Option<&str>; 4] = [Some("Aa"), Some("BB"), Some("c"), None];
+
+    /// What is known of a message without any file.
+    #[derive(Clone, Debug)]
+    struct Known {
+        tag: Option<&'static str>,
+        size: usize,
+        position: u64,
+    }
+
+    struct Store {
+        log: CommitLog,
+        queue: ConsumeQueue,
+        known: Vec<Known>,
+        /// Number of the first message.
+        begin: u64,
+        min: u64,
+    }
+
+    /// A queue that begins at `begin`, with messages of these tags and body lengths, after the oldest
+    /// `deleted` segments of the log are gone; `trimmed`: the queue has been told.
+    fn store(begin: u64, messages: &[(usize, usize)], deleted: usize, trimmed: bool) -> Store {
+        let files: Arc<dyn StoreFiles> = Arc::new(MemoryFiles::new());
+        let dir =
+            SegmentDir { files: files.clone(), dir: PathBuf::from("/log"), segment_bytes: SEGMENT_BYTES };
+        let segments = dir.load().unwrap();
+        let mut log = CommitLog::start(dir, segments, LogTail::default()).unwrap();
+        let config = ConsumeQueueConfig { segment_units: 4 };
+        let mut queue = ConsumeQueue::open(files, PathBuf::from("/queue/T/0"), config, None).unwrap();
+        let mut known = Vec::new();
+        for ((tag, len), number) in messages.iter().zip(begin..) {
+            let tag = TAGS[*tag];
+            let text = properties::encode(tag.map(|tag| (properties::names::TAGS, tag)));
+            let pending = PendingMessage { properties: text, ..message(&"x".repeat(*len)) };
+            let appended = log.appender.append(&[pending], QueueOffset(number), WallMs(1)).unwrap();
+            let size = appended.end.0 - appended.start.0;
+            let tags_code = properties::tags_code(tag);
+            let unit =
+                ConsumeQueueUnit { physical_offset: appended.start, size_bytes: size as u32, tags_code };
+            queue.append(QueueOffset(number), &[unit]).unwrap();
+            known.push(Known { tag, size: size as usize, position: appended.start.0 });
+        }
+        log.appender.publish();
+        log.appender.delete_before(PhysicalOffset(u64::MAX), deleted).unwrap();
+        let log_min = log.reader.min_offset();
+        let mut min = if known.is_empty() { 0 } else { begin };
+        if trimmed {
+            queue.delete_before(log_min).unwrap();
+            min += known.iter().take_while(|message| message.position < log_min.0).count() as u64;
+        }
+        Store { log, queue, known, begin, min }
+    }
+
+    /// What a pull is to find: status, next offset, numbers.
+    fn expected(
+        store: &Store,
+        from: i64,
+        asked: usize,
+        wanted: Option<&[&str]>,
+        limits: PullLimits,
+    ) -> (PullStatus, u64, Vec<u64>) {
+        let (min, max) = (store.min, store.begin + store.known.len() as u64);
+        let nothing = |status, next| (status, next, Vec::new());
+        if store.known.is_empty() {
+            return nothing(PullStatus::NoMessageInQueue, 0);
+        }
+        match from {
+            _ if from < min as i64 => return nothing(PullStatus::OffsetTooSmall, min),
+            _ if from == max as i64 => return nothing(PullStatus::OffsetOverflowOne, max),
+            _ if from > max as i64 => return nothing(PullStatus::OffsetOverflowBadly, max),
+            _ => {}
+        }
+        let asked = asked.clamp(1, limits.max_messages);
+        let scanned = if wanted.is_none() { asked } else { limits.max_scanned_units.max(asked) };
+        let log_min = store.log.reader.min_offset().0;
+        let (mut next, mut found, mut bytes, mut gone) = (from as u64, Vec::new(), 0, false);
+        for number in (next..max).take(scanned) {
+            let message = &store.known[(number - store.begin) as usize];
+            if message.position < log_min {
+                gone = true;
+            } else if wanted.is_none_or(|wanted| message.tag.is_some_and(|tag| wanted.contains(&tag))) {
+                if found.len() == asked || (!found.is_empty() && bytes + message.size > limits.max_bytes) {
+                    break;
+                }
+                found.push(number);
+                bytes += message.size;
+            }
+            next = number + 1;
+            if found.len() == asked {
+                break;
+            }
+        }
+        let status = match (found.is_empty(), gone) {
+            (false, _) => PullStatus::Found,
+            (true, true) => PullStatus::MessageWasRemoving,
+            (true, false) => PullStatus::NoMatchedMessage,
+        };
+        (status, next, found)
+    }
+
+    fn filter_of(wanted: Option<&[&str]>) -> MessageFilter {
+        match wanted {
+            None => MessageFilter::All,
+            Some(tags) => {
+                MessageFilter::Tags(Arc::new(TagFilter::new(tags.iter().map(|tag| (*tag).to_owned()))))
+            }
+        }
+    }
+
+    const WANTED: [Option<&[&str]>; 5] =
+        [None, Some(&["Aa"]), Some(&["c"]), Some(&["BB", "c"]), Some(&["zz"])];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn pull_finds_what_a_list_would(
+            begin in 0u64..6,
+            messages in prop::collection::vec((0usize..4, 0usize..300), 0..24),
+            deleted in 0usize..4,
+            trimmed: bool,
+            pulls in prop::collection::vec(
+                (-2i64..36, 0usize..12, 0usize..5, 1usize..8, 100usize..1_500, 1usize..12), 1..20,
+            ),
+        ) {
+            let mut store = store(begin, &messages, deleted, trimmed);
+            let mut units = Vec::new();
+            for (from, asked, wanted, max_messages, max_bytes, max_scanned_units) in pulls {
+                let wanted = WANTED[wanted];
+                let limits = PullLimits { max_messages, max_bytes, max_scanned_units };
+                let (status, next, numbers) = expected(&store, from, asked, wanted, limits);
+                let filter = filter_of(wanted);
+                let reader = store.log.reader.clone();
+                let pulled = pull(&mut store.queue, &reader, from, asked, &filter, limits, &mut units).unwrap();
+                prop_assert_eq!((pulled.status, pulled.next.0), (status, next), "from {}", from);
+                let bytes = pulled.records.concat();
+                prop_assert_eq!((pulled.count, pulled.bytes), (numbers.len(), bytes.len()));
+                let stored = StoredMessage::decode_all(bytes.into());
+                let found: Vec<_> = stored.iter().map(|message| message.queue_offset.0).collect();
+                prop_assert_eq!(found, numbers);
+            }
+        }
+    }
+
+    #[test]
+    fn neighbours_leave_as_one_slice_up_to_the_end_of_a_segment() {
+        // Records of 192 bytes: five fit a segment.
+        let mut store = store(0, &[(3, 101); 7], 0, false);
+        let reader = store.log.reader.clone();
+        let limits = PullLimits::default();
+        let pulled =
+            pull(&mut store.queue, &reader, 0, 32, &MessageFilter::All, limits, &mut Vec::new()).unwrap();
+        assert_eq!(pulled.records.iter().map(Bytes::len).collect::<Vec<_>>(), [5 * 192, 2 * 192]);
+    }
+
+    #[test]
+    fn equal_hashes_are_told_apart_by_their_text() {
+        assert_eq!(properties::tags_code(Some("Aa")), properties::tags_code(Some("BB")));
+        let mut store = store(0, &[(1, 1), (0, 1), (1, 1)], 0, false);
+        let reader = store.log.reader.clone();
+        let (filter, limits) = (filter_of(Some(&["Aa"])), PullLimits::default());
+        let pulled = pull(&mut store.queue, &reader, 0, 32, &filter, limits, &mut Vec::new()).unwrap();
+        assert_eq!((pulled.count, pulled.next.0), (1, 3));
+        assert!(filter.may_match(properties::tags_code(Some("BB"))), "the hash says perhaps");
+    }
+}

@@ -1,1 +1,3 @@
 //! Tests of the whole broker.
+
+mod layers;

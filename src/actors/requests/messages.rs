@@ -115,3 +115,110 @@ pub async fn send_back(
 fn position(offset: i64) -> Option<PhysicalOffset> {
     u64::try_from(offset).ok().map(PhysicalOffset)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use actix::Actor;
+
+    use super::*;
+    use crate::actors::dispatcher::{IndexEntries, IndexEntry};
+    use crate::actors::request::ClientLink;
+    use crate::actors::requests::testing::{field, refusal};
+    use crate::actors::testing::log::{TestLog, message_with};
+    use crate::actors::testing::{FakeClient, RequestBuilder, fake_client, request};
+    use crate::protocol::message::StoredMessage;
+    use crate::protocol::request_code::RequestCode;
+    use crate::protocol::response_code::ResponseCode;
+    use crate::store::index_file::IndexFileConfig;
+    use crate::store::key_index::{KeyIndex as IndexFiles, hash_of};
+
+    struct Bench {
+        log: TestLog,
+        index: Addr<KeyIndex>,
+        link: Arc<ClientLink>,
+        _client: FakeClient,
+    }
+
+    fn start() -> Bench {
+        let log = TestLog::new();
+        let config = IndexFileConfig { slots: 64, entries: 256 };
+        let files = IndexFiles::open(Arc::new(log.files.clone()), PathBuf::from("/index"), config, None);
+        let index = KeyIndex::new(files.unwrap(), 64).start();
+        let (link, _client) = fake_client();
+        Bench { log, index, link, _client }
+    }
+
+    impl Bench {
+        /// Stores a message and indexes it under `indexed`.
+        async fn store(&mut self, body: &str, pairs: &[(&str, &str)], indexed: &[&str]) -> PhysicalOffset {
+            let physical_offset = self.log.append(message_with("T", body, pairs), 0).start;
+            let entry =
+                |key: &&str| IndexEntry { hash: hash_of("T", key), physical_offset, stored_at_ms: 1_000 };
+            self.index.send(IndexEntries(indexed.iter().map(entry).collect())).await.unwrap();
+            physical_offset
+        }
+
+        async fn query(&self, builder: RequestBuilder) -> Answered {
+            query_message(&builder.from(&self.link), &self.log.reader, Some(&self.index)).await
+        }
+
+        async fn bodies(&self, builder: RequestBuilder) -> Vec<Bytes> {
+            let answer = self.query(builder).await.unwrap().unwrap();
+            StoredMessage::decode_all(answer.body).into_iter().map(|message| message.body).collect()
+        }
+    }
+
+    fn query(key: &str) -> RequestBuilder {
+        request(RequestCode::QUERY_MESSAGE).field("topic", "T").field("key", key)
+    }
+
+    #[actix::test]
+    async fn message_is_viewed_at_its_position_and_nowhere_else() {
+        let mut bench = start();
+        bench.store("first", &[], &[]).await;
+        let at = bench.store("second", &[], &[]).await;
+        let view =
+            |offset: i64| request(RequestCode::VIEW_MESSAGE_BY_ID).field("offset", offset).from(&bench.link);
+        let answer = view_message(&view(at.0 as i64), &bench.log.reader).await.unwrap().unwrap();
+        assert_eq!(StoredMessage::decode(&answer.body).unwrap().body, "second");
+        for offset in [at.0 as i64 + 1, 1 << 40, -1] {
+            let refused = refusal(view_message(&view(offset), &bench.log.reader).await);
+            assert_eq!(refused.code(), ResponseCode::SYSTEM_ERROR, "{offset}");
+        }
+    }
+
+    #[actix::test]
+    async fn messages_are_found_by_every_key_and_strangers_left_out() {
+        let mut bench = start();
+        bench.store("a", &[("KEYS", "k1 k2"), ("UNIQ_KEY", "U")], &["k1", "k2", "U"]).await;
+        // As if its keys had the hash of k1.
+        bench.store("stranger", &[("KEYS", "k11 other")], &["k1"]).await;
+        bench.store("b", &[("KEYS", "k1")], &["k1"]).await;
+        assert_eq!(bench.bodies(query("k1")).await, ["b", "a"], "newest first");
+        assert_eq!(bench.bodies(query("k2")).await, ["a"]);
+        assert_eq!(bench.bodies(query("U").field("_UNIQUE_KEY_QUERY", true)).await, ["a"]);
+        assert_eq!(field(bench.query(query("k2")).await, "indexLastUpdateTimestamp"), "1000");
+    }
+
+    #[actix::test]
+    async fn as_many_are_found_as_asked_for() {
+        let mut bench = start();
+        for n in 0..70 {
+            bench.store(&n.to_string(), &[("KEYS", "k")], &["k"]).await;
+        }
+        for (asked, count) in [("3", 3), ("0", 1), ("-5", 1), ("1000", QUERY_MAX as usize)] {
+            assert_eq!(bench.bodies(query("k").field("maxNum", asked)).await.len(), count, "{asked}");
+        }
+    }
+
+    #[actix::test]
+    async fn nothing_found_is_no_error_and_no_index_is_said_so() {
+        let bench = start();
+        assert_eq!(refusal(bench.query(query("none")).await).code(), ResponseCode::QUERY_NOT_FOUND);
+        let without = query_message(&query("k").from(&bench.link), &bench.log.reader, None).await;
+        assert_eq!(refusal(without).code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
+    }
+}

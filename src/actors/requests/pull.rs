@@ -229,3 +229,190 @@ fn unknown_or_gone(request: &Request) -> Refusal {
     let topic = request.command.fields.get("topic").unwrap_or_default();
     Refusal::TopicUnknown { topic: topic.into(), hint: "it was deleted this moment".into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::actors::consumer_offsets::ResetOffsets;
+    use crate::actors::request::ClientLink;
+    use crate::actors::requests::testing::TestStore;
+    use crate::actors::subscription_groups::AlterGroups;
+    use crate::actors::testing::{FakeClient, RequestBuilder, fake_client, request};
+    use crate::protocol::request_code::RequestCode;
+    use crate::types::GroupName;
+
+    struct Bench {
+        store: TestStore,
+        owners: PullOwners,
+        link: Arc<ClientLink>,
+        client: FakeClient,
+    }
+
+    /// A client that subscribes to everything in T, whose queue 0 holds nothing.
+    async fn start() -> Bench {
+        let store = TestStore::start(&[("T", 2), ("other", 1)]).await;
+        let (link, client) = fake_client();
+        store.subscribe("g", &link, &["T"]).await;
+        let owners = PullOwners {
+            settings: store.settings.clone(),
+            groups: store.groups.clone(),
+            consumers: store.consumers.clone(),
+            offsets: store.offsets.clone(),
+            resets: store.resets.clone(),
+        };
+        Bench { store, owners, link, client }
+    }
+
+    fn pull(topic: &str, queue_id: i32) -> RequestBuilder {
+        request(RequestCode::PULL_MESSAGE)
+            .field("consumerGroup", "g")
+            .field("topic", topic)
+            .field("queueId", queue_id)
+            .field("queueOffset", 0)
+            .field("maxMsgNums", 32)
+    }
+
+    impl Bench {
+        /// Pulls as the service does, and returns the code the client sees.
+        async fn code(&mut self, builder: RequestBuilder) -> ResponseCode {
+            let topics = self.store.topics.load_full();
+            let taken = match self.owners.pull(builder.from(&self.link), &topics) {
+                Ok(PullTaken::NeedsCare(request)) => self.owners.pull_carefully(request, &topics).await,
+                Ok(PullTaken::HandedOver) => Ok(()),
+                Err(refusal) => Err(refusal),
+            };
+            match taken {
+                Err(refusal) => refusal.code(),
+                Ok(()) => match self.client.replies.recv().await.unwrap().content {
+                    ReplyContent::Pulled(pulled) => pulled.code,
+                    other => panic!("no answer to a pull: {other:?}"),
+                },
+            }
+        }
+
+        async fn alter_group(&self, alter: impl FnOnce(&mut SubscriptionGroupConfig)) {
+            let mut config = (*self.owners.groups.find_or_create(&"g".into()).await.unwrap()).clone();
+            alter(&mut config);
+            let alter = AlterGroups { configs: vec![config] };
+            self.store.groups_actor.send(alter).await.unwrap().unwrap();
+        }
+    }
+
+    #[actix::test]
+    async fn what_is_refused_and_with_which_code() {
+        let mut bench = start().await;
+        let unsubscribed = pull("T", 0).field("consumerGroup", "g");
+        let own = |expression: &str| {
+            pull("other", 0).field("sysFlag", PULL_SUBSCRIPTION).field("subscription", expression)
+        };
+        let cases = [
+            ("what was subscribed to", pull("T", 0), ResponseCode::PULL_NOT_FOUND),
+            ("no topic in the header", request(RequestCode::PULL_MESSAGE), ResponseCode::SYSTEM_ERROR),
+            ("a topic nobody knows", pull("none", 0), ResponseCode::TOPIC_NOT_EXIST),
+            ("a queue beyond", pull("T", 2), ResponseCode::INVALID_PARAMETER),
+            ("a negative queue", pull("T", -1), ResponseCode::INVALID_PARAMETER),
+            ("a topic outside the subscription", pull("other", 0), ResponseCode::SUBSCRIPTION_NOT_EXIST),
+            ("it, with a subscription of its own", own("a || b"), ResponseCode::PULL_NOT_FOUND),
+            (
+                "it, by an SQL expression",
+                own("a > 1").field("expressionType", "SQL92"),
+                ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
+            ),
+            (
+                "a newer subscription than is known",
+                unsubscribed.field("subVersion", i64::MAX),
+                ResponseCode::SUBSCRIPTION_NOT_LATEST,
+            ),
+        ];
+        for (case, builder, expected) in cases {
+            assert_eq!(bench.code(builder).await, expected, "{case}");
+        }
+    }
+
+    #[actix::test]
+    async fn group_without_members_is_made_and_has_no_subscription() {
+        let mut bench = start().await;
+        let new = request(RequestCode::PULL_MESSAGE)
+            .field("consumerGroup", "new")
+            .field("topic", "T")
+            .field("queueId", 0)
+            .field("queueOffset", 0)
+            .field("maxMsgNums", 1);
+        assert_eq!(bench.code(new.clone()).await, ResponseCode::SUBSCRIPTION_NOT_EXIST);
+        assert!(bench.owners.groups.find(&GroupName::from("new")).is_some());
+        let own = new.field("sysFlag", PULL_SUBSCRIPTION).field("subscription", "*");
+        assert_eq!(bench.code(own).await, ResponseCode::PULL_NOT_FOUND);
+    }
+
+    #[actix::test]
+    async fn group_that_may_not_consume_is_refused_before_its_topic_is_looked_at() {
+        let mut bench = start().await;
+        bench.alter_group(|config| config.consume_enable = false).await;
+        assert_eq!(bench.code(pull("none", 0)).await, ResponseCode::NO_PERMISSION);
+        bench.alter_group(|config| config.consume_enable = true).await;
+        assert_eq!(bench.code(pull("none", 0)).await, ResponseCode::TOPIC_NOT_EXIST);
+    }
+
+    #[actix::test]
+    async fn offset_that_comes_with_a_pull_is_kept_if_it_is_said_to_be_one() {
+        let mut bench = start().await;
+        let commits =
+            |flag: i32, offset: i64| pull("T", 1).field("sysFlag", flag).field("commitOffset", offset);
+        bench.code(commits(0, 7)).await;
+        bench.code(commits(PULL_COMMIT_OFFSET, -1)).await;
+        assert_eq!(bench.store.offset("g", "T", 1).await, None);
+        bench.code(commits(PULL_COMMIT_OFFSET, 7)).await;
+        assert_eq!(bench.store.offset("g", "T", 1).await, Some(7));
+    }
+
+    #[actix::test]
+    async fn offset_that_was_reset_is_told_once() {
+        let mut bench = start().await;
+        let offsets = [(QueueId(0), QueueOffset(40))].into();
+        let reset = ResetOffsets { group: "g".into(), topic: "T".into(), offsets };
+        bench.store.offsets.send(reset).await.unwrap();
+        let topics = bench.store.topics.load_full();
+        let Ok(PullTaken::NeedsCare(request)) = bench.owners.pull(pull("T", 0).from(&bench.link), &topics)
+        else {
+            panic!("somebody has reset offsets")
+        };
+        bench.owners.pull_carefully(request, &topics).await.unwrap();
+        let ReplyContent::Pulled(pulled) = bench.client.replies.recv().await.unwrap().content else {
+            panic!("no answer to a pull")
+        };
+        assert_eq!((pulled.code, pulled.header.next_begin_offset), (ResponseCode::PULL_OFFSET_MOVED, 40));
+        assert_eq!(bench.code(pull("T", 0)).await, ResponseCode::PULL_NOT_FOUND, "told once");
+    }
+
+    #[actix::test]
+    async fn pull_at_the_end_is_held_as_long_as_it_asks() {
+        tokio::time::pause();
+        let mut bench = start().await;
+        let held = pull("T", 0).field("sysFlag", PULL_SUSPEND).field("suspendTimeoutMillis", 500_000);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(bench.code(held).await, ResponseCode::PULL_NOT_FOUND);
+        let waited = begun.elapsed();
+        assert!(waited >= MAX_HOLD && waited < MAX_HOLD + Duration::from_secs(1), "{waited:?}");
+        let not_held = pull("T", 0).field("suspendTimeoutMillis", 15_000);
+        let begun = tokio::time::Instant::now();
+        bench.code(not_held).await;
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    #[actix::test]
+    async fn full_queue_refuses_pulls_as_busy() {
+        let bench = start().await;
+        let topics = bench.store.topics.load_full();
+        bench.store.topics.get("T").unwrap().queue(QueueId(0));
+        crate::actors::testing::log::settle().await;
+        let held = pull("T", 0).field("sysFlag", PULL_SUSPEND).field("suspendTimeoutMillis", 10);
+        let refused =
+            (0..10_000).find_map(|_| match bench.owners.pull(held.clone().from(&bench.link), &topics) {
+                Ok(_) => None,
+                Err(refusal) => Some(refusal.code()),
+            });
+        assert_eq!(refused, Some(ResponseCode::SYSTEM_BUSY), "the mailbox has its bounds");
+    }
+}

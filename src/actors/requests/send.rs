@@ -319,3 +319,6 @@ fn delay(
     prepared.entry = schedule.clone();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

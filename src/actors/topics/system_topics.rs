@@ -12,7 +12,7 @@ use super::TopicsConfig;
 /// Queues of [`BENCHMARK_TOPIC`]; they cost nothing until somebody sends there.
 const BENCHMARK_QUEUE_NUMS: u32 = 1024;
 const CLUSTER_QUEUE_NUMS: u32 = 16;
-/// One queue per delay level.
+/// One queue per delay level; with fewer levels there are as many as Java makes.
 const SCHEDULE_QUEUE_NUMS: u32 = 18;
 const REVIVE_QUEUE_NUMS: u32 = 8;
 
@@ -27,7 +27,7 @@ pub fn system_topics(config: &TopicsConfig) -> Vec<TopicConfig> {
     let mut topics: Vec<TopicConfig> = single.collect();
     topics.extend([
         TopicConfig::new(BENCHMARK_TOPIC, BENCHMARK_QUEUE_NUMS),
-        TopicConfig::new(SCHEDULE_TOPIC, SCHEDULE_QUEUE_NUMS),
+        TopicConfig::new(SCHEDULE_TOPIC, SCHEDULE_QUEUE_NUMS.max(config.delay_levels)),
         TopicConfig::new(cluster.as_str(), CLUSTER_QUEUE_NUMS).with_perm(Permission::READ_WRITE_INHERIT),
         TopicConfig::new(broker.as_str(), 1).with_perm(Permission::READ_WRITE_INHERIT),
         TopicConfig::new(names::reply_topic(cluster), 1),

@@ -78,6 +78,7 @@ fn config() -> TopicsConfig {
         auto_create: true,
         default_queue_nums: 8,
         trace_topic: Some(names::TRACE_TOPIC.into()),
+        delay_levels: 18,
         registration_wait_max: Duration::from_secs(3),
         mailbox_capacity: 1_000,
     }
@@ -376,6 +377,15 @@ fn system_topics_are_those_of_java() {
     );
     for (topic, _, _) in found {
         assert!(is_system_topic(topic, &config().rules), "{topic}");
+    }
+}
+
+#[test]
+fn every_delay_level_has_a_queue() {
+    for (delay_levels, queues) in [(3, 18), (18, 18), (30, 30)] {
+        let topics = system_topics(&TopicsConfig { delay_levels, ..config() });
+        let schedule = topics.iter().find(|topic| &*topic.topic_name == names::SCHEDULE_TOPIC).unwrap();
+        assert_eq!((schedule.read_queue_nums, schedule.write_queue_nums), (queues, queues));
     }
 }
 
