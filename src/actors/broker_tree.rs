@@ -122,10 +122,17 @@ impl Threads {
         self.workers.iter().map(Arbiter::handle).collect()
     }
 
-    pub fn stop(&self) {
-        let special = [&self.settings, &self.writer, &self.flusher, &self.dispatcher];
-        for arbiter in self.workers.iter().chain(special) {
+    /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
+    pub fn stop(self) {
+        let special = [self.settings, self.writer, self.flusher, self.dispatcher];
+        let arbiters: Vec<_> = self.workers.into_iter().chain(special).collect();
+        for arbiter in &arbiters {
             arbiter.stop();
+        }
+        for arbiter in arbiters {
+            if arbiter.join().is_err() {
+                warn!("a thread had panicked before it was stopped");
+            }
         }
     }
 }

@@ -389,13 +389,13 @@ mod tests {
 
     #[test]
     fn neighbours_leave_as_one_slice_up_to_the_end_of_a_segment() {
-        // Records of 192 bytes: five fit a segment.
+        // Records of 193 bytes: five fit a segment.
         let mut store = store(0, &[(3, 101); 7], 0, false);
         let reader = store.log.reader.clone();
         let limits = PullLimits::default();
         let pulled =
             pull(&mut store.queue, &reader, 0, 32, &MessageFilter::All, limits, &mut Vec::new()).unwrap();
-        assert_eq!(pulled.records.iter().map(Bytes::len).collect::<Vec<_>>(), [5 * 192, 2 * 192]);
+        assert_eq!(pulled.records.iter().map(Bytes::len).collect::<Vec<_>>(), [5 * 193, 2 * 193]);
     }
 
     #[test]

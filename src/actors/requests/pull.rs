@@ -63,6 +63,7 @@ impl PullOwners {
     /// As [`pull`](Self::pull), asking the owners of groups and offsets first.
     pub async fn pull_carefully(&self, request: Request, topics: &TopicMap) -> Result<(), Refusal> {
         let header: PullHeader = request.header("PULL_MESSAGE")?;
+        // A group that is made now is in the published table only a moment later.
         let config = self.groups.find_or_create(&header.consumer_group).await?;
         let key = OffsetKey {
             group: header.consumer_group.clone(),
@@ -403,10 +404,9 @@ mod tests {
 
     #[actix::test]
     async fn full_queue_refuses_pulls_as_busy() {
-        let bench = start().await;
+        let mut bench = start().await;
         let topics = bench.store.topics.load_full();
-        bench.store.topics.get("T").unwrap().queue(QueueId(0));
-        crate::actors::testing::log::settle().await;
+        bench.code(pull("T", 0)).await; // group and queue are there
         let held = pull("T", 0).field("sysFlag", PULL_SUSPEND).field("suspendTimeoutMillis", 10);
         let refused =
             (0..10_000).find_map(|_| match bench.owners.pull(held.clone().from(&bench.link), &topics) {
