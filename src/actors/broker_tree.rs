@@ -27,7 +27,7 @@ use super::producers::{Producers, ProducersConfig};
 use super::requests::pull::PullOwners;
 use super::requests::send::SendRules;
 use super::retention::{Retention, RetentionParts};
-use super::retry_router::{RetryRouter, RetryRouterParts, SaveNow};
+use super::retry_router::{Resume, RetryRouter, RetryRouterParts, SaveNow};
 use super::router::BrokerRouter;
 use super::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
 use super::topic_queue::{QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
@@ -179,7 +179,6 @@ impl BrokerTree {
         // -- the store
         let unclean = AbortFile::exists(&*files, &root).map_err(at_root)?;
         let last_stop = if unclean { LastStop::Unclean } else { LastStop::Clean };
-        AbortFile::create(&*files, &root).map_err(at_root)?;
         let (check_point_file, check_point) = CheckPointFile::open(&*files, &root).map_err(at_root)?;
         let segments = SegmentDir {
             files: files.clone(),
@@ -198,6 +197,8 @@ impl BrokerTree {
             Some(config) => Some(IndexFiles::open(files.clone(), root.join("index"), config, truncate_at)?),
             None => None,
         };
+        // Nothing was written so far: a start that is refused leaves the store as cleanly stopped as it was.
+        AbortFile::create(&*files, &root).map_err(at_root)?;
 
         // -- settings and topics
         let settings_config = BrokerSettingsConfig {
@@ -374,6 +375,8 @@ impl BrokerTree {
             .send(DispatchTo(recovered.log_end))
             .await
             .map_err(|_| StartError::ActorEnded("the dispatcher"))?;
+        // Only now: it asks queues, which need their parts, and all that is in the log.
+        retry_router.send(Resume).await.map_err(|_| StartError::ActorEnded("the router of retries"))?;
 
         let retention = {
             let parts = RetentionParts {

@@ -1,7 +1,7 @@
 //! Messages that come again later: what consumers send back, and what waits for a delay level.
 //!
 //! - Owns: how far each delay level is delivered; the few units that are due next.
-//! - Takes: [`SendBackMessage`], [`SendToRetryTopic`], [`UnitsScheduled`] from the dispatcher, [`MessageStored`] for its own sends.
+//! - Takes: [`Resume`] once, [`SendBackMessage`], [`SendToDeadLetterQueue`], [`UnitsScheduled`] from the dispatcher, [`MessageStored`] for its own sends.
 //! - Sends: [`SendMessages`] to queues; [`EnsureTopic`] for retry topics and dead letter queues.
 //! - Fails: a delivery that is refused is tried again after a pause; a message that is gone is skipped with a line
 //!   in the log.
@@ -70,6 +70,12 @@ pub struct SendToDeadLetterQueue {
 #[rtype(result = "()")]
 pub struct SaveNow;
 
+/// Finds where each level was left and goes on from there. Sent once, when queues can be asked and hold all that
+/// is in the log; without it nothing is delivered.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Resume;
+
 /// What the router is made of.
 pub struct RetryRouterParts {
     pub log: CommitLogReader,
@@ -106,6 +112,8 @@ struct Level {
     more: bool,
     reading: bool,
     delivering: bool,
+    /// `next` is known.
+    resumed: bool,
 }
 
 impl Level {
@@ -152,7 +160,7 @@ impl RetryRouter {
     }
 
     /// Finds where each level was left.
-    fn load(&mut self, ctx: &mut Context<Self>) {
+    fn resume(&mut self, ctx: &mut Context<Self>) {
         let Some(schedule) = self.parts.topics.get(SCHEDULE_TOPIC) else { return };
         for level in 0..self.levels.len() {
             let saved = self.parts.marks.get(&Self::mark(level)).ok().flatten();
@@ -164,7 +172,8 @@ impl RetryRouter {
                 state.next = saved.unwrap_or(extent.min).clamp(extent.min, extent.max);
                 state.saved = state.next;
                 state.known.clear();
-                state.more = state.next < extent.max;
+                state.more |= state.next < extent.max;
+                state.resumed = true;
                 router.read_more(level, ctx);
             }));
         }
@@ -399,11 +408,18 @@ impl Actor for RetryRouter {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.parts.mailbox_capacity);
         ctx.run_interval(self.parts.save_interval, |router, _| router.save());
-        self.load(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.save();
+    }
+}
+
+impl Handler<Resume> for RetryRouter {
+    type Result = ();
+
+    fn handle(&mut self, _: Resume, ctx: &mut Self::Context) {
+        self.resume(ctx);
     }
 }
 
@@ -413,6 +429,10 @@ impl Handler<UnitsScheduled> for RetryRouter {
     fn handle(&mut self, scheduled: UnitsScheduled, ctx: &mut Self::Context) {
         let level = scheduled.queue_id.0 as usize;
         if let Some(state) = self.levels.get_mut(level) {
+            if !state.resumed {
+                state.more = true; // read from the queue, behind what was left
+                return;
+            }
             let was_idle = state.known.is_empty();
             state.take(scheduled.first, &scheduled.units);
             if was_idle {

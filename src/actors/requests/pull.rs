@@ -51,10 +51,11 @@ impl PullOwners {
     /// Hands a pull to its queue, if all that it needs is known already.
     pub fn pull(&self, request: Request, topics: &TopicMap) -> Result<PullTaken, Refusal> {
         let header: PullHeader = request.header("PULL_MESSAGE")?;
-        if self.resets.any() || self.groups.find(&header.consumer_group).is_none() {
-            return Ok(PullTaken::NeedsCare(request));
-        }
-        let prepared = self.prepare(&request, header, topics)?;
+        let config = match self.groups.find(&header.consumer_group) {
+            Some(config) if !self.resets.any() => config,
+            _ => return Ok(PullTaken::NeedsCare(request)),
+        };
+        let prepared = self.prepare(&request, header, &config, topics)?;
         prepared.hand_over(request)?;
         Ok(PullTaken::HandedOver)
     }
@@ -62,13 +63,14 @@ impl PullOwners {
     /// As [`pull`](Self::pull), asking the owners of groups and offsets first.
     pub async fn pull_carefully(&self, request: Request, topics: &TopicMap) -> Result<(), Refusal> {
         let header: PullHeader = request.header("PULL_MESSAGE")?;
-        self.groups.find_or_create(&header.consumer_group).await?;
+        // A new group is told before it is published: the table may not have it yet.
+        let config = self.groups.find_or_create(&header.consumer_group).await?;
         let key = OffsetKey {
             group: header.consumer_group.clone(),
             topic: header.topic.clone(),
             queue_id: QueueId(header.queue_id.max(0) as u32),
         };
-        let prepared = self.prepare(&request, header, topics)?;
+        let prepared = self.prepare(&request, header, &config, topics)?;
         if self.resets.any()
             && let Ok(Some(offset)) = self.offsets.send(TakeReset { key }).await
         {
@@ -81,6 +83,7 @@ impl PullOwners {
         &self,
         request: &Request,
         header: PullHeader,
+        config: &SubscriptionGroupConfig,
         topics: &TopicMap,
     ) -> Result<PreparedPull, Refusal> {
         if !self.settings.load().permission.is_readable() {
@@ -90,7 +93,6 @@ impl PullOwners {
             });
         }
         let group = &header.consumer_group;
-        let config = self.groups.find(group).ok_or_else(|| Refusal::GroupUnknown { group: group.clone() })?;
         if !config.consume_enable {
             return Err(Refusal::NoPermission {
                 what: format!("subscription group {group}"),
@@ -105,7 +107,7 @@ impl PullOwners {
             });
         }
         let queue = queue_of(entry, header.queue_id)?;
-        let filter = self.filter_of(&header, &config)?;
+        let filter = self.filter_of(&header, config)?;
         if header.sys_flag & PULL_COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
             let key = OffsetKey {
                 group: group.clone(),
