@@ -206,7 +206,7 @@ impl Run {
     fn push(&mut self, unit: &ConsumeQueueUnit, log: &CommitLogReader, records: &mut Vec<Bytes>) {
         if self.len > 0
             && (unit.physical_offset != self.start.advance(self.len as u64)
-                || unit.physical_offset.0 % log.segment_bytes() == 0)
+                || unit.physical_offset.0.is_multiple_of(log.segment_bytes()))
         {
             self.finish(log, records);
         }

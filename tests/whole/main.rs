@@ -1,1 +1,11 @@
-//! Tests of the whole broker.
+//! Tests of the whole broker: the built program as a process of its own, spoken to over its ports.
+
+mod commands;
+mod crash;
+mod derived;
+mod hostile;
+mod lifecycle;
+mod messages;
+mod replay;
+mod support;
+mod tolerance;
