@@ -186,7 +186,6 @@ impl BrokerTree {
         // -- the store
         let unclean = AbortFile::exists(&*files, &root).map_err(at_root)?;
         let last_stop = if unclean { LastStop::Unclean } else { LastStop::Clean };
-        AbortFile::create(&*files, &root).map_err(at_root)?;
         let (check_point_file, check_point) = CheckPointFile::open(&*files, &root).map_err(at_root)?;
         let segments = SegmentDir {
             files: files.clone(),
@@ -205,6 +204,8 @@ impl BrokerTree {
             Some(config) => Some(IndexFiles::open(files.clone(), root.join("index"), config, truncate_at)?),
             None => None,
         };
+        // Nothing was written so far: a start that is refused leaves the store as cleanly stopped as it was.
+        AbortFile::create(&*files, &root).map_err(at_root)?;
 
         // -- settings and topics
         let settings_config = BrokerSettingsConfig {

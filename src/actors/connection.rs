@@ -40,7 +40,7 @@ use crate::protocol::frame::{NextFrame, next_frame};
 const READ_BYTES: usize = 64 * 1024;
 /// Reads of one turn; then the other actors of the thread have theirs.
 const READS_PER_TURN: usize = 8;
-/// How often idleness is looked at.
+/// How often idleness is looked at, unless a limit is shorter.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
 
 /// What a port serves. Called with all requests of one read; answers at once into `replies` what needs nobody
@@ -338,7 +338,9 @@ impl Actor for Connection {
         }));
         debug!(connection = self.id.0, peer = %self.parts.peer, "client connected");
         ctx.spawn(Pump);
-        ctx.run_interval(IDLE_CHECK, Self::check_idle);
+        let limits = &self.parts.limits;
+        let check_every = IDLE_CHECK.min(limits.idle_timeout).min(limits.half_frame_timeout);
+        ctx.run_interval(check_every, Self::check_idle);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {

@@ -62,14 +62,15 @@ async fn serve(config: Config, begun: Instant) -> Result<(), Fatal> {
         .map_err(|error| Fatal::of_start(error, name_server))?;
     let addresses = root.addresses.clone();
     let root = root.start();
+    // Before anybody is told that it is ready: who reads that may send a signal at once.
+    let failed = |source| Fatal::System { what: "signals", source };
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let greeting = greeting(&config, &addresses, begun.elapsed());
     // Whoever started us without a terminal reads the log.
     let _ = output::print(&greeting);
     info!(elapsed_ms = begun.elapsed().as_millis() as u64, "ready for clients");
 
-    let failed = |source| Fatal::System { what: "signals", source };
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     tokio::select! {
         _ = interrupt.recv() => info!("SIGINT received"),
         _ = terminate.recv() => info!("SIGTERM received"),

@@ -191,3 +191,25 @@ async fn a_second_signal_ends_at_once() {
     let broker = Broker::start(dir.path(), &[]).await;
     assert_eq!(broker.client().await.pull_all("orders", 0, 0).await.len(), 1);
 }
+
+#[tokio::test]
+async fn delayed_messages_are_delivered_once_across_a_stop() {
+    let dir = temp_dir();
+    let settings = ["message.delay_levels=1s 2s"];
+    let broker = Broker::start(dir.path(), &settings).await;
+    let client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    client.send(Send::to("orders", 0, "before").with("DELAY", "1")).await;
+    assert_eq!(client.pull_all("orders", 0, 1).await[0].body, "before");
+    for level in ["1", "2"] {
+        client.send(Send::to("orders", 0, format!("after {level}")).with("DELAY", level)).await;
+    }
+    assert_eq!(broker.stop().code(), Some(0));
+
+    let broker = Broker::start(dir.path(), &settings).await;
+    let client = broker.client().await;
+    client.send(Send::to("orders", 0, "new").with("DELAY", "2")).await;
+    let delivered = client.pull_all("orders", 0, 4).await;
+    let bodies: Vec<_> = delivered.iter().map(|message| &message.body[..]).collect();
+    assert_eq!(bodies, [&b"before"[..], b"after 1", b"after 2", b"new"]);
+}

@@ -4,6 +4,7 @@ mod commands;
 mod crash;
 mod derived;
 mod hostile;
+mod layers;
 mod lifecycle;
 mod messages;
 mod replay;
