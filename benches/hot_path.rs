@@ -1,1 +1,343 @@
-fn main() {}
+//! What each step on the way of a message costs by itself. Each bench opens with its question and its last answer;
+//! `cargo bench` asks again, and `cargo test` runs every step once.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use bytes::{Bytes, BytesMut};
+use criterion::{BatchSize, Criterion, Throughput};
+use telstar::actors::output::Output;
+use telstar::actors::request::{Reply, ReplyContent, ReplyTo, StoredReply};
+use telstar::clock::WallMs;
+use telstar::protocol::command::{Command, OutgoingHead};
+use telstar::protocol::frame::{HeaderCodec, MAX_FRAME_BYTES, NextFrame, next_frame};
+use telstar::protocol::header::{FieldWriter, SendHeader, SendMessageV2};
+use telstar::protocol::message::PendingMessage;
+use telstar::protocol::properties::{self, names};
+use telstar::protocol::request_code::RequestCode;
+use telstar::store::commit_log::CommitLog;
+use telstar::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit};
+use telstar::store::file::DiskFiles;
+use telstar::store::key_index::{IndexFileConfig, KeyIndex};
+use telstar::store::recovery::{LastStop, open_commit_log};
+use telstar::store::segment::SegmentDir;
+use telstar::store::store_check_point::StoreCheckPoint;
+use telstar::types::{PhysicalOffset, QueueId, QueueOffset};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const BODY_BYTES: usize = 1024;
+const SEGMENT_BYTES: u64 = 64 << 20;
+const CODECS: [(&str, HeaderCodec); 2] = [("json", HeaderCodec::Json), ("rocketmq", HeaderCodec::Binary)];
+
+fn main() {
+    // Among the tests, arguments for their harness come here too; criterion would not know these.
+    if std::env::args().any(|arg| arg.starts_with("--test-threads") || arg.starts_with("--skip")) {
+        return;
+    }
+    let mut criterion = Criterion::default()
+        .without_plots()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    decode_send(&mut criterion);
+    encode_send_response(&mut criterion);
+    append(&mut criterion);
+    dispatch(&mut criterion);
+    consume_queue(&mut criterion);
+    key_index(&mut criterion);
+    actor_hop(&mut criterion);
+    criterion.final_summary();
+}
+
+fn host() -> SocketAddr {
+    ([127, 0, 0, 1], 10911).into()
+}
+
+fn property_text() -> Bytes {
+    let pairs = [
+        (names::KEYS, "order-4711"),
+        (names::UNIQ_KEY, "7F0000011234000000070000000F0001"),
+        (names::WAIT, "true"),
+        (names::TAGS, "created"),
+    ];
+    properties::encode(pairs)
+}
+
+/// A message whose record has 1024 bytes of body.
+fn message() -> PendingMessage {
+    PendingMessage {
+        topic: "orders".into(),
+        queue_id: QueueId(0),
+        flag: 0,
+        sys_flag: 0,
+        born_at_ms: 1,
+        born_host: host(),
+        store_host: host(),
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: Bytes::from(vec![b'x'; BODY_BYTES]),
+        properties: property_text(),
+        extra_properties: Bytes::new(),
+    }
+}
+
+fn new_log(dir: &Path) -> CommitLog {
+    let dir = SegmentDir { files: DiskFiles::shared(), dir: dir.to_owned(), segment_bytes: SEGMENT_BYTES };
+    open_commit_log(dir, &StoreCheckPoint::default(), LastStop::Clean).expect("an empty log opens").0
+}
+
+/// How long does a connection take to make a typed send of the bytes of a frame?
+///
+/// Not measured yet.
+fn decode_send(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decode send");
+    for (name, codec) in CODECS {
+        let header = SendMessageV2 {
+            producer_group: "shop".into(),
+            topic: "orders".into(),
+            default_topic: "TBW102".into(),
+            default_topic_queue_nums: 4,
+            queue_id: 3,
+            sys_flag: 0,
+            born_at_ms: 1_700_000_000_000,
+            flag: 0,
+            properties: String::from_utf8_lossy(&property_text()).into_owned(),
+            reconsume_times: 0,
+            unit_mode: false,
+            max_reconsume_times: None,
+            batch: false,
+        };
+        let fields = FieldWriter::of(&header);
+        let code = RequestCode::SEND_MESSAGE_V2.as_i32();
+        let head = OutgoingHead { fields: &fields.as_fields(), ..OutgoingHead::request(codec, 7, code) };
+        let mut frame = BytesMut::new();
+        head.write(&mut frame, BODY_BYTES);
+        frame.extend_from_slice(&[b'x'; BODY_BYTES]);
+        group.bench_function(name, |bencher| {
+            let decode = |mut input: BytesMut| {
+                let Ok(NextFrame::Whole(frame)) = next_frame(&mut input, MAX_FRAME_BYTES) else {
+                    panic!("a whole frame was written");
+                };
+                let command = Command::decode(frame).expect("the header was written by us");
+                let header = SendHeader::from_short_names(&command.fields).expect("every field is there");
+                assert_eq!(header.queue_id, 3);
+                command
+            };
+            bencher.iter_batched(|| frame.clone(), decode, BatchSize::SmallInput);
+        });
+    }
+}
+
+/// How long does a connection take to write the response to a send into its output?
+///
+/// Not measured yet.
+fn encode_send_response(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("encode send response");
+    for (name, codec) in CODECS {
+        let unique_key = Bytes::from_static(b"7F0000011234000000070000000F0001");
+        let stored = || StoredReply {
+            queue_id: QueueId(3),
+            queue_offset: QueueOffset(123_456),
+            physical_offsets: vec![PhysicalOffset(9_876_543_210)],
+            store_host: host(),
+            unique_key: Some(unique_key.clone()),
+        };
+        let to = ReplyTo { opaque: 7, codec, one_way: false, cost_bytes: 1280 };
+        let mut output = Output::default();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                output.put_reply(Reply { to, content: ReplyContent::Stored(stored()) });
+                output.advance(black_box(output.len_bytes()));
+            });
+        });
+    }
+}
+
+/// How many records with 1 KB of body can be appended to the log, published 32 at a time, the making of segments
+/// included?
+///
+/// Not measured yet.
+fn append(criterion: &mut Criterion) {
+    const BATCH: usize = 32;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let CommitLog { mut appender, .. } = new_log(dir.path());
+    let messages = [message()];
+    let mut next = QueueOffset(0);
+    let mut group = criterion.benchmark_group("append");
+    group.throughput(Throughput::Elements(BATCH as u64));
+    group.bench_function("32 records", |bencher| {
+        bencher.iter(|| {
+            for _ in 0..BATCH {
+                appender.append(&messages, next, WallMs(1)).expect("there is room");
+                next = next.advance(1);
+            }
+            let end = appender.publish();
+            if end.0 % SEGMENT_BYTES < 40 * BODY_BYTES as u64 {
+                appender.delete_before(end, usize::MAX).expect("old segments go");
+            }
+        });
+    });
+}
+
+/// How long does the dispatcher take for a record, up to the unit it makes of it?
+///
+/// Not measured yet.
+fn dispatch(criterion: &mut Criterion) {
+    const RECORDS: u64 = 16_384;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let CommitLog { mut appender, reader, .. } = new_log(dir.path());
+    let messages = [message()];
+    for offset in 0..RECORDS {
+        appender.append(&messages, QueueOffset(offset), WallMs(1)).expect("there is room");
+    }
+    appender.publish();
+    let mut units = Vec::with_capacity(RECORDS as usize);
+    let mut group = criterion.benchmark_group("dispatch");
+    group.throughput(Throughput::Elements(RECORDS));
+    group.bench_function("16384 records", |bencher| {
+        bencher.iter(|| {
+            units.clear();
+            let read = reader.for_each_record(PhysicalOffset(0), u64::MAX, |at, record| {
+                let tag = properties::get(record.properties(), names::TAGS);
+                units.push(ConsumeQueueUnit {
+                    physical_offset: at,
+                    size_bytes: record.total_len() as u32,
+                    tags_code: properties::tags_code(tag),
+                });
+            });
+            read.expect("the log is whole");
+            assert_eq!(units.len() as u64, RECORDS);
+        });
+    });
+}
+
+/// How long does a queue take to write the 32 units of one dispatch, and to read 32 for a pull?
+///
+/// Not measured yet.
+fn consume_queue(criterion: &mut Criterion) {
+    const UNITS: usize = 32;
+    const KEPT: u64 = 1_000_000;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = ConsumeQueueConfig::default();
+    let opened = ConsumeQueue::open(DiskFiles::shared(), dir.path().join("0"), config, None);
+    let mut queue = opened.expect("an empty queue opens");
+    let unit_at = |offset: u64| ConsumeQueueUnit {
+        physical_offset: PhysicalOffset(offset * 1200),
+        size_bytes: 1200,
+        tags_code: 42,
+    };
+    let append = |queue: &mut ConsumeQueue| {
+        let first = queue.max_offset();
+        let units: [_; UNITS] = std::array::from_fn(|n| unit_at(first.0 + n as u64));
+        queue.append(first, &units).expect("there is room");
+        if first.0 % KEPT < UNITS as u64 {
+            queue.delete_before(unit_at(first.0).physical_offset).expect("old units go");
+        }
+    };
+    append(&mut queue);
+    let mut group = criterion.benchmark_group("consume queue");
+    group.throughput(Throughput::Elements(UNITS as u64));
+    group.bench_function("append 32 units", |bencher| bencher.iter(|| append(&mut queue)));
+    let mut units = Vec::with_capacity(UNITS);
+    group.bench_function("read 32 units", |bencher| {
+        let from = QueueOffset(queue.max_offset().0 - UNITS as u64);
+        bencher.iter(|| {
+            units.clear();
+            queue.read(from, UNITS, &mut units).expect("the units are there");
+            assert_eq!(units.len(), UNITS);
+        });
+    });
+}
+
+/// How long does the key index take for one key, in files of a tenth of the usual size?
+///
+/// Not measured yet.
+fn key_index(criterion: &mut Criterion) {
+    let config = IndexFileConfig { slots: 500_000, entries: 2_000_000 };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let opened = KeyIndex::open(DiskFiles::shared(), dir.path().join("index"), config, None);
+    let mut index = opened.expect("an empty index opens");
+    let mut count = 0u32;
+    criterion.bench_function("key index put", |bencher| {
+        bencher.iter(|| {
+            count += 1;
+            // Spread as the hashes of real keys are.
+            let hash = count.wrapping_mul(2_654_435_769) >> 1;
+            let at = PhysicalOffset(u64::from(count) * 1200);
+            index.put_hash(hash, at, 1_700_000_000_000).expect("there is room");
+            if count.is_multiple_of(config.entries) {
+                index.delete_before(at).expect("old files go");
+            }
+        });
+    });
+}
+
+#[derive(Message)]
+#[rtype(result = "u64")]
+struct Ping(u64);
+
+struct Counter {
+    sum: u64,
+}
+
+impl Actor for Counter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(4096);
+    }
+}
+
+impl Handler<Ping> for Counter {
+    type Result = u64;
+
+    fn handle(&mut self, Ping(number): Ping, _: &mut Self::Context) -> u64 {
+        self.sum += number;
+        self.sum
+    }
+}
+
+/// What does a message to an actor on another thread cost: there and back alone, and as one of 1024 on their way
+/// together, of which the last is answered?
+///
+/// Not measured yet.
+fn actor_hop(criterion: &mut Criterion) {
+    const TOGETHER: u64 = 1024;
+    let system = System::new();
+    let arbiter = Arbiter::new();
+    let counter = Counter::start_in_arbiter(&arbiter.handle(), |_| Counter { sum: 0 });
+    let mut group = criterion.benchmark_group("actor hop");
+    group.bench_function("there and back", |bencher| {
+        bencher.iter_custom(|iterations| {
+            system.block_on(async {
+                let begun = Instant::now();
+                for number in 0..iterations {
+                    black_box(counter.send(Ping(number)).await.expect("the counter lives"));
+                }
+                begun.elapsed()
+            })
+        });
+    });
+    group.throughput(Throughput::Elements(TOGETHER));
+    group.bench_function("1024 together", |bencher| {
+        bencher.iter_custom(|iterations| {
+            system.block_on(async {
+                let begun = Instant::now();
+                for _ in 0..iterations {
+                    for number in 1..TOGETHER {
+                        counter.try_send(Ping(number)).expect("there is room for all of them");
+                    }
+                    black_box(counter.send(Ping(TOGETHER)).await.expect("the counter lives"));
+                }
+                begun.elapsed()
+            })
+        });
+    });
+    arbiter.stop();
+}
