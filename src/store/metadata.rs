@@ -16,6 +16,8 @@ mod settings;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use consumer_offsets::{ConsumerOffset, ConsumerOffsetTable};
 pub use delay_offsets::DelayOffsetTable;
@@ -56,6 +58,10 @@ pub struct Metadata {
     db: sled::Db,
 }
 
+/// How long an earlier handle of this process may take to let go.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
 impl Metadata {
     /// Opens the database in `dir`, creating it when there is none. Nobody else may have it open.
     pub fn open(dir: &Path) -> Result<Self, MetadataError> {
@@ -70,8 +76,18 @@ impl Metadata {
     fn open_with(config: sled::Config, dir: &Path) -> Result<Self, MetadataError> {
         // No flushing in the background: owners flush where they promise.
         let config = config.cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = config.open().map_err(|source| MetadataError::Open { dir: dir.to_owned(), source })?;
-        Ok(Self { db })
+        // sled gives its lock up a moment after the last handle is gone, on a thread of its own. Who may have the
+        // directory at all is settled before by the lock of the store.
+        let begun = Instant::now();
+        loop {
+            match config.open() {
+                Ok(db) => return Ok(Self { db }),
+                Err(sled::Error::Io(_)) if begun.elapsed() < LOCK_WAIT_MAX && dir.join("db").exists() => {
+                    thread::sleep(LOCK_PAUSE);
+                }
+                Err(source) => return Err(MetadataError::Open { dir: dir.to_owned(), source }),
+            }
+        }
     }
 
     /// Makes everything written so far durable. Blocks for an fsync.
