@@ -21,7 +21,10 @@ const ROOT: &str = "/store";
 /// A dispatcher that is given its plans by the test; each is taken once, as the real one forgets the queues
 /// it has named.
 #[derive(Clone, Default)]
-struct Plans(Arc<Mutex<(Option<LogTail>, Vec<Addr<TopicQueue>>)>>);
+struct Plans(Arc<Mutex<Plan>>);
+
+/// What the dispatcher would say: how far it is, and the queues it touched.
+type Plan = (Option<LogTail>, Vec<Addr<TopicQueue>>);
 
 impl Plans {
     fn set(&self, dispatched: Option<LogTail>, queues: &[&Addr<TopicQueue>]) {

@@ -66,6 +66,7 @@ pub struct TestLog {
 }
 
 impl TestLog {
+    #[allow(clippy::new_without_default)] // it makes files: a default would hide that
     pub fn new() -> Self {
         let files = MemoryFiles::new();
         let dir = SegmentDir {
