@@ -65,8 +65,13 @@ pub struct TestLog {
     pub preparer: SegmentPreparer,
 }
 
+impl Default for TestLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl TestLog {
-    #[allow(clippy::new_without_default)] // it makes files: a default would hide that
     pub fn new() -> Self {
         let files = MemoryFiles::new();
         let dir = SegmentDir {
