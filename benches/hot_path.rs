@@ -177,7 +177,7 @@ fn append(criterion: &mut Criterion) {
                 appender.append(&messages, next, WallMs(1)).expect("there is room");
                 next = next.advance(1);
             }
-            let end = appender.publish();
+            let end = appender.publish().expect("room");
             if end.0 % SEGMENT_BYTES < 40 * BODY_BYTES as u64 {
                 appender.delete_before(end, usize::MAX).expect("old segments go");
             }
@@ -196,7 +196,7 @@ fn dispatch(criterion: &mut Criterion) {
     for offset in 0..RECORDS {
         appender.append(&messages, QueueOffset(offset), WallMs(1)).expect("there is room");
     }
-    appender.publish();
+    appender.publish().expect("room");
     let mut units = Vec::with_capacity(RECORDS as usize);
     let mut group = criterion.benchmark_group("dispatch");
     group.throughput(Throughput::Elements(RECORDS));

@@ -3,7 +3,8 @@
 //! - Owns: the write half of the memory-mapped log.
 //! - Takes: [`AppendBatch`], [`DeleteSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`].
 //! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher, once per turn.
-//! - Fails: a full disk or a record that does not fit refuses that send alone; the log stays usable.
+//! - Fails: a full disk or a record that does not fit refuses that send alone; a write that fails refuses every
+//!   send of the turn that was not written before. The log stays usable.
 //! - Invariants: bytes first, position after; a position is published before anybody is told of it; a refused
 //!   send has burned no queue offset.
 //!
@@ -20,6 +21,7 @@ use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::message::PendingMessage;
 use crate::store::commit_log::{AppendError, Appended, CommitLogAppender, LogTail};
+use crate::store::segment::SegmentError;
 use crate::types::{PhysicalOffset, QueueOffset};
 
 /// Appends messages of one queue. Each send is stored whole or not at all; if this is lost, nobody was
@@ -110,7 +112,43 @@ pub struct CommitLogWriter {
     mailbox_capacity: usize,
     refusing: Option<String>,
     unpublished: bool,
+    /// Outcomes of this turn, told when they are published.
     answers: Vec<(Recipient<BatchAppended>, BatchAppended)>,
+}
+
+impl BatchAppended {
+    fn new(first_queue_offset: QueueOffset, sends: usize) -> Self {
+        Self { outcomes: Vec::with_capacity(sends), next_queue_offset: first_queue_offset, stored_bytes: 0 }
+    }
+
+    fn push(&mut self, outcome: Result<StoredSend, Refusal>) {
+        if let Ok(stored) = &outcome {
+            self.next_queue_offset = self.next_queue_offset.advance(stored.physical_offsets.len() as u64);
+            self.stored_bytes += stored.len_bytes();
+        }
+        self.outcomes.push(outcome);
+    }
+
+    /// Refuses what was to end beyond `kept`; it is the newest of the batch, so its numbers are free again.
+    fn take_back(&mut self, kept: PhysicalOffset, refusal: &Refusal) {
+        for outcome in &mut self.outcomes {
+            if let Ok(stored) = outcome
+                && stored.end > kept
+            {
+                self.next_queue_offset =
+                    QueueOffset(self.next_queue_offset.0 - stored.physical_offsets.len() as u64);
+                self.stored_bytes -= stored.len_bytes();
+                *outcome = Err(refusal.clone());
+            }
+        }
+    }
+}
+
+impl StoredSend {
+    /// A send lies in one segment: no blank is counted.
+    fn len_bytes(&self) -> u64 {
+        self.physical_offsets.first().map_or(0, |start| self.end.0 - start.0)
+    }
 }
 
 impl CommitLogWriter {
@@ -137,6 +175,7 @@ impl CommitLogWriter {
         if let Some(cause) = &self.refusing {
             return Err(Refusal::NotWritable { cause: cause.clone() });
         }
+        let end = self.appender.end();
         match self.appender.append(messages, first, self.clock.now()) {
             Ok(Appended { end, positions, stored_at, .. }) => Ok(StoredSend {
                 first_queue_offset: first,
@@ -144,7 +183,27 @@ impl CommitLogWriter {
                 end,
                 stored_at_ms: stored_at.0,
             }),
-            Err(error) => Err(refusal_of(error)),
+            Err(error) => {
+                let refusal = refusal_of(error);
+                if self.appender.end() < end {
+                    self.take_back(&refusal);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The log ends earlier than it did: what lay beyond could not be written.
+    fn take_back(&mut self, refusal: &Refusal) {
+        let kept = self.appender.end();
+        for (_, answer) in &mut self.answers {
+            answer.take_back(kept, refusal);
+        }
+    }
+
+    fn publish(&mut self) {
+        if let Err(error) = self.appender.publish() {
+            self.take_back(&refusal_of(error));
         }
     }
 }
@@ -157,6 +216,11 @@ fn refusal_of(error: AppendError) -> Refusal {
         AppendError::DiskFull => {
             warn!("append refused: the disk is full");
             Refusal::NotWritable { cause: "the disk is full; free space, or shorten the retention".into() }
+        }
+        AppendError::Write { ref source, .. }
+        | AppendError::Segment { source: SegmentError::Io { ref source, .. } } => {
+            error!(%error, cause = %source, "append failed");
+            Refusal::StoreFailed { cause: format!("{error}: {source}") }
         }
         AppendError::Segment { .. } | AppendError::NotAtEnd { .. } => {
             error!(%error, "append failed");
@@ -179,7 +243,7 @@ impl ActsAtTurnEnd for CommitLogWriter {
         if !std::mem::take(&mut self.unpublished) && self.answers.is_empty() {
             return;
         }
-        self.appender.publish();
+        self.publish();
         for (queue, answer) in self.answers.drain(..) {
             queue.do_send(answer);
         }
@@ -193,21 +257,14 @@ impl Handler<AppendBatch> for CommitLogWriter {
     type Result = ();
 
     fn handle(&mut self, batch: AppendBatch, _: &mut Self::Context) {
-        let mut next = batch.first_queue_offset;
-        let mut outcomes = Vec::with_capacity(batch.sends.len());
-        let mut stored_bytes = 0;
+        // The answer is where a failed write finds what it takes back.
+        let place = self.answers.len();
+        self.answers.push((batch.reply_to, BatchAppended::new(batch.first_queue_offset, batch.sends.len())));
         for messages in &batch.sends {
-            let outcome = self.append(messages, next);
-            if let Ok(stored) = &outcome {
-                next = next.advance(messages.len() as u64);
-                // A send lies in one segment: no blank is counted.
-                stored_bytes += stored.physical_offsets.first().map_or(0, |start| stored.end.0 - start.0);
-                self.unpublished = true;
-            }
-            outcomes.push(outcome);
+            let outcome = self.append(messages, self.answers[place].1.next_queue_offset);
+            self.unpublished |= outcome.is_ok();
+            self.answers[place].1.push(outcome);
         }
-        self.answers
-            .push((batch.reply_to, BatchAppended { outcomes, next_queue_offset: next, stored_bytes }));
     }
 }
 
@@ -234,13 +291,15 @@ impl Handler<QueryLogTail> for CommitLogWriter {
     type Result = MessageResult<QueryLogTail>;
 
     fn handle(&mut self, _: QueryLogTail, _: &mut Self::Context) -> Self::Result {
-        self.appender.publish();
+        self.publish();
         MessageResult(self.appender.tail())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
@@ -248,7 +307,7 @@ mod tests {
     use crate::actors::testing::{RuntimeClock, fake_sink};
     use crate::clock::{ManualClock, WallMs};
     use crate::store::commit_log::CommitLogReader;
-    use crate::store::memory_files::MemoryFiles;
+    use crate::store::memory_files::{FileOperation, MemoryFiles};
 
     struct Bench {
         writer: Addr<CommitLogWriter>,
@@ -394,6 +453,39 @@ mod tests {
         bench.files.set_capacity(None);
         assert!(bench.append(vec![one(&large)], 2).await.outcomes[0].is_ok());
         assert_eq!(bench.bodies(), owned(&[(0, &large), (1, "small"), (2, &large)]));
+    }
+
+    #[actix::test]
+    async fn failed_write_refuses_the_sends_of_its_turn_and_frees_their_numbers() {
+        let mut bench = start();
+        bench.append(vec![one("before")], 0).await;
+        bench.files.fail_next(FileOperation::Write, io::ErrorKind::Other);
+        // Both batches are handled in one turn.
+        bench.ask(vec![one("lost"), vec![message("T", "lost"), message("T", "lost")]], 1);
+        bench.ask(vec![impossible(), one("lost too")], 9);
+        for next in [1, 9] {
+            let answer = bench.answers.recv().await.unwrap();
+            assert!(answer.outcomes.iter().all(Result::is_err), "{answer:?}");
+            assert_eq!((answer.next_queue_offset, answer.stored_bytes), (QueueOffset(next), 0));
+        }
+        bench.append(vec![one("after")], 1).await;
+        assert_eq!(bench.bodies(), owned(&[(0, "before"), (1, "after")]));
+    }
+
+    #[actix::test]
+    async fn what_was_written_early_stays_when_the_rest_of_the_turn_fails() {
+        let mut bench = start();
+        let large = "x".repeat(10_000);
+        // The second needs a new segment, so the first is written before it.
+        bench.ask(vec![one(&large), one(&large), one("behind")], 0);
+        bench.files.fail_after(FileOperation::Write, 2, io::ErrorKind::StorageFull); // the record, the blank; then the rest
+        let answer = bench.answers.recv().await.unwrap();
+        let stored: Vec<_> = answer.outcomes.iter().map(Result::is_ok).collect();
+        assert_eq!(stored, [true, false, false]);
+        assert_eq!(answer.next_queue_offset, QueueOffset(1));
+        assert_eq!(answer.stored_bytes, message("T", &large).record_len() as u64);
+        bench.append(vec![one("after")], 1).await;
+        assert_eq!(bench.bodies(), owned(&[(0, &large), (1, "after")]));
     }
 
     #[actix::test]

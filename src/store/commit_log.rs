@@ -30,7 +30,11 @@ use crate::types::{PhysicalOffset, QueueOffset};
 /// Longest topic a record can hold, bytes: a V2 length is a signed 16-bit number.
 pub const MAX_TOPIC_BYTES: usize = i16::MAX as usize;
 
-/// Why nothing was stored. After every one of them the log is as it was, and usable.
+/// What is gathered before it is written, bytes: it stays in the cache of one core.
+const GATHER_BYTES: usize = 256 * 1024;
+
+/// Why nothing was stored. After every one of them the log is usable; [`AppendError::Write`] takes back whatever
+/// was not written yet, see [`CommitLogAppender::end`].
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     #[error("topic has {len_bytes} bytes")]
@@ -43,6 +47,8 @@ pub enum AppendError {
     DiskFull,
     #[error("cannot begin a new segment")]
     Segment { source: SegmentError },
+    #[error("cannot write to segment {base}")]
+    Write { base: PhysicalOffset, source: io::Error },
     #[error("raw bytes begin at {found}, the log ends at {expected}")]
     NotAtEnd { expected: PhysicalOffset, found: PhysicalOffset },
 }
@@ -70,13 +76,18 @@ pub struct LogTail {
     pub last_stored_at: WallMs,
 }
 
-/// The write half of the commit log.
+/// The write half of the commit log. Records are gathered in memory and written together: by
+/// [`publish`](Self::publish), or before that when they are many.
 #[derive(Debug)]
 pub struct CommitLogAppender {
     shared: Arc<SharedLog>,
     current: MapWriter,
     current_base: PhysicalOffset,
     tail: LogTail,
+    /// Records behind `written`, all of the present segment.
+    gathered: Vec<u8>,
+    /// The tail of what is in the file.
+    written: LogTail,
     prepared: Receiver<MadeSegment>,
 }
 
@@ -138,14 +149,23 @@ impl CommitLog {
         let (sender, prepared) = sync_channel(1);
         Ok(Self {
             reader: CommitLogReader { shared: Arc::clone(&shared) },
-            appender: CommitLogAppender { shared, current, current_base, tail, prepared },
+            appender: CommitLogAppender {
+                shared,
+                current,
+                current_base,
+                tail,
+                gathered: Vec::new(),
+                written: tail,
+                prepared,
+            },
             preparer: SegmentPreparer { dir, prepared: sender },
         })
     }
 }
 
 impl CommitLogAppender {
-    /// End of the log, published or not.
+    /// End of the log, published or not. An error of [`publish`](Self::publish) or of an append may move it back:
+    /// what was appended beyond it since the last publication is not stored.
     pub fn end(&self) -> PhysicalOffset {
         self.tail.end
     }
@@ -177,20 +197,20 @@ impl CommitLogAppender {
         let stored_at = now.max(self.tail.last_stored_at);
         let start = self.tail.end;
         let mut positions = Vec::with_capacity(messages.len());
-        let position = self.position();
-        self.current.write_at(position..position + len_bytes, |mut dst| {
-            let mut at = start;
-            for (message, queue_offset) in messages.iter().zip(first_queue_offset.0..) {
-                let (record, rest) = dst.split_at_mut(message.record_len());
-                message.encode_into(record, QueueOffset(queue_offset), at, stored_at);
-                positions.push(at);
-                at = at.advance(record.len() as u64);
-                dst = rest;
-            }
-        });
-        let end = start.advance(len_bytes as u64);
+        let mut at = start;
+        for (message, queue_offset) in messages.iter().zip(first_queue_offset.0..) {
+            let begin = self.gathered.len();
+            self.gathered.resize(begin + message.record_len(), 0);
+            message.encode_into(&mut self.gathered[begin..], QueueOffset(queue_offset), at, stored_at);
+            positions.push(at);
+            at = at.advance((self.gathered.len() - begin) as u64);
+        }
+        let end = at;
         let last_record = positions.last().copied().or(self.tail.last_record);
         self.tail = LogTail { end, last_record, last_stored_at: stored_at };
+        if self.gathered.len() >= GATHER_BYTES {
+            self.write_gathered()?;
+        }
         Ok(Appended { start, end, positions, stored_at })
     }
 
@@ -200,16 +220,19 @@ impl CommitLogAppender {
         if at != self.tail.end {
             return Err(AppendError::NotAtEnd { expected: self.tail.end, found: at });
         }
+        self.write_gathered()?;
         while !bytes.is_empty() {
             if self.room() == 0 {
                 self.next_segment()?;
             }
             let (now, later) = bytes.split_at(bytes.len().min(self.room()));
             let position = self.position();
-            self.current.write_at(position..position + now.len(), |dst| dst.copy_from_slice(now));
+            let base = self.current_base;
+            self.current.write(position, now).map_err(|source| AppendError::Write { base, source })?;
             // Final, though the global position holds readers back until the record is whole.
             self.current.publish(position + now.len());
             self.tail.end = self.tail.end.advance(now.len() as u64);
+            self.written = self.tail;
             bytes = later;
         }
         Ok(())
@@ -240,15 +263,45 @@ impl CommitLogAppender {
             }
             at = at.advance(len as u64);
         }
+        self.written = self.tail;
         self.shared.published.store(at.0, Ordering::Release);
         damage.map_or(Ok(at), Err)
     }
 
-    /// Shows readers everything appended, and returns the published position.
-    pub fn publish(&mut self) -> PhysicalOffset {
+    /// Writes what is gathered, shows readers everything appended, and returns the published position. After an
+    /// error what could be written is shown, and the rest is taken back.
+    pub fn publish(&mut self) -> Result<PhysicalOffset, AppendError> {
+        let written = self.write_gathered();
         self.current.publish(self.position());
         self.shared.published.store(self.tail.end.0, Ordering::Release);
-        self.tail.end
+        written.map(|()| self.tail.end)
+    }
+
+    /// Writes what is gathered, or takes it back.
+    fn write_gathered(&mut self) -> Result<(), AppendError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let position = (self.written.end.0 - self.current_base.0) as usize;
+        let written = self.current.write(position, &self.gathered);
+        self.gathered.clear();
+        self.gathered.shrink_to(2 * GATHER_BYTES); // a large message does not keep its room
+        match written {
+            Ok(()) => {
+                self.written = self.tail;
+                Ok(())
+            }
+            Err(source) => {
+                self.tail = self.written;
+                // Whole records may be there by chance. Without their head no recovery takes them for stored; a disk
+                // that does not even take that has the next append or, at the worst, a refused message shows up.
+                let _ = self.current.write(position, &[0; HEAD_BYTES]);
+                Err(match source {
+                    source if is_full(&source) => AppendError::DiskFull,
+                    source => AppendError::Write { base: self.current_base, source },
+                })
+            }
+        }
     }
 
     /// Deletes whole segments below `offset`, oldest first, at most `max_segments` and never the last.
@@ -289,6 +342,8 @@ impl CommitLogAppender {
         last_record: Option<PhysicalOffset>,
     ) -> Result<(), SegmentError> {
         let list = self.shared.segments.load_full();
+        // What cannot be written is taken back: it lies at the end.
+        let _ = self.write_gathered();
         if offset >= self.tail.end {
             return Ok(());
         }
@@ -326,6 +381,7 @@ impl CommitLogAppender {
     /// Throws everything away and begins an empty log at the start of the segment that would hold
     /// `offset`; what a new follower does before it copies. After an error the log must be opened anew.
     pub fn reset_to(&mut self, offset: PhysicalOffset) -> Result<(), SegmentError> {
+        self.gathered.clear();
         let list = self.shared.segments.load_full();
         let dir = self.shared.dir.clone();
         let base = floor(offset, dir.segment_bytes);
@@ -345,6 +401,7 @@ impl CommitLogAppender {
         self.current_base = list.base(list.maps.len() - 1);
         self.current = current;
         self.tail = tail;
+        self.written = tail;
         self.shared.published.store(tail.end.0, Ordering::Release);
         self.shared.segments.store(Arc::new(list));
     }
@@ -362,6 +419,7 @@ impl CommitLogAppender {
 
     /// Begins a new segment; what is left of the present one becomes a blank.
     fn next_segment(&mut self) -> Result<(), AppendError> {
+        self.write_gathered()?;
         let base = self.current_base.advance(self.current.len() as u64);
         let segment = self.take_segment(base).map_err(|source| match source {
             SegmentError::Io { source, .. } if is_full(&source) => AppendError::DiskFull,
@@ -370,7 +428,12 @@ impl CommitLogAppender {
 
         let (position, room) = (self.position(), self.room());
         if room > 0 {
-            self.current.write_at(position..position + HEAD_BYTES, |dst| EntryHead::put_blank(dst, room));
+            let mut blank = [0; HEAD_BYTES];
+            EntryHead::put_blank(&mut blank, room);
+            let old = self.current_base;
+            self.current
+                .write(position, &blank)
+                .map_err(|source| AppendError::Write { base: old, source })?;
         }
         // The global position still holds readers back; here it only frees the old write half.
         self.current.publish(self.current.len());
@@ -383,6 +446,7 @@ impl CommitLogAppender {
         self.current = writer;
         self.current_base = base;
         self.tail.end = base;
+        self.written = self.tail;
         Ok(())
     }
 
@@ -480,9 +544,9 @@ pub(super) mod tests {
     }
 
     fn append(log: &mut CommitLog, body: &str) -> Result<Appended, AppendError> {
-        let appended = log.appender.append(&[message(body)], QueueOffset(0), WallMs(1000));
-        log.appender.publish();
-        appended
+        let appended = log.appender.append(&[message(body)], QueueOffset(0), WallMs(1000))?;
+        log.appender.publish()?;
+        Ok(appended)
     }
 
     #[test]
@@ -491,7 +555,7 @@ pub(super) mod tests {
         let batch = [message("a"), message("bb"), message("ccc")];
         let appended = log.appender.append(&batch, QueueOffset(7), WallMs(1000)).unwrap();
         assert!(log.reader.read(PhysicalOffset(0), 8).is_none(), "not yet published");
-        log.appender.publish();
+        log.appender.publish().unwrap();
         let positions: Vec<_> = appended.positions.iter().map(|at| at.0).collect();
         assert_eq!(positions, [0, 93, 187]);
         for (at, queue_offset) in appended.positions.iter().zip(7..) {
@@ -666,7 +730,7 @@ pub(super) mod tests {
             for number in 0..RECORDS {
                 let body = "b".repeat(number as usize % 50);
                 log.appender.append(&[message(&body)], QueueOffset(number), WallMs(1)).unwrap();
-                log.appender.publish();
+                log.appender.publish().unwrap();
             }
         });
     }

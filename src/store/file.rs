@@ -15,7 +15,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::mapped_file::{MapMemory, MapSync, MappedFile};
+use super::mapped_file::{MapBacking, MapMemory, MappedFile};
 use crate::clock::WallMs;
 
 /// Directories and files. Paths are used as given; nothing is relative to a hidden root.
@@ -179,7 +179,7 @@ impl StoreFiles for DiskFiles {
 
     fn create_map(&self, path: &Path, len_bytes: u64) -> io::Result<MappedFile> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        let made = allocate(&file, len_bytes).and_then(|()| file.sync_all()).and_then(|()| map(&file));
+        let made = allocate(&file, len_bytes).and_then(|()| file.sync_all()).and_then(|()| map(file));
         if made.is_err() {
             // The first error is the one to report; a name that stays behind is swept at the next start.
             let _ = fs::remove_file(path);
@@ -188,7 +188,7 @@ impl StoreFiles for DiskFiles {
     }
 
     fn open_map(&self, path: &Path) -> io::Result<MappedFile> {
-        map(&OpenOptions::new().read(true).write(true).open(path)?)
+        map(OpenOptions::new().read(true).write(true).open(path)?)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
@@ -257,18 +257,24 @@ impl StoreFile for DiskFile {
     }
 }
 
-/// Pages of a map reach the disk through `msync`.
-struct PageSync;
+/// The file that a map shows.
+struct MappedDiskFile(File);
 
-impl MapSync for PageSync {
-    fn sync(&self, memory: &MapMemory, range: Range<usize>) -> io::Result<()> {
-        memory.sync_pages(range)
+impl MapBacking for MappedDiskFile {
+    fn write(&self, _: &MapMemory, at: usize, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, at as u64)
+    }
+
+    /// All of the file: the rest of it is on disk already, or is to be.
+    fn sync(&self, _: &MapMemory, _: Range<usize>) -> io::Result<()> {
+        self.0.sync_data()
     }
 }
 
-fn map(file: &File) -> io::Result<MappedFile> {
+fn map(file: File) -> io::Result<MappedFile> {
     let len = file.metadata()?.len() as usize;
-    Ok(MappedFile::new(Arc::new(MapMemory::of_file(file)?), len, Box::new(PageSync)))
+    let memory = Arc::new(MapMemory::of_file(&file)?);
+    Ok(MappedFile::new(memory, len, Box::new(MappedDiskFile(file))))
 }
 
 /// Reserves room up to `len_bytes`, with `fallocate` or, where the file system has none, by writing zeros

@@ -14,6 +14,10 @@
 //! 7. Every range is checked against the length of the map before a pointer is made from it.
 //!
 //! Published bytes are written before the position (release) and read after it (acquire).
+//!
+//! The write half of a file on disk writes with `pwrite` and not through the map: a fresh page costs no fault
+//! and no zeroing, a full or failing disk is an error and not a signal, and Linux keeps one page cache for both
+//! ways, so readers see through the map what was written.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -46,11 +50,6 @@ impl MapMemory {
         Ok(Self { raw: map.into() })
     }
 
-    /// Asks the kernel to write the pages of `range` to disk, and waits.
-    pub fn sync_pages(&self, range: Range<usize>) -> io::Result<()> {
-        self.raw.flush_range(range.start, range.len())
-    }
-
     /// Copies `range` out, for the in-memory twin; the range must not be written meanwhile.
     pub(super) fn copy_out(&self, range: Range<usize>) -> Vec<u8> {
         check_range(&range, self.raw.len());
@@ -58,10 +57,20 @@ impl MapMemory {
         // which is what (3) and (4) give for flushed ranges.
         unsafe { slice::from_raw_parts(self.raw.as_ptr().add(range.start), range.len()).to_vec() }
     }
+
+    /// Copies `bytes` in, for the in-memory twin; called from [`MapBacking::write`] alone.
+    pub(super) fn copy_in(&self, at: usize, bytes: &[u8]) {
+        check_range(&(at..at + bytes.len()), self.raw.len());
+        // SAFETY: (7) checked above; (3) and (4): one write half calls, with a range that no reader looks at.
+        unsafe { slice::from_raw_parts_mut(self.raw.as_mut_ptr().add(at), bytes.len()) }
+            .copy_from_slice(bytes);
+    }
 }
 
-/// How a range of a map becomes durable.
-pub trait MapSync: Send + Sync {
+/// The file behind a map: how bytes get into it other than through the map, and how they become durable.
+pub trait MapBacking: Send + Sync {
+    /// Puts `bytes` at `at`; the map shows them afterwards. After an error any part of them may be there.
+    fn write(&self, memory: &MapMemory, at: usize, bytes: &[u8]) -> io::Result<()>;
     /// Returns when `range` of `memory` would survive a loss of power.
     fn sync(&self, memory: &MapMemory, range: Range<usize>) -> io::Result<()>;
 }
@@ -70,7 +79,7 @@ pub trait MapSync: Send + Sync {
 struct Region {
     memory: Arc<MapMemory>,
     len: usize,
-    sync: Box<dyn MapSync>,
+    backing: Box<dyn MapBacking>,
     /// Below this readers may look, and nobody writes.
     published: AtomicUsize,
 }
@@ -78,7 +87,7 @@ struct Region {
 impl Region {
     fn flush(&self, range: Range<usize>) -> io::Result<()> {
         check_range(&range, self.len);
-        if range.is_empty() { Ok(()) } else { self.sync.sync(&self.memory, range) }
+        if range.is_empty() { Ok(()) } else { self.backing.sync(&self.memory, range) }
     }
 }
 
@@ -88,11 +97,11 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Joins memory of `len` bytes with the way it is made durable. Called by implementors of
+    /// Joins memory of `len` bytes with the file behind it. Called by implementors of
     /// [`StoreFiles`](super::file::StoreFiles), who promise (1), (2) and that `memory` has no other owner.
-    pub fn new(memory: Arc<MapMemory>, len: usize, sync: Box<dyn MapSync>) -> Self {
+    pub fn new(memory: Arc<MapMemory>, len: usize, backing: Box<dyn MapBacking>) -> Self {
         assert!(len <= memory.raw.len(), "a map is at least as long as its file");
-        Self { region: Region { memory, len, sync, published: AtomicUsize::new(0) } }
+        Self { region: Region { memory, len, backing, published: AtomicUsize::new(0) } }
     }
 
     pub fn len(&self) -> usize {
@@ -184,19 +193,14 @@ impl MapWriter {
         self.region.published.load(Ordering::Relaxed) // written by this half alone
     }
 
-    /// Lets `write` fill `range`, and returns what it returns.
+    /// Writes `bytes` at `at`. After an error any part of them may be there; they can be written again.
     ///
     /// # Panics
-    /// If the range begins below the published position or ends beyond the file.
-    pub fn write_at<T>(&mut self, range: Range<usize>, write: impl FnOnce(&mut [u8]) -> T) -> T {
-        check_range(&range, self.region.len);
-        assert!(range.start >= self.published(), "published bytes are never written again");
-        // SAFETY: (3) one write half and `&mut self`; (4) readers stay below the published position, the
-        // range above it; (1) the pages exist on disk; (5); (7).
-        let bytes = unsafe {
-            slice::from_raw_parts_mut(self.region.memory.raw.as_mut_ptr().add(range.start), range.len())
-        };
-        write(bytes)
+    /// If `at` lies below the published position or the bytes reach beyond the file.
+    pub fn write(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        check_range(&(at..at + bytes.len()), self.region.len);
+        assert!(at >= self.published(), "published bytes are never written again");
+        self.region.backing.write(&self.region.memory, at, bytes)
     }
 
     /// Shows readers everything below `position`; it cannot be taken back.
@@ -331,7 +335,7 @@ mod tests {
     #[test]
     fn readers_see_only_what_is_published() {
         let (mut writer, reader) = map(16).into_halves(0);
-        writer.write_at(0..4, |bytes| bytes.fill(9));
+        writer.write(0, &[9; 4]).unwrap();
         assert_eq!(reader.bytes(0..4), None);
         writer.publish(4);
         assert_eq!(reader.bytes(0..4), Some(&[9u8; 4][..]));
@@ -344,7 +348,7 @@ mod tests {
     #[test]
     fn slice_outlives_both_halves() {
         let (mut writer, reader) = map(16).into_halves(0);
-        writer.write_at(2..6, |bytes| bytes.copy_from_slice(b"body"));
+        writer.write(2, b"body").unwrap();
         writer.publish(6);
         let slice = reader.slice(2..6).unwrap();
         drop((writer, reader));
@@ -355,14 +359,14 @@ mod tests {
     #[should_panic(expected = "never written again")]
     fn published_bytes_are_not_written_again() {
         let (mut writer, _reader) = map(16).into_halves(8);
-        writer.write_at(7..9, |_| ());
+        let _ = writer.write(7, &[0; 2]);
     }
 
     #[test]
     #[should_panic(expected = "lies within a file")]
     fn write_beyond_the_file_is_refused() {
         let (mut writer, _reader) = map(16).into_halves(8);
-        writer.write_at(10..17, |_| ());
+        let _ = writer.write(10, &[0; 7]);
     }
 
     #[test]
@@ -386,7 +390,7 @@ mod tests {
                 });
             }
             for at in (0..writer.len()).step_by(STEP) {
-                writer.write_at(at..at + STEP, |bytes| bytes.fill((at / STEP) as u8 | 1));
+                writer.write(at, &[(at / STEP) as u8 | 1; STEP]).unwrap();
                 writer.publish(at + STEP);
             }
         });

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::file::{DirEntry, DiskSpace, FileStat, OpenMode, StoreFile, StoreFiles};
-use super::mapped_file::{MapMemory, MapSync, MappedFile};
+use super::mapped_file::{MapBacking, MapMemory, MappedFile};
 use crate::clock::WallMs;
 
 /// Unit in which a crash keeps or loses what was not flushed.
@@ -23,7 +23,7 @@ const UNLIMITED_BYTES: u64 = 1 << 50;
 /// What a planned failure hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileOperation {
-    /// Writing or lengthening a plain file.
+    /// Writing or lengthening a file; of a mapped one, half of what was to be written is there all the same.
     Write,
     /// Syncing a plain file, a map or a directory.
     Sync,
@@ -44,7 +44,14 @@ struct Disk {
     durable: BTreeMap<PathBuf, Node>,
     now: WallMs,
     capacity_bytes: Option<u64>,
-    failures: Vec<(FileOperation, io::ErrorKind)>,
+    failures: Vec<PlannedFailure>,
+}
+
+struct PlannedFailure {
+    operation: FileOperation,
+    /// Operations of the kind that succeed before.
+    after: usize,
+    kind: io::ErrorKind,
 }
 
 /// A file, whatever its name; the map or handle of a removed file still holds it.
@@ -106,7 +113,12 @@ impl MemoryFiles {
 
     /// Makes the next `operation` fail with `kind`, once.
     pub fn fail_next(&self, operation: FileOperation, kind: io::ErrorKind) {
-        self.disk().failures.push((operation, kind));
+        self.fail_after(operation, 0, kind);
+    }
+
+    /// Makes an `operation` fail with `kind`, once, after `successes` that do not.
+    pub fn fail_after(&self, operation: FileOperation, successes: usize, kind: io::ErrorKind) {
+        self.disk().failures.push(PlannedFailure { operation, after: successes, kind });
     }
 
     /// The modification time that files written from now on get.
@@ -139,9 +151,15 @@ impl MemoryFiles {
 
 impl Disk {
     fn fail_if_planned(&mut self, operation: FileOperation) -> io::Result<()> {
-        match self.failures.iter().position(|(planned, _)| *planned == operation) {
-            Some(at) => Err(self.failures.remove(at).1.into()),
-            None => Ok(()),
+        let Some(at) = self.failures.iter().position(|planned| planned.operation == operation) else {
+            return Ok(());
+        };
+        match self.failures[at].after.checked_sub(1) {
+            Some(left) => {
+                self.failures[at].after = left;
+                Ok(())
+            }
+            None => Err(self.failures.remove(at).kind.into()),
         }
     }
 
@@ -289,8 +307,8 @@ impl MemoryFiles {
         let bytes = content.live.to_vec();
         let memory = Arc::new(MapMemory::anonymous(&bytes)?);
         content.live = Live::Mapped { memory: Arc::clone(&memory), len: bytes.len() };
-        let sync = MemorySync { files: self.clone(), node: Arc::clone(node) };
-        Ok(MappedFile::new(memory, bytes.len(), Box::new(sync)))
+        let backing = MappedMemoryFile { files: self.clone(), node: Arc::clone(node) };
+        Ok(MappedFile::new(memory, bytes.len(), Box::new(backing)))
     }
 }
 
@@ -362,12 +380,21 @@ impl StoreFile for MemoryFile {
     }
 }
 
-struct MemorySync {
+struct MappedMemoryFile {
     files: MemoryFiles,
     node: Node,
 }
 
-impl MapSync for MemorySync {
+impl MapBacking for MappedMemoryFile {
+    fn write(&self, memory: &MapMemory, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.files.disk();
+        let planned = disk.fail_if_planned(FileOperation::Write);
+        let written = if planned.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
+        memory.copy_in(at, written);
+        lock(&self.node).modified_at = disk.now;
+        planned
+    }
+
     fn sync(&self, memory: &MapMemory, range: Range<usize>) -> io::Result<()> {
         let mut disk = self.files.disk();
         disk.fail_if_planned(FileOperation::Sync)?;

@@ -285,7 +285,7 @@ mod tests {
             queue.append(QueueOffset(number), &[unit]).unwrap();
             known.push(Known { tag, size: size as usize, position: appended.start.0 });
         }
-        log.appender.publish();
+        log.appender.publish().unwrap();
         log.appender.delete_before(PhysicalOffset(u64::MAX), deleted).unwrap();
         let log_min = log.reader.min_offset();
         let mut min = if known.is_empty() { 0 } else { begin };

@@ -248,7 +248,7 @@ mod tests {
         for body in bodies {
             log.appender.append(&[message(body)], QueueOffset(0), WallMs(1000)).unwrap();
         }
-        log.appender.publish();
+        log.appender.publish().unwrap();
     }
 
     fn flush_all(log: &CommitLog) {
@@ -303,7 +303,7 @@ mod tests {
         for stored_at in [10_000, 20_000, 30_000] {
             log.appender.append(&[message(&body)], QueueOffset(0), WallMs(stored_at)).unwrap();
         }
-        let end = log.appender.publish();
+        let end = log.appender.publish().unwrap();
         drop(log);
         for (time, from) in [(0, 0), (13_000, 0), (22_999, 0), (23_000, 1), (40_000, 2)] {
             let (physic_at, logics_at) = (WallMs(time), WallMs(time + 1));
@@ -437,16 +437,16 @@ mod tests {
                         prop_assert_eq!(appended.start.0, model.append(&messages));
                         prop_assert_eq!(appended.end.0, model.end);
                     }
-                    Step::Publish => _ = log.appender.publish(),
+                    Step::Publish => _ = log.appender.publish().unwrap(),
                     Step::Prepare => _ = log.preparer.prepare_next(&log.reader).unwrap(),
                     Step::FlushAndCheckPoint => {
-                        log.appender.publish();
+                        log.appender.publish().unwrap();
                         log.reader.flush(PhysicalOffset(model.flushed), log.reader.published()).unwrap();
                         model.flushed = model.end;
                         check_point = dispatched(log.appender.tail());
                     }
                     Step::Truncate { record } => {
-                        log.appender.publish();
+                        log.appender.publish().unwrap();
                         let Some((start, ..)) = model.records.get(record).cloned() else { continue };
                         if start >= model.min {
                             // As the owner does: no check point beyond the cut.
@@ -463,7 +463,7 @@ mod tests {
                         model.min = min;
                     }
                     Step::Restart => {
-                        log.appender.publish();
+                        log.appender.publish().unwrap();
                         flush_all(&log);
                         model.flushed = model.end;
                         drop(log);

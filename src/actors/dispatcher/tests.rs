@@ -261,7 +261,7 @@ async fn damaged_record_stops_dispatch_there_until_it_is_gone() {
     let mut bench = start(&[("A", 1)]);
     let good = bench.log.append(to("A", 0), 0);
     bench.log.appender.append_raw(good.end, &[1; 100]).unwrap();
-    bench.log.appender.publish();
+    bench.log.appender.publish().unwrap();
     for _ in 0..3 {
         bench.dispatcher.do_send(LogPublished);
     }

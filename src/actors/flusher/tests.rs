@@ -90,7 +90,7 @@ impl Bench {
         let now = crate::clock::WallMs(1_000);
         let message = message("T", "x");
         let appended = self.log.appender.append(&[message], QueueOffset(number), now).unwrap();
-        self.log.appender.publish();
+        self.log.appender.publish().unwrap();
         let units = vec![TestLog::unit(&appended, 0)];
         let first = QueueOffset(number);
         queue.send(Dispatched { first, units, last_stored_at_ms: 1_000 }).await.unwrap();
@@ -299,7 +299,7 @@ async fn next_segment_is_made_once_half_of_this_one_is_used() {
     assert_eq!(made(), 0, "an idle store holds one");
     let large = "x".repeat(SEGMENT_BYTES as usize * 2 / 3);
     bench.log.appender.append(&[message("T", &large)], QueueOffset(0), Default::default()).unwrap();
-    bench.log.appender.publish();
+    bench.log.appender.publish().unwrap();
     advance(Duration::from_millis(510)).await;
     settle().await;
     assert_eq!(made(), 1);

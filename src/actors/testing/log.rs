@@ -91,7 +91,7 @@ impl TestLog {
 
     pub fn append_at(&mut self, message: PendingMessage, queue_offset: u64, at: WallMs) -> Appended {
         let appended = self.appender.append(&[message], QueueOffset(queue_offset), at);
-        self.appender.publish();
+        self.appender.publish().expect("memory takes bytes");
         appended.expect("there is room")
     }
 
