@@ -10,7 +10,7 @@ use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
 use telstar::actors::output::Output;
-use telstar::actors::request::{Reply, ReplyContent, ReplyTo, StoredReply};
+use telstar::actors::request::{Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use telstar::clock::WallMs;
 use telstar::protocol::command::{Command, OutgoingHead};
 use telstar::protocol::frame::{HeaderCodec, MAX_FRAME_BYTES, NextFrame, next_frame};
@@ -142,6 +142,7 @@ fn encode_send_response(criterion: &mut Criterion) {
     for (name, codec) in CODECS {
         let unique_key = Bytes::from_static(b"7F0000011234000000070000000F0001");
         let stored = || StoredReply {
+            kept: Kept::Promised,
             queue_id: QueueId(3),
             queue_offset: QueueOffset(123_456),
             physical_offsets: vec![PhysicalOffset(9_876_543_210)],

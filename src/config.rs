@@ -23,7 +23,7 @@ pub use self::layer::{FlagGiven, Sources};
 pub use self::machine::Machine;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::topic_config::Permission;
-use crate::types::{BrokerName, TopicName};
+use crate::types::{BrokerName, FlushMode, TopicName};
 
 /// `config/telstar.toml`.
 const DEFAULTS: &str = include_str!("../config/telstar.toml");
@@ -117,6 +117,8 @@ pub struct StoreSection {
     pub flush_mode: FlushMode,
     #[serde(rename = "flush_interval_ms", with = "text::millis")]
     pub flush_interval: Duration,
+    #[serde(rename = "sync_flush_timeout_ms", with = "text::millis")]
+    pub sync_flush_timeout: Duration,
     #[serde(rename = "check_point_interval_ms", with = "text::millis")]
     pub check_point_interval: Duration,
     #[serde(rename = "offsets_flush_interval_ms", with = "text::millis")]
@@ -125,14 +127,6 @@ pub struct StoreSection {
     /// Memory of this machine; see [`StoreSection::in_memory_bytes`].
     #[serde(skip)]
     pub machine_memory_bytes: u64,
-}
-
-/// When a send is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FlushMode {
-    /// Before its message is on disk.
-    Async,
 }
 
 /// When files are deleted.

@@ -8,6 +8,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+/// When a send is answered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlushMode {
+    /// Before its message is on disk.
+    #[default]
+    Async,
+    /// When its message is on disk; consumers see it no earlier.
+    Sync,
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

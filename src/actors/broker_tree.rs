@@ -20,7 +20,7 @@ use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsCo
 use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig, SaveOffsets};
 use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
-use super::flusher::{CheckPointNow, Flusher, FlusherConfig, FlusherParts};
+use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
 use super::key_index::KeyIndex;
 use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll, Unregister};
 use super::producers::{Producers, ProducersConfig};
@@ -44,7 +44,7 @@ use crate::store::retention::RetentionRules;
 use crate::store::segment::{SegmentDir, SegmentError};
 use crate::store::store_check_point::CheckPointFile;
 use crate::store::store_lock::AbortFile;
-use crate::types::{BrokerName, QueueId, TopicName};
+use crate::types::{BrokerName, FlushMode, QueueId, TopicName};
 
 /// Everything a broker is told before it starts.
 #[derive(Clone, Debug)]
@@ -69,6 +69,8 @@ pub struct BrokerPlan {
     pub queue: TopicQueueConfig,
     /// `None`: messages are not indexed by key.
     pub key_index: Option<IndexFileConfig>,
+    /// When sends are answered, unless their topic is stricter.
+    pub flush: FlushMode,
     pub flusher: FlusherConfig,
     /// Between two savings of consumer offsets.
     pub offsets_flush_interval: Duration,
@@ -177,6 +179,7 @@ impl BrokerTree {
         threads: &Threads,
         files: Arc<dyn StoreFiles>,
         metadata: Metadata,
+        failed: Recipient<DiskFailed>,
         clock: SharedClock,
     ) -> Result<Self, StartError> {
         let root = plan.root.clone();
@@ -312,6 +315,7 @@ impl BrokerTree {
                 ensure_topic: topics.clone().recipient(),
                 delivered: metadata.delay_offsets()?,
                 delay_levels: plan.delay_levels.clone(),
+                flush: plan.flush,
                 store_host: plan.advertised,
                 clock: clock.clone(),
                 mailbox_capacity: plan.mailbox_capacity,
@@ -331,6 +335,7 @@ impl BrokerTree {
                 key_index: key_index.clone().map(Addr::recipient),
                 scheduled: Some(retry_router.clone().recipient()),
                 delay_levels: plan.delay_levels.clone(),
+                flush: plan.flush,
                 progress: progress.clone(),
                 mailbox_capacity: plan.mailbox_capacity,
             };
@@ -343,11 +348,29 @@ impl BrokerTree {
             }
             Dispatcher::start_in_arbiter(&threads.dispatcher.handle(), move |_| Dispatcher::new(parts, from))
         };
+        let flusher = {
+            let parts = FlusherParts {
+                files: files.clone(),
+                log: reader.clone(),
+                preparer: log.preparer,
+                failed,
+                dispatch: dispatcher.clone().recipient(),
+                check_point_file,
+                check_point,
+                dispatcher: dispatcher.clone().recipient(),
+                key_index: key_index.clone().map(Addr::recipient),
+                progress: progress.clone(),
+                config: plan.flusher,
+            };
+            let flushed = recovered.log_end;
+            Flusher::start_in_arbiter(&threads.flusher.handle(), move |_| Flusher::new(parts, flushed))
+        };
         let writer = {
             let (appender, dispatcher) = (log.appender, dispatcher.clone().recipient());
+            let flusher = flusher.clone().recipient();
             let (clock, capacity) = (clock.clone(), plan.writer_mailbox_capacity);
             CommitLogWriter::start_in_arbiter(&threads.writer.handle(), move |_| {
-                CommitLogWriter::new(appender, dispatcher, signal, clock, capacity)
+                CommitLogWriter::new(appender, dispatcher, flusher, signal, clock, capacity)
             })
         };
         let set = queue_parts.set(QueueParts {
@@ -362,21 +385,6 @@ impl BrokerTree {
             stats: stats.clone().recipient(),
         });
         debug_assert!(set.is_ok(), "set once, before any queue starts");
-        let flusher = {
-            let parts = FlusherParts {
-                files: files.clone(),
-                log: reader.clone(),
-                preparer: log.preparer,
-                check_point_file,
-                check_point,
-                dispatcher: dispatcher.clone().recipient(),
-                key_index: key_index.clone().map(Addr::recipient),
-                progress: progress.clone(),
-                config: plan.flusher,
-            };
-            let flushed = recovered.log_end;
-            Flusher::start_in_arbiter(&threads.flusher.handle(), move |_| Flusher::new(parts, flushed))
-        };
 
         // -- what was stored and not derived yet
         dispatcher
@@ -438,8 +446,13 @@ impl BrokerTree {
             log: reader,
             clock,
         };
-        let send_rules =
-            SendRules::new(plan.max_body_bytes, plan.advertised, &plan.cluster, plan.delay_levels.clone());
+        let send_rules = SendRules::new(
+            plan.max_body_bytes,
+            plan.advertised,
+            &plan.cluster,
+            plan.delay_levels.clone(),
+            plan.flush,
+        );
         let draining = Arc::new(AtomicBool::new(false));
         let service = Arc::new(BrokerService::new(Arc::new(router), Arc::new(send_rules), draining.clone()));
         Ok(Self {
@@ -477,6 +490,8 @@ impl BrokerTree {
             }
         }
         if let Ok(tail) = self.writer.send(QueryLogTail).await {
+            // Consumers, and so the dispatcher, may have to wait for the disk.
+            let _ = self.flusher.send(FlushNow).await;
             let _ = self.dispatcher.send(DispatchTo(tail.end)).await;
         }
         let _ = self.retry_router.send(SaveNow).await;
@@ -519,7 +534,7 @@ fn fixed_settings(plan: &BrokerPlan) -> BTreeMap<&'static str, String> {
         ("brokerId", "0".to_owned()),
         ("brokerName", plan.broker_name.to_string()),
         ("brokerRole", "ASYNC_MASTER".to_owned()),
-        ("flushDiskType", "ASYNC_FLUSH".to_owned()),
+        ("flushDiskType", flush_disk_type(plan.flush).to_owned()),
         ("haListenPort", listen_port.saturating_add(1).to_string()),
         ("listenPort", listen_port.to_string()),
         ("mappedFileSizeCommitLog", plan.commit_log_segment_bytes.to_string()),
@@ -530,6 +545,13 @@ fn fixed_settings(plan: &BrokerPlan) -> BTreeMap<&'static str, String> {
         ("traceTopicEnable", plan.trace_topic.is_some().to_string()),
     ]
     .into()
+}
+
+fn flush_disk_type(mode: FlushMode) -> &'static str {
+    match mode {
+        FlushMode::Async => "ASYNC_FLUSH",
+        FlushMode::Sync => "SYNC_FLUSH",
+    }
 }
 
 fn show(path: &Path) -> String {

@@ -2,7 +2,8 @@
 //!
 //! - Owns: the write half of the memory-mapped log.
 //! - Takes: [`AppendBatch`], [`DeleteSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`].
-//! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher, once per turn.
+//! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher and [`FlushWanted`] to the
+//!   flusher, once per turn.
 //! - Fails: a full disk or a record that does not fit refuses that send alone; a write that fails refuses every
 //!   send of the turn that was not written before. The log stays usable.
 //! - Invariants: bytes first, position after; a position is published before anybody is told of it; a refused
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix::prelude::*;
 use tracing::{error, warn};
 
+use super::flusher::{FlushWanted, LogFlushed};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
@@ -34,6 +36,8 @@ pub struct AppendBatch {
     /// Number that the first stored message gets.
     pub first_queue_offset: QueueOffset,
     pub reply_to: Recipient<BatchAppended>,
+    /// Who is to be told when it is on disk; then it is flushed at once.
+    pub flushed_to: Option<Recipient<LogFlushed>>,
 }
 
 /// The messages of one send request; nearly always a single one.
@@ -107,6 +111,7 @@ impl PublishedSignal {
 pub struct CommitLogWriter {
     appender: CommitLogAppender,
     dispatcher: Recipient<LogPublished>,
+    flusher: Recipient<FlushWanted>,
     signal: PublishedSignal,
     clock: SharedClock,
     mailbox_capacity: usize,
@@ -114,6 +119,8 @@ pub struct CommitLogWriter {
     unpublished: bool,
     /// Outcomes of this turn, told when they are published.
     answers: Vec<(Recipient<BatchAppended>, BatchAppended)>,
+    /// Who of this turn waits for the disk.
+    wait_for_disk: Vec<Recipient<LogFlushed>>,
 }
 
 impl BatchAppended {
@@ -155,6 +162,7 @@ impl CommitLogWriter {
     pub fn new(
         appender: CommitLogAppender,
         dispatcher: Recipient<LogPublished>,
+        flusher: Recipient<FlushWanted>,
         signal: PublishedSignal,
         clock: SharedClock,
         mailbox_capacity: usize,
@@ -162,12 +170,14 @@ impl CommitLogWriter {
         Self {
             appender,
             dispatcher,
+            flusher,
             signal,
             clock,
             mailbox_capacity,
             refusing: None,
             unpublished: false,
             answers: Vec::new(),
+            wait_for_disk: Vec::new(),
         }
     }
 
@@ -247,6 +257,10 @@ impl ActsAtTurnEnd for CommitLogWriter {
         for (queue, answer) in self.answers.drain(..) {
             queue.do_send(answer);
         }
+        if !self.wait_for_disk.is_empty() {
+            // Bypasses its capacity: losing it would leave senders without an answer, and there is one a turn.
+            self.flusher.do_send(FlushWanted { tell: std::mem::take(&mut self.wait_for_disk) });
+        }
         if self.signal.raise() {
             self.dispatcher.do_send(LogPublished);
         }
@@ -257,6 +271,7 @@ impl Handler<AppendBatch> for CommitLogWriter {
     type Result = ();
 
     fn handle(&mut self, batch: AppendBatch, _: &mut Self::Context) {
+        self.wait_for_disk.extend(batch.flushed_to);
         // The answer is where a failed write finds what it takes back.
         let place = self.answers.len();
         self.answers.push((batch.reply_to, BatchAppended::new(batch.first_queue_offset, batch.sends.len())));
@@ -315,6 +330,7 @@ mod tests {
         files: MemoryFiles,
         signal: PublishedSignal,
         told: UnboundedReceiver<LogPublished>,
+        flushes: UnboundedReceiver<FlushWanted>,
         queue: Recipient<BatchAppended>,
         answers: UnboundedReceiver<BatchAppended>,
     }
@@ -328,14 +344,19 @@ mod tests {
         let (dispatcher, told) = fake_sink::<LogPublished>();
         let (queue, answers) = fake_sink::<BatchAppended>();
         let signal = PublishedSignal::default();
-        let writer = CommitLogWriter::new(appender, dispatcher, signal.clone(), clock, 64).start();
-        Bench { writer, log: reader, files, signal, told, queue, answers }
+        let (flusher, flushes) = fake_sink::<FlushWanted>();
+        let writer = CommitLogWriter::new(appender, dispatcher, flusher, signal.clone(), clock, 64).start();
+        Bench { writer, log: reader, files, signal, told, flushes, queue, answers }
     }
 
     impl Bench {
         fn ask(&self, sends: Vec<SendUnit>, first: u64) {
-            let batch =
-                AppendBatch { sends, first_queue_offset: QueueOffset(first), reply_to: self.queue.clone() };
+            let batch = AppendBatch {
+                sends,
+                first_queue_offset: QueueOffset(first),
+                reply_to: self.queue.clone(),
+                flushed_to: None,
+            };
             self.writer.try_send(batch).unwrap();
         }
 
@@ -395,11 +416,14 @@ mod tests {
             seen.send(("queue", reader.published(), Some(end))).unwrap();
         });
         let signal = PublishedSignal::default();
-        let writer = CommitLogWriter::new(appender, dispatcher, signal, RuntimeClock::shared(), 64).start();
+        let (flusher, _) = fake_sink::<FlushWanted>();
+        let writer =
+            CommitLogWriter::new(appender, dispatcher, flusher, signal, RuntimeClock::shared(), 64).start();
         writer.do_send(AppendBatch {
             sends: vec![one("a")],
             first_queue_offset: QueueOffset(0),
             reply_to: queue,
+            flushed_to: None,
         });
         let (who, at, end) = published.recv().await.unwrap();
         assert_eq!((who, Some(at)), ("queue", end), "the queue hears first");
@@ -453,6 +477,24 @@ mod tests {
         bench.files.set_capacity(None);
         assert!(bench.append(vec![one(&large)], 2).await.outcomes[0].is_ok());
         assert_eq!(bench.bodies(), owned(&[(0, &large), (1, "small"), (2, &large)]));
+    }
+
+    #[actix::test]
+    async fn those_who_wait_for_the_disk_share_one_flush_a_turn() {
+        let mut bench = start();
+        let (waiting, _) = fake_sink::<LogFlushed>();
+        for (n, flushed_to) in [Some(waiting.clone()), None, Some(waiting)].into_iter().enumerate() {
+            let sends = vec![one("a")];
+            let first_queue_offset = QueueOffset(n as u64);
+            let reply_to = bench.queue.clone();
+            bench.writer.do_send(AppendBatch { sends, first_queue_offset, reply_to, flushed_to });
+        }
+        for _ in 0..3 {
+            bench.answers.recv().await.unwrap();
+        }
+        assert_eq!(bench.flushes.recv().await.unwrap().tell.len(), 2);
+        bench.append(vec![one("b")], 3).await;
+        assert!(bench.flushes.try_recv().is_err(), "nobody waits for the others");
     }
 
     #[actix::test]

@@ -6,9 +6,11 @@
 //! - Sends: [`Dispatched`] to each queue touched, one per turn; [`IndexEntries`]; [`UnitsScheduled`].
 //! - Fails: a full mailbox stops it until there is room; a record that cannot be parsed stops dispatch there,
 //!   named in the log, while everything before stays readable.
-//! - Invariants: positions only grow; a unit is handed over before the position passes it.
+//! - Invariants: positions only grow; a unit is handed over before the position passes it; what must be on disk
+//!   before it is consumed waits for that, and what lies behind it too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +30,7 @@ use crate::protocol::sys_flag::TransactionType;
 use crate::store::commit_log::{CommitLogReader, LogTail};
 use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::store::key_index::hash_of;
-use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
+use crate::types::{FlushMode, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Log dispatched in one turn, bytes.
 const TURN_BYTES: u64 = 4 * 1024 * 1024;
@@ -87,6 +89,8 @@ pub struct DispatcherParts {
     pub key_index: Option<Recipient<IndexEntries>>,
     pub scheduled: Option<Recipient<UnitsScheduled>>,
     pub delay_levels: DelayLevels,
+    /// Sync: consumers see only what is on disk.
+    pub flush: FlushMode,
     pub progress: Progress,
     pub mailbox_capacity: usize,
 }
@@ -120,6 +124,7 @@ struct Gathered {
     snapshot: Option<Arc<TopicMap>>,
     slots: Vec<TopicSlot>,
     by_name: HashMap<TopicName, usize>,
+    last_slot: usize,
     touched: Vec<(usize, u32)>,
     index: IndexEntries,
 }
@@ -155,10 +160,16 @@ impl Dispatcher {
         self.gathered.refresh(&self.parts.topics);
         let Self { parts, gathered, outgoing, unknown_topics, tail, .. } = self;
         let indexes = parts.key_index.is_some();
-        let read = parts.log.for_each_record(from, TURN_BYTES, |at, record| {
+        let flushed = parts.progress.flushed();
+        let read = parts.log.walk_records(from, TURN_BYTES, |at, record| {
+            let end = at.advance(record.total_len() as u64);
+            if end > flushed && parts.flush.max(gathered.flush_of(record.topic())) == FlushMode::Sync {
+                return ControlFlow::Break(()); // the flusher wakes us
+            }
             tail.last_record = Some(at);
             tail.last_stored_at = WallMs(record.stored_at_ms());
             gathered.take(at, &record, &parts.delay_levels, indexes, outgoing, unknown_topics);
+            ControlFlow::Continue(())
         });
         gathered.finish(outgoing, parts.scheduled.is_some());
         match read {
@@ -318,8 +329,19 @@ impl Gathered {
         batch.last_stored_at_ms = record.stored_at_ms();
     }
 
+    /// What the topic asks of the disk.
+    fn flush_of(&mut self, topic: &str) -> FlushMode {
+        let slot = self.slot_of(topic);
+        self.slots[slot].entry.as_ref().map_or(FlushMode::Async, |entry| entry.flush)
+    }
+
     fn slot_of(&mut self, topic: &str) -> usize {
+        // Neighbours are often of one topic: a comparison instead of a hash.
+        if self.slots.get(self.last_slot).is_some_and(|slot| *slot.name == *topic) {
+            return self.last_slot;
+        }
         if let Some(slot) = self.by_name.get(topic) {
+            self.last_slot = *slot;
             return *slot;
         }
         let name = TopicName::from(topic);

@@ -2,11 +2,18 @@
 //! its own, since it waits for the disk.
 //!
 //! - Owns: the flushed position, the check point file, the making of segments ahead of need.
-//! - Takes: [`FlushNow`], [`CheckPointNow`], its timers.
-//! - Sends: [`BeginCheckPoint`] to the dispatcher, [`TakeUnflushed`] to queues, [`FlushKeyIndex`].
-//! - Fails: a flush that fails is logged and tried again; the check point stays where it was.
+//! - Takes: [`FlushWanted`], [`FlushNow`], [`CheckPointNow`], its timers.
+//! - Sends: [`LogFlushed`] to those who wait for the disk; [`LogPublished`] to the dispatcher, which may wait for it
+//!   too; [`BeginCheckPoint`] to the dispatcher, [`TakeUnflushed`] to queues, [`FlushKeyIndex`]; [`DiskFailed`].
+//! - Fails: after a sync that fails nobody knows what is on disk, and a second one may succeed without having
+//!   written anything (the kernel forgets the failed pages). So nothing is claimed any more, and [`DiskFailed`] ends
+//!   the process; the next start looks at what is there. A check point file that cannot be written stays the old
+//!   one, and is tried again.
 //! - Invariants: a check point never claims what is not on disk: log first, then what was derived, then the file.
+//!
+//! All who wait when a flush begins share it; those who come meanwhile share the next.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,22 +23,41 @@ use futures::channel::oneshot;
 use futures::future::join_all;
 use tracing::{debug, error};
 
+use super::commit_log_writer::LogPublished;
 use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
 use super::facts::Progress;
 use super::key_index::FlushKeyIndex;
 use super::topic_queue::{TakeUnflushed, TopicQueue};
+use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::store::commit_log::{CommitLogReader, LogTail, SegmentPreparer};
 use crate::store::consume_queue::Unflushed;
 use crate::store::file::StoreFiles;
 use crate::store::store_check_point::{CheckPointFile, StoreCheckPoint};
 use crate::types::PhysicalOffset;
 
+/// Flushes what is published, at the end of this turn, and tells those who wait. Losing it would leave them waiting.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FlushWanted {
+    pub tell: Vec<Recipient<LogFlushed>>,
+}
+
+/// The disk has refused to keep what it was given. Losing it would let the process go on; it is sent once.
+#[derive(Message, Clone, PartialEq, Eq, Debug)]
+#[rtype(result = "()")]
+pub struct DiskFailed {
+    pub cause: String,
+}
+
 /// Flushes what is published now; answers with the flushed position.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Result<LogFlushed, String>")]
 pub struct FlushNow;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Everything below is on disk. Losing it would leave senders to their time-out, so it bypasses capacities; there is
+/// one for each queue and flush.
+#[derive(Message, Clone, Copy, PartialEq, Eq, Debug)]
+#[rtype(result = "()")]
 pub struct LogFlushed {
     pub up_to: PhysicalOffset,
 }
@@ -49,6 +75,9 @@ pub struct FlusherParts {
     pub check_point_file: CheckPointFile,
     pub check_point: StoreCheckPoint,
     pub dispatcher: Recipient<BeginCheckPoint>,
+    /// The dispatcher again, which shows nothing to consumers that must be on disk first.
+    pub dispatch: Recipient<LogPublished>,
+    pub failed: Recipient<DiskFailed>,
     pub key_index: Option<Recipient<FlushKeyIndex>>,
     pub progress: Progress,
     pub config: FlusherConfig,
@@ -84,6 +113,10 @@ pub struct Flusher {
     /// Those who asked for a check point while one was under way.
     waiting: Vec<oneshot::Sender<()>>,
     preparing: bool,
+    /// Told after the next flush.
+    wait_for_disk: HashSet<Recipient<LogFlushed>>,
+    /// The disk has failed: nothing is claimed any more.
+    failed: Option<String>,
 }
 
 impl Flusher {
@@ -97,22 +130,43 @@ impl Flusher {
             check_point_runs: false,
             waiting: Vec::new(),
             preparing: true,
+            wait_for_disk: HashSet::new(),
+            failed: None,
         }
     }
 
     fn flush_log(&mut self) -> Result<LogFlushed, String> {
+        if let Some(cause) = &self.failed {
+            return Err(cause.clone());
+        }
         let published = self.parts.log.published();
         if published > self.flushed {
-            self.parts.log.flush(self.flushed, published).map_err(|error| error.to_string())?;
+            if let Err(error) = self.parts.log.flush(self.flushed, published) {
+                return Err(self.fail(&error));
+            }
             self.flushed = published;
             self.parts.progress.set_flushed(published);
+            if self.parts.progress.dispatched() < published {
+                // A dispatcher with a full mailbox is on its way already.
+                let _ = self.parts.dispatch.try_send(LogPublished);
+            }
         }
         Ok(LogFlushed { up_to: self.flushed })
     }
 
+    /// A sync has failed: from here on nothing is believed.
+    fn fail(&mut self, error: &(dyn std::error::Error + 'static)) -> String {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let cause = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        error!(cause, "the disk has failed; ending, so that nothing is promised that it does not keep");
+        self.failed = Some(cause.clone());
+        self.parts.failed.do_send(DiskFailed { cause: cause.clone() });
+        cause
+    }
+
     fn flush_due(&mut self, _: &mut Context<Self>) {
-        if let Err(error) = self.flush_log() {
-            error!(error, "log cannot be flushed, trying again");
+        if self.flush_log().is_err() {
+            return; // told once, by `fail`
         }
         // The next segment is made once this one is in use, so that an idle store holds one.
         let used = self.parts.log.published().0 % self.parts.log.segment_bytes();
@@ -128,7 +182,7 @@ impl Flusher {
     }
 
     fn check_point_due(&mut self, ctx: &mut Context<Self>) {
-        if self.check_point_runs {
+        if self.check_point_runs || self.failed.is_some() {
             return;
         }
         let taken = self.take_check_point();
@@ -175,7 +229,9 @@ impl Flusher {
         }
         self.flush_log()?;
         while let Some(unflushed) = self.unsynced.last() {
-            unflushed.sync(&*self.parts.files).map_err(|error| error.to_string())?;
+            if let Err(error) = unflushed.sync(&*self.parts.files) {
+                return Err(self.fail(&error));
+            }
             self.unsynced.pop();
         }
         let check_point = StoreCheckPoint {
@@ -240,8 +296,31 @@ impl Actor for Flusher {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.parts.config.mailbox_capacity);
+        ctx.spawn(TurnEnd);
         ctx.run_interval(self.parts.config.flush_interval, Self::flush_due);
         ctx.run_interval(self.parts.config.check_point_interval, Self::check_point_due);
+    }
+}
+
+impl ActsAtTurnEnd for Flusher {
+    fn turn_end(&mut self, _: &mut Context<Self>) {
+        if self.wait_for_disk.is_empty() {
+            return;
+        }
+        // When the disk has failed they are told nothing: what is not known is not said.
+        if let Ok(flushed) = self.flush_log() {
+            for waiting in self.wait_for_disk.drain() {
+                waiting.do_send(flushed);
+            }
+        }
+    }
+}
+
+impl Handler<FlushWanted> for Flusher {
+    type Result = ();
+
+    fn handle(&mut self, wanted: FlushWanted, _: &mut Self::Context) {
+        self.wait_for_disk.extend(wanted.tell);
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::request::{Answer, PulledReply, Reply, ReplyContent, ReplyTo, StoredReply};
+use super::request::{Answer, Kept, PulledReply, Reply, ReplyContent, ReplyTo, StoredReply};
 use crate::error::Refusal;
 use crate::protocol::command::{FLAG_ONE_WAY, FieldValue, Language, OutgoingHead};
 use crate::protocol::frame::HeaderCodec;
@@ -20,6 +20,9 @@ pub const MAX_SLICES: usize = 64;
 /// Region and tracing switch that clients read from every send response.
 const SEND_CONSTANTS: [(&str, FieldValue<'static>); 2] =
     [("MSG_REGION", FieldValue::Text("DefaultRegion")), ("TRACE_ON", FieldValue::Text("true"))];
+
+/// What a client is told whose message is stored and not known to be on disk.
+const LATE_DISK: &str = "stored, but the disk has not confirmed it in time (store.sync_flush_timeout_ms): it is lost only if the power fails before it does; sending it again may store it twice";
 
 /// Bytes on their way out, in order.
 #[derive(Debug, Default)]
@@ -143,9 +146,14 @@ impl Output {
         fields[4] = ("queueOffset", FieldValue::Int(stored.queue_offset.0 as i64));
         fields[5] = ("transactionId", FieldValue::Text(unique_key.unwrap_or_default()));
         let used = if unique_key.is_some() { 6 } else { 5 };
+        let (code, remark) = match stored.kept {
+            Kept::Promised => (ResponseCode::SUCCESS, None),
+            Kept::InMemory => (ResponseCode::FLUSH_DISK_TIMEOUT, Some(LATE_DISK)),
+        };
         let head = OutgoingHead {
+            remark,
             fields: &fields[..used],
-            ..OutgoingHead::response(to.codec, to.opaque, ResponseCode::SUCCESS.as_i32())
+            ..OutgoingHead::response(to.codec, to.opaque, code.as_i32())
         };
         self.put_head(&head, 0);
     }
@@ -254,6 +262,7 @@ mod tests {
     #[test]
     fn stored_messages_are_answered_with_their_ids() {
         let stored = |unique_key| StoredReply {
+            kept: Kept::Promised,
             queue_id: QueueId(3),
             queue_offset: QueueOffset(40),
             physical_offsets: vec![PhysicalOffset(1), PhysicalOffset(256)],

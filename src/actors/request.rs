@@ -116,9 +116,18 @@ pub enum ReplyContent {
     Silence,
 }
 
+/// Whether a stored message is as safe as was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kept {
+    Promised,
+    /// It is in the log, and the disk has not confirmed it in time.
+    InMemory,
+}
+
 /// A message, or the messages of a batch, are stored.
 #[derive(Debug)]
 pub struct StoredReply {
+    pub kept: Kept,
     pub queue_id: QueueId,
     /// Queue offset of the first message.
     pub queue_offset: QueueOffset,

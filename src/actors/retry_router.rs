@@ -22,7 +22,7 @@ use tracing::{error, warn};
 use super::commit_log_writer::StoredSend;
 use super::dispatcher::UnitsScheduled;
 use super::topic_queue::{
-    MessageStored, QueryExtent, QueueExtent, ReadUnits, SendMessages, SendReply, SendRequest,
+    MessageStored, Promise, QueryExtent, QueueExtent, ReadUnits, SendMessages, SendReply, SendRequest,
 };
 use super::topic_table::TopicTable;
 use super::topics::EnsureTopic;
@@ -37,7 +37,7 @@ use crate::protocol::topic_config::TopicConfig;
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::store::metadata::DelayOffsetTable;
-use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+use crate::types::{FlushMode, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Units of one level kept in memory; the rest is read when these are delivered.
 const KNOWN_UNITS: usize = 4096;
@@ -87,6 +87,7 @@ pub struct RetryRouterParts {
     pub ensure_topic: Recipient<EnsureTopic>,
     pub delivered: DelayOffsetTable,
     pub delay_levels: DelayLevels,
+    pub flush: FlushMode,
     pub store_host: SocketAddr,
     pub clock: SharedClock,
     pub mailbox_capacity: usize,
@@ -334,8 +335,11 @@ impl RetryRouter {
         let topic = message.topic.clone();
         let entry = self.parts.topics.get(&topic);
         let queue = entry.as_ref().and_then(|entry| entry.queue(message.queue_id));
+        let promise =
+            entry.as_ref().map_or_else(Promise::default, |entry| Promise::of(self.parts.flush, entry, true));
         let send = SendRequest {
             messages: vec![message],
+            promise,
             reply: SendReply::Actor { recipient: ctx.address().recipient(), token },
         };
         let sent = match queue {

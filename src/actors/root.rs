@@ -16,11 +16,13 @@ use std::time::Duration;
 use actix::prelude::*;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use super::broker_tree::{BrokerPlan, BrokerTree, StartError, Threads};
 use super::connection::{ConnectionLimits, Service};
+use super::flusher::DiskFailed;
 use super::listener::{ListenerConfig, RemotingListener, StopListening};
 use super::name_server::{NameServer, NameServerConfig};
 use super::name_server_service::NameServerService;
@@ -76,6 +78,24 @@ pub enum NodeError {
     Store(#[from] StartError),
 }
 
+/// Where actors tell what ends the process; [`Root::failures`] is the other end.
+struct FailureWatch {
+    failures: UnboundedSender<DiskFailed>,
+}
+
+impl Actor for FailureWatch {
+    type Context = Context<Self>;
+}
+
+impl Handler<DiskFailed> for FailureWatch {
+    type Result = ();
+
+    fn handle(&mut self, failed: DiskFailed, _: &mut Self::Context) {
+        // Whoever runs the tree may have stopped listening: it is ending already.
+        let _ = self.failures.send(failed);
+    }
+}
+
 /// Drains and ends everything; answered when the data directory is free.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
@@ -91,6 +111,8 @@ pub struct Addresses {
 
 pub struct Root {
     pub addresses: Addresses,
+    /// What comes here ends the process at once, without [`Stop`]: nothing may be written down as safe any more.
+    pub failures: Option<UnboundedReceiver<DiskFailed>>,
     listeners: Vec<Addr<RemotingListener>>,
     broker: Option<BrokerTree>,
     threads: Option<Threads>,
@@ -132,8 +154,11 @@ impl Root {
         }
         let metadata = Metadata::open(&dir.join("metadata"))?;
         let threads = Threads::start(plan.workers);
+        let (failed, failures) = unbounded_channel();
+        let failed = FailureWatch { failures: failed }.start();
         let mut root = Root {
             addresses: addresses.clone(),
+            failures: Some(failures),
             listeners: Vec::new(),
             broker: None,
             threads: None,
@@ -164,7 +189,8 @@ impl Root {
         }
         if let (Some(broker), Some(addr)) = (plan.broker, addresses.broker) {
             let plan = (broker.plan)(addr, addresses.name_server);
-            let tree = BrokerTree::start(plan, &threads, files, metadata, clock.clone()).await?;
+            let tree =
+                BrokerTree::start(plan, &threads, files, metadata, failed.recipient(), clock.clone()).await?;
             root.serve(broker_sockets, listener_config(tree.service.clone()));
             tree.register().await;
             root.broker = Some(tree);

@@ -1,7 +1,7 @@
 //! One message queue: numbers its messages, keeps its consume queue, answers and holds its pulls.
 //!
-//! - Owns: the consume queue, the next queue offset, the pulls that are held.
-//! - Takes: [`SendMessages`], [`BatchAppended`] from the writer, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
+//! - Owns: the consume queue, the next queue offset, the pulls that are held, the sends that wait for the disk.
+//! - Takes: [`SendMessages`], [`BatchAppended`] from the writer, [`LogFlushed`] from the flusher, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
 //!   [`LogTrimmed`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
 //!   [`QueryStoredAt`], [`ReadUnits`], [`ReadRecords`].
 //! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`] to connections, [`MessageStored`] to an
@@ -14,6 +14,7 @@
 //! Started on first use; most queues of a broker never are.
 
 mod questions;
+mod unflushed_sends;
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -25,10 +26,13 @@ use bytes::Bytes;
 pub use questions::{QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime};
 use tokio::time::Instant;
 use tracing::{error, warn};
+use unflushed_sends::UnflushedSends;
 
 use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
 use super::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
-use super::request::{ClientLink, PulledReply, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
+use super::flusher::LogFlushed;
+use super::request::{ClientLink, Kept, PulledReply, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
+use super::topic_table::TopicEntry;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
 use crate::protocol::header::PullResponse;
@@ -38,7 +42,7 @@ use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, Unflushed};
 use crate::store::file::StoreFiles;
 use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
-use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+use crate::types::{FlushMode, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Pause before a disk that refused units is tried again.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
@@ -51,7 +55,31 @@ pub struct SendMessages(pub Vec<SendRequest>);
 /// One send, of a client or of an actor of ours.
 pub struct SendRequest {
     pub messages: SendUnit,
+    pub promise: Promise,
     pub reply: SendReply,
+}
+
+/// What the answer of success means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Promise {
+    /// The message is in the log; it is brought to disk with those around it.
+    #[default]
+    Stored,
+    /// The same, and it is brought to disk now: consumers see it no earlier.
+    StoredAndFlushing,
+    /// The message is on disk.
+    OnDisk,
+}
+
+impl Promise {
+    /// The stricter of broker and topic decides; `awaited` is whether the sender wants to wait for it.
+    pub fn of(broker: FlushMode, topic: &TopicEntry, awaited: bool) -> Self {
+        match (broker.max(topic.flush), awaited) {
+            (FlushMode::Async, _) => Self::Stored,
+            (FlushMode::Sync, false) => Self::StoredAndFlushing,
+            (FlushMode::Sync, true) => Self::OnDisk,
+        }
+    }
 }
 
 /// Who is told of a send's fate.
@@ -138,6 +166,8 @@ pub struct TopicQueueConfig {
     pub max_waiting_sends: usize,
     /// Bytes of bodies handed to the writer at once.
     pub max_append_bytes: usize,
+    /// How long a sender waits for the disk before it is told that the disk is late.
+    pub sync_flush_timeout: Duration,
     /// Pulls held at once; more are answered without being held.
     pub max_holds: usize,
     /// Distance from the end of the log within which a message counts as in memory, bytes.
@@ -152,6 +182,7 @@ impl Default for TopicQueueConfig {
             mailbox_capacity: 1024,
             max_waiting_sends: 8192,
             max_append_bytes: 1024 * 1024,
+            sync_flush_timeout: Duration::from_secs(5),
             max_holds: 8192,
             in_memory_bytes: 4 << 30,
         }
@@ -190,9 +221,11 @@ pub struct TopicQueue {
     deleted: bool,
     waiting: VecDeque<SendRequest>,
     in_work: Option<InWork>,
+    unflushed: UnflushedSends,
+    unflushed_timer_set: bool,
     holds: Vec<PullHold>,
     hold_timer: Option<(Instant, SpawnHandle)>,
-    own: Option<Recipient<BatchAppended>>,
+    own: Option<Addr<Self>>,
     units: Vec<ConsumeQueueUnit>,
     puts: Arc<Traffic>,
     gets: HashMap<GroupName, Arc<Traffic>>,
@@ -202,7 +235,7 @@ pub struct TopicQueue {
 
 /// What the writer has of ours.
 struct InWork {
-    replies: Vec<SendReply>,
+    replies: Vec<(SendReply, Promise)>,
     /// Number of the first message, if it is stored.
     first: QueueOffset,
 }
@@ -237,6 +270,8 @@ impl TopicQueue {
             deleted: false,
             waiting: VecDeque::new(),
             in_work: None,
+            unflushed: UnflushedSends::default(),
+            unflushed_timer_set: false,
             holds: Vec::new(),
             hold_timer: None,
             own: None,
@@ -268,21 +303,27 @@ impl TopicQueue {
 
     /// Hands the next sends to the writer, unless it has some of ours.
     fn append_waiting(&mut self) {
-        let Some(reply_to) = self.own.clone() else { return };
+        let Some(own) = self.own.clone() else { return };
         // A batch that is refused is done at once, and nothing would wake us for those behind it.
         while self.in_work.is_none() && !self.waiting.is_empty() {
             let mut sends = Vec::with_capacity(self.waiting.len().min(256));
             let mut replies = Vec::with_capacity(sends.capacity());
-            let mut bytes = 0;
+            let (mut bytes, mut flushes) = (0, false);
             while let Some(send) = self.waiting.pop_front() {
                 bytes += send.messages.iter().map(PendingMessage::record_len).sum::<usize>();
+                flushes |= send.promise != Promise::Stored;
                 sends.push(send.messages);
-                replies.push(send.reply);
+                replies.push((send.reply, send.promise));
                 if bytes >= self.parts.config.max_append_bytes {
                     break;
                 }
             }
-            let batch = AppendBatch { sends, first_queue_offset: self.next, reply_to: reply_to.clone() };
+            let batch = AppendBatch {
+                sends,
+                first_queue_offset: self.next,
+                reply_to: own.clone().recipient(),
+                flushed_to: flushes.then(|| own.clone().recipient()),
+            };
             match self.parts.writer.try_send(batch) {
                 Ok(()) => {
                     self.handed_over_at = Instant::now();
@@ -295,25 +336,25 @@ impl TopicQueue {
                         }
                         SendError::Closed(_) => Refusal::ShuttingDown,
                     };
-                    self.answer_sends(replies, |_| Err(refusal.clone()));
+                    self.refuse_sends(replies.into_iter().map(|(reply, _)| reply), &refusal);
                 }
             }
         }
     }
 
-    /// Tells every sender its fate; replies to one connection leave in one message.
-    fn answer_sends(
-        &self,
-        replies: Vec<SendReply>,
-        mut outcome_of: impl FnMut(usize) -> Result<StoredSend, Refusal>,
-    ) {
+    fn refuse_sends(&self, replies: impl Iterator<Item = SendReply>, refusal: &Refusal) {
+        self.answer_sends(replies.map(|reply| (reply, Err(refusal.clone()), Kept::Promised)));
+    }
+
+    /// Tells senders their fate; replies to one connection leave in one message.
+    fn answer_sends(&self, fates: impl IntoIterator<Item = (SendReply, Result<StoredSend, Refusal>, Kept)>) {
         let mut outgoing = RepliesByClient::default();
-        for (n, reply) in replies.into_iter().enumerate() {
-            let outcome = outcome_of(n);
+        for (reply, outcome, kept) in fates {
             match reply {
                 SendReply::Client { link, to, unique_key } => {
                     let content = match outcome {
                         Ok(stored) => ReplyContent::Stored(StoredReply {
+                            kept,
                             queue_id: self.queue_id,
                             queue_offset: stored.first_queue_offset,
                             physical_offsets: stored.physical_offsets,
@@ -328,6 +369,29 @@ impl TopicQueue {
             }
         }
         outgoing.send();
+    }
+
+    /// Stops the queue of a deleted topic once nobody waits for an answer.
+    fn end_if_done(&self, ctx: &mut Context<Self>) {
+        if self.in_work.is_none() && self.unflushed.is_empty() {
+            ctx.stop();
+        }
+    }
+
+    /// Makes the timer ring when the next of those who wait for the disk is to be told that it is late.
+    fn set_unflushed_timer(&mut self, ctx: &mut Context<Self>) {
+        let Some(deadline) = self.unflushed.next_deadline() else { return };
+        if !std::mem::replace(&mut self.unflushed_timer_set, true) {
+            ctx.run_later(deadline.saturating_duration_since(Instant::now()), |queue, ctx| {
+                queue.unflushed_timer_set = false;
+                let overdue = queue.unflushed.take_overdue(Instant::now());
+                if !overdue.is_empty() {
+                    warn!(topic = %queue.topic, queue_id = queue.queue_id.0, sends = overdue.len(), "the disk is late: stored, and not known to be on disk");
+                }
+                queue.answer_sends(overdue.into_iter().map(|send| (send.reply, Ok(send.stored), Kept::InMemory)));
+                queue.set_unflushed_timer(ctx);
+            });
+        }
     }
 
     /// The outcome of a pull now.
@@ -505,7 +569,7 @@ impl Actor for TopicQueue {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.parts.config.mailbox_capacity);
-        self.own = Some(ctx.address().recipient());
+        self.own = Some(ctx.address());
         ctx.spawn(TurnEnd);
     }
 }
@@ -528,8 +592,7 @@ impl Handler<SendMessages> for TopicQueue {
         match refusal {
             None => self.waiting.extend(sends),
             Some(refusal) => {
-                let replies = sends.into_iter().map(|send| send.reply).collect();
-                self.answer_sends(replies, |_| Err(refusal.clone()));
+                self.refuse_sends(sends.into_iter().map(|send| send.reply), &refusal);
             }
         }
     }
@@ -552,11 +615,30 @@ impl Handler<BatchAppended> for TopicQueue {
         if failed > 0 {
             self.parts.counters.put_failed(failed as u64);
         }
-        let mut outcomes = appended.outcomes.into_iter();
-        let lost = || Err(Refusal::StoreFailed { cause: "the writer gave no outcome".into() });
-        self.answer_sends(replies, |_| outcomes.next().unwrap_or_else(lost));
+        let deadline = Instant::now() + self.parts.config.sync_flush_timeout;
+        let mut answered = Vec::with_capacity(replies.len());
+        for ((reply, promise), outcome) in replies.into_iter().zip(appended.outcomes) {
+            match outcome {
+                Ok(stored) if promise == Promise::OnDisk => self.unflushed.park(stored, reply, deadline),
+                outcome => answered.push((reply, outcome, Kept::Promised)),
+            }
+        }
+        self.answer_sends(answered);
+        self.set_unflushed_timer(ctx);
         if self.deleted {
-            ctx.stop();
+            self.end_if_done(ctx);
+        }
+    }
+}
+
+impl Handler<LogFlushed> for TopicQueue {
+    type Result = ();
+
+    fn handle(&mut self, flushed: LogFlushed, ctx: &mut Self::Context) {
+        let sends: Vec<_> = self.unflushed.take_flushed(flushed.up_to).collect();
+        self.answer_sends(sends.into_iter().map(|send| (send.reply, Ok(send.stored), Kept::Promised)));
+        if self.deleted {
+            self.end_if_done(ctx);
         }
     }
 }
@@ -637,9 +719,9 @@ impl Handler<DeleteQueue> for TopicQueue {
             let refusal = Refusal::TopicUnknown { topic: self.topic.clone(), hint: gone.clone() };
             hold.pull.link.reply(Reply { to: hold.pull.to, content: ReplyContent::Refused(refusal) });
         }
-        let waiting: Vec<_> = self.waiting.drain(..).map(|send| send.reply).collect();
+        let waiting = std::mem::take(&mut self.waiting);
         let refusal = Refusal::TopicUnknown { topic: self.topic.clone(), hint: gone.clone() };
-        self.answer_sends(waiting, |_| Err(refusal.clone()));
+        self.refuse_sends(waiting.into_iter().map(|send| send.reply), &refusal);
         if let Ok(queue) = std::mem::replace(&mut self.queue, Err(gone))
             && let Err(error) = queue.destroy()
         {
@@ -647,9 +729,7 @@ impl Handler<DeleteQueue> for TopicQueue {
         }
         self.unwritten.clear();
         self.deleted = true;
-        if self.in_work.is_none() {
-            ctx.stop();
-        }
+        self.end_if_done(ctx);
     }
 }
 

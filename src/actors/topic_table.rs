@@ -9,9 +9,10 @@ use actix::Addr;
 use arc_swap::{ArcSwap, Guard};
 
 use super::topic_queue::TopicQueue;
+use crate::protocol::attributes::FLUSH_DISK_TYPE;
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::topic_config::TopicConfig;
-use crate::types::{QueueId, TopicName};
+use crate::types::{FlushMode, QueueId, TopicName};
 
 /// Starts the actor of one message queue; made by the root, which knows what a queue needs.
 pub type QueueStarter = Arc<dyn Fn(&TopicName, QueueId) -> Addr<TopicQueue> + Send + Sync>;
@@ -19,6 +20,8 @@ pub type QueueStarter = Arc<dyn Fn(&TopicName, QueueId) -> Addr<TopicQueue> + Se
 /// One topic: its settings, and the actors of its queues, each started when first asked for.
 pub struct TopicEntry {
     pub config: TopicConfig,
+    /// What the topic asks for; the broker may be stricter.
+    pub flush: FlushMode,
     queues: Vec<Arc<OnceLock<Addr<TopicQueue>>>>,
     starter: QueueStarter,
 }
@@ -30,7 +33,11 @@ impl TopicEntry {
         let mut queues = previous.map(|entry| entry.queues.clone()).unwrap_or_default();
         let wanted = config.read_queue_nums.max(config.write_queue_nums) as usize;
         queues.resize_with(queues.len().max(wanted), Default::default);
-        Self { config, queues, starter }
+        let flush = match config.attributes.get(FLUSH_DISK_TYPE).map(String::as_str) {
+            Some("SYNC_FLUSH") => FlushMode::Sync,
+            _ => FlushMode::Async,
+        };
+        Self { config, flush, queues, starter }
     }
 
     pub fn name(&self) -> &TopicName {

@@ -57,10 +57,17 @@ pub fn run(args: &StartArgs) -> ExitCode {
 async fn serve(config: Config, begun: Instant) -> Result<(), Fatal> {
     let name_server = config.has_role(Role::NameServer).then_some(config.name_server.listen);
     let plan = node_plan(&config)?;
-    let root = Root::start_roles(plan, DiskFiles::shared(), SystemClock::shared())
+    let mut root = Root::start_roles(plan, DiskFiles::shared(), SystemClock::shared())
         .await
         .map_err(|error| Fatal::of_start(error, name_server))?;
     let addresses = root.addresses.clone();
+    let mut failures = root.failures.take();
+    let disk_failed = async {
+        match &mut failures {
+            Some(failures) => failures.recv().await,
+            None => None,
+        }
+    };
     let root = root.start();
     // Before anybody is told that it is ready: who reads that may send a signal at once.
     let failed = |source| Fatal::System { what: "signals", source };
@@ -74,6 +81,8 @@ async fn serve(config: Config, begun: Instant) -> Result<(), Fatal> {
     tokio::select! {
         _ = interrupt.recv() => info!("SIGINT received"),
         _ = terminate.recv() => info!("SIGTERM received"),
+        // Not an orderly stop: that would write down as safe what may not be.
+        Some(failed) = disk_failed => return Err(Fatal::DiskFailed { cause: failed.cause }),
     }
     tokio::select! {
         stopped = root.send(Stop) => {
@@ -186,12 +195,14 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             mailbox_capacity: config.mailbox.topic_queue,
             max_waiting_sends: config.send.max_waiting,
             max_append_bytes: config.send.max_append_bytes,
+            sync_flush_timeout: store.sync_flush_timeout,
             max_holds: config.pull.max_holds,
             in_memory_bytes: store.in_memory_bytes(),
         },
         key_index: store
             .index_enabled
             .then_some(IndexFileConfig { slots: store.index_slots, entries: store.index_entries }),
+        flush: store.flush_mode,
         flusher: FlusherConfig {
             flush_interval: store.flush_interval,
             check_point_interval: store.check_point_interval,

@@ -55,6 +55,7 @@ const SAME: &[(&str, &str)] = &[
     ("accessMessageInMemoryMaxRatio", "store.in_memory_percent"),
     ("flushConsumerOffsetInterval", "store.offsets_flush_interval_ms"),
     ("flushIntervalCommitLog", "store.flush_interval_ms"),
+    ("syncFlushTimeout", "store.sync_flush_timeout_ms"),
     ("mappedFileSizeCommitLog", "store.commit_log_segment_bytes"),
     ("maxHashSlotNum", "store.index_slots"),
     ("maxIndexNum", "store.index_entries"),
@@ -165,7 +166,6 @@ const NOT_YET: &[&str] = &[
     "rejectTransactionMessage",
     "replicasPerDiskPartition",
     "slaveReadEnable",
-    "syncFlushTimeout",
     "totalReplicas",
 ];
 

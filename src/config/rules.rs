@@ -114,8 +114,9 @@ pub const RULES: &[Rule] = &[
     rule("store.index_enabled", Kind::Flag),
     rule("store.index_slots", whole(1, 100_000_000, "slots")),
     rule("store.index_entries", whole(2, 100_000_000, "entries")),
-    rule("store.flush_mode", Kind::Word(&["async"])),
+    rule("store.flush_mode", Kind::Word(&["async", "sync"])),
     rule("store.flush_interval_ms", whole(1, 60_000, "milliseconds")),
+    rule("store.sync_flush_timeout_ms", whole(100, 600_000, "milliseconds")),
     rule("store.check_point_interval_ms", whole(100, 600_000, "milliseconds")),
     rule("store.offsets_flush_interval_ms", whole(10, 600_000, "milliseconds")),
     rule("store.in_memory_percent", whole(1, 90, "percent")),
@@ -160,11 +161,6 @@ struct NotYet {
 }
 
 const NOT_YET: &[NotYet] = &[
-    NotYet {
-        key: "store.flush_mode",
-        is_meant: |value| value.eq_ignore_ascii_case("sync"),
-        instead: "answering sends only when they are on disk comes later; use async, where at most store.flush_interval_ms of messages is lost when the power fails",
-    },
     NotYet {
         key: "tls.mode",
         is_meant: |value| value.eq_ignore_ascii_case("required"),
@@ -412,9 +408,9 @@ mod tests {
 
     #[test]
     fn what_comes_later_is_refused_by_name() {
-        for given in [Given::Text("sync".into()), Given::Typed(Typed::Text("sync".into()))] {
-            let text = refusal("store.flush_mode", given);
-            assert!(text.starts_with("store.flush_mode cannot be \"sync\" yet (--set): answering"), "{text}");
+        for given in [Given::Text("required".into()), Given::Typed(Typed::Text("required".into()))] {
+            let text = refusal("tls.mode", given);
+            assert!(text.starts_with("tls.mode cannot be \"required\" yet (--set): refusing"), "{text}");
         }
         let text = refusal("broker.id", Given::Typed(Typed::Whole(1)));
         assert_eq!(text, "broker.id cannot be 1 yet (--set): slaves come later; use 0, a master");

@@ -34,6 +34,7 @@ pub enum AttributeValues {
 pub const MESSAGE_TYPE: &str = "message.type";
 pub const QUEUE_TYPE: &str = "queue.type";
 pub const CLEANUP_POLICY: &str = "cleanup.policy";
+pub const FLUSH_DISK_TYPE: &str = "flush.disk.type";
 pub const RESERVE_TIME: &str = "reserve.time";
 pub const PRIORITY_FACTOR: &str = "priority.factor";
 pub const LITE_BIND_TOPIC: &str = "lite.bind.topic";
@@ -55,6 +56,8 @@ pub const TOPIC_ATTRIBUTES: &[AttributeRule] = &[
             "NORMAL",
         ]),
     ),
+    // Ours: RocketMQ knows this choice for a whole broker only.
+    changeable(FLUSH_DISK_TYPE, AttributeValues::OneOf(&["ASYNC_FLUSH", "SYNC_FLUSH"])),
     changeable(RESERVE_TIME, AttributeValues::Range { min: -1, max: i64::MAX }),
     // Minutes, at most 30 days.
     changeable("lite.topic.expiration", AttributeValues::Range { min: -1, max: 30 * 24 * 60 }),

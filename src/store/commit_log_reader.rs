@@ -1,5 +1,6 @@
 //! The read half of the commit log: cheap to clone, sees `[min_offset, published)`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -150,6 +151,19 @@ impl CommitLogReader {
         max_bytes: u64,
         mut look: impl FnMut(PhysicalOffset, RecordView<'_>),
     ) -> Result<PhysicalOffset, LogDamage> {
+        self.walk_records(from, max_bytes, |offset, record| {
+            look(offset, record);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`for_each_record`](Self::for_each_record), until `look` breaks: then the way goes on with that record.
+    pub fn walk_records(
+        &self,
+        from: PhysicalOffset,
+        max_bytes: u64,
+        mut look: impl FnMut(PhysicalOffset, RecordView<'_>) -> ControlFlow<()>,
+    ) -> Result<PhysicalOffset, LogDamage> {
         let published = self.published();
         let segments = self.shared.segments.load();
         let start = from.max(segments.first);
@@ -161,7 +175,9 @@ impl CommitLogReader {
             match EntryHead::parse(bytes).map_err(damage)? {
                 EntryHead::Blank { .. } => offset = located.base.advance(segments.segment_bytes),
                 EntryHead::Record { len } => {
-                    look(offset, RecordView::parse(bytes).map_err(damage)?);
+                    if look(offset, RecordView::parse(bytes).map_err(damage)?).is_break() {
+                        break;
+                    }
                     offset = offset.advance(len as u64);
                 }
             }

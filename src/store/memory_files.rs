@@ -391,7 +391,6 @@ impl MapBacking for MappedMemoryFile {
         let planned = disk.fail_if_planned(FileOperation::Write);
         let written = if planned.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
         memory.copy_in(at, written);
-        lock(&self.node).modified_at = disk.now;
         planned
     }
 

@@ -61,7 +61,7 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     std::fs::write(&file, "[broker]\nnmae = \"x\"\n").unwrap();
     let config = ["start".to_owned(), "--config".to_owned(), file.to_str().unwrap().to_owned()];
     let cases = [
-        (start_args(&data, &["store.flush_mode=sync"]), "store.flush_mode"),
+        (start_args(&data, &["tls.mode=required"]), "tls.mode"),
         (start_args(&data, &["store.commit_log_segment_bytes=1"]), "store.commit_log_segment_bytes"),
         (start_args(&data, &["broker.no_such_key=1"]), "no_such_key"),
         (start_args(&data, &["broker.listen"]), "broker.listen"),

@@ -9,8 +9,8 @@ use crate::actors::broker_tree::{BrokerPlan, BrokerTree, Threads};
 use crate::actors::flusher::FlusherConfig;
 use crate::actors::request::ClientLink;
 use crate::actors::testing::log::{TestLog, message, settle, store_host, topic_entry};
-use crate::actors::testing::{FakeClient, RequestBuilder, RuntimeClock, fake_client, request};
-use crate::actors::topic_queue::{DeleteQueue, QueryExtent, TopicQueueConfig};
+use crate::actors::testing::{FakeClient, RequestBuilder, RuntimeClock, fake_client, fake_sink, request};
+use crate::actors::topic_queue::{DeleteQueue, Promise, QueryExtent, TopicQueueConfig};
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::StoredMessage;
 use crate::protocol::response_code::ResponseCode;
@@ -19,9 +19,11 @@ use crate::store::index_file::IndexFileConfig;
 use crate::store::memory_files::MemoryFiles;
 use crate::store::metadata::Metadata;
 use crate::store::retention::RetentionRules;
+use crate::types::FlushMode;
 
 fn plan() -> BrokerPlan {
     BrokerPlan {
+        flush: FlushMode::Async,
         cluster: "C1".into(),
         broker_name: "broker-a".into(),
         advertised: store_host(),
@@ -59,7 +61,8 @@ impl Bench {
     async fn start(plan: BrokerPlan, files: &MemoryFiles, metadata: &Metadata) -> Self {
         let threads = Threads::start(1);
         let files = Arc::new(files.clone());
-        let tree = BrokerTree::start(plan, &threads, files, metadata.clone(), RuntimeClock::shared());
+        let tree =
+            BrokerTree::start(plan, &threads, files, metadata.clone(), fake_sink().0, RuntimeClock::shared());
         let (link, client) = fake_client();
         Self { tree: tree.await.unwrap(), threads, link, client }
     }
@@ -233,6 +236,7 @@ impl Door {
     fn refused(&self, queue_id: u32) -> Vec<ResponseCode> {
         let send = |opaque| SendRequest {
             messages: vec![message("T", "x")],
+            promise: Promise::Stored,
             reply: SendReply::Client {
                 link: self.link.clone(),
                 to: ReplyTo { opaque, ..request(RequestCode::SEND_MESSAGE).from(&self.link).reply_to() },

@@ -6,10 +6,11 @@ use tokio::time::advance;
 
 use super::*;
 use crate::actors::testing::log::{
-    TestLog, message, message_with, positions, queue_of, settle, topic_entry, topic_table,
+    TestLog, message, message_with, positions, queue_of, settle, topic_entry, topic_table, topic_table_of,
 };
 use crate::actors::testing::{CLOCK_BEGINS, fake_sink, full_mailbox};
 use crate::actors::topic_queue::{QueryExtent, QueueParts};
+use crate::protocol::attributes::FLUSH_DISK_TYPE;
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::topic_config::TopicConfig;
@@ -45,6 +46,7 @@ fn start_on(log: TestLog, topics: TopicTable, change: impl FnOnce(&mut Dispatche
     let (retry_router, scheduled) = fake_sink::<UnitsScheduled>();
     let progress = Progress::default();
     let mut parts = DispatcherParts {
+        flush: FlushMode::Async,
         log: log.reader.clone(),
         signal: PublishedSignal::default(),
         topics: topics.clone(),
@@ -57,6 +59,13 @@ fn start_on(log: TestLog, topics: TopicTable, change: impl FnOnce(&mut Dispatche
     change(&mut parts);
     let dispatcher = Dispatcher::new(parts, LogTail::default()).start();
     Bench { log, topics, progress, dispatcher, indexed, scheduled }
+}
+
+/// A topic whose messages must be on disk before they are consumed.
+fn safe_topic(name: &str) -> TopicConfig {
+    let mut config = TopicConfig::new(name, 1);
+    config.attributes.insert(FLUSH_DISK_TYPE.into(), "SYNC_FLUSH".into());
+    config
 }
 
 fn to(topic: &str, queue_id: u32) -> PendingMessage {
@@ -273,4 +282,36 @@ async fn damaged_record_stops_dispatch_there_until_it_is_gone() {
     advance(DAMAGE_PAUSE + FULL_PAUSE).await;
     settle().await;
     assert_eq!(bench.positions("A", 0).await, [good.start, next.start]);
+}
+
+#[actix::test]
+async fn what_must_be_on_disk_before_it_is_consumed_waits_and_so_does_what_lies_behind() {
+    let log = TestLog::new();
+    let topics = topic_table_of([safe_topic("safe"), TopicConfig::new("plain", 1)], &log.queue_parts());
+    let mut bench = start_on(log, topics, |_| {});
+    let before = bench.log.append(to("plain", 0), 0);
+    let safe = bench.log.append(to("safe", 0), 0);
+    let behind = bench.log.append(to("plain", 0), 1);
+    bench.dispatcher.send(LogPublished).await.unwrap();
+    assert_eq!(bench.positions("plain", 0).await, starts(&[before.clone()]));
+    assert!(bench.positions("safe", 0).await.is_empty());
+    assert_eq!(bench.progress.dispatched(), safe.start);
+    bench.progress.set_flushed(safe.end);
+    bench.dispatcher.send(LogPublished).await.unwrap();
+    assert_eq!(bench.positions("safe", 0).await, starts(&[safe]));
+    assert_eq!(
+        bench.positions("plain", 0).await,
+        starts(&[before, behind]),
+        "nobody waits for what is plain"
+    );
+}
+
+#[actix::test]
+async fn broker_that_promises_the_disk_shows_nothing_before() {
+    let mut bench = start_with(&[("A", 1)], |_| {}, |parts| parts.flush = FlushMode::Sync);
+    let first = bench.log.append(to("A", 0), 0);
+    bench.log.append(to("A", 0), 1);
+    bench.progress.set_flushed(first.end);
+    bench.dispatcher.send(LogPublished).await.unwrap();
+    assert_eq!(bench.positions("A", 0).await, starts(&[first]));
 }

@@ -3,11 +3,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use actix::Addr;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
-use crate::actors::testing::fake_mailbox;
 use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, settle};
+use crate::actors::testing::{fake_mailbox, fake_sink};
 use crate::actors::topic_queue::{Dispatched, QueueParts, TopicQueue};
 use crate::store::commit_log::LogTail;
 use crate::store::consume_queue::{ConsumeQueue, queue_dir};
@@ -71,6 +72,8 @@ fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
         check_point_file,
         check_point,
         dispatcher: fake_mailbox(move |_: &BeginCheckPoint| taken.take()).0,
+        dispatch: fake_sink().0,
+        failed: fake_sink().0,
         key_index: None,
         progress: progress.clone(),
         config: FlusherConfig::default(),
@@ -140,15 +143,46 @@ async fn published_messages_are_on_disk_once_flushed() {
 }
 
 #[actix::test]
-async fn failed_flush_claims_nothing_and_is_made_good() {
-    let mut bench = start();
+async fn all_who_wait_share_a_flush_and_are_told_how_far_it_went() {
+    let (dispatch, mut woken) = fake_sink::<LogPublished>();
+    let mut bench = start_with(|parts| parts.dispatch = dispatch);
+    let (waiting, mut told) = fake_sink::<LogFlushed>();
+    let (other, mut other_told) = fake_sink::<LogFlushed>();
     let queue = bench.queue(0);
     bench.store(&queue, 0).await;
-    bench.fail_sync();
-    assert!(bench.flusher.send(FlushNow).await.unwrap().is_err());
-    assert_eq!(bench.progress.flushed(), PhysicalOffset(0));
     let end = bench.log.reader.published();
-    assert_eq!(bench.flusher.send(FlushNow).await.unwrap(), Ok(LogFlushed { up_to: end }));
+    bench.flusher.do_send(FlushWanted { tell: vec![waiting.clone(), other] });
+    bench.flusher.do_send(FlushWanted { tell: vec![waiting] });
+    assert_eq!(told.recv().await.unwrap(), LogFlushed { up_to: end });
+    assert_eq!(other_told.recv().await.unwrap(), LogFlushed { up_to: end });
+    assert!(told.try_recv().is_err(), "told once");
+    woken.recv().await.expect("the dispatcher may have waited");
+    assert_eq!(bench.after_power_failure(&[]).1, end);
+}
+
+/// A flusher with someone to tell of a failed disk.
+fn start_watched() -> (Bench, UnboundedReceiver<DiskFailed>) {
+    let (failed, failures) = fake_sink::<DiskFailed>();
+    (start_with(|parts| parts.failed = failed), failures)
+}
+
+#[actix::test]
+async fn after_a_failed_flush_nothing_is_claimed_any_more() {
+    let (mut bench, mut failures) = start_watched();
+    let (waiting, mut told) = fake_sink::<LogFlushed>();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    bench.plans.set(Some(bench.log.appender.tail()), &[&queue]);
+    bench.fail_sync();
+    bench.flusher.do_send(FlushWanted { tell: vec![waiting] });
+    let failed = failures.recv().await.unwrap();
+    assert!(failed.cause.contains("00000000000000000000"), "{failed:?} names the file");
+    // The disk would take it now, and might say so of pages that the kernel has given up.
+    assert!(bench.flusher.send(FlushNow).await.unwrap().is_err());
+    assert!(bench.check_point().await.is_err());
+    assert!(told.try_recv().is_err() && failures.try_recv().is_err());
+    assert_eq!(bench.progress.flushed(), PhysicalOffset(0));
+    assert_eq!(bench.after_power_failure(&[]).0, None);
 }
 
 #[actix::test]
@@ -165,30 +199,17 @@ async fn everything_a_check_point_claims_survives_a_power_failure() {
 }
 
 #[actix::test]
-async fn failed_flush_of_the_log_keeps_the_old_check_point() {
-    let mut bench = start();
+async fn failed_sync_of_a_queue_ends_the_process_and_keeps_the_old_check_point() {
+    let (mut bench, mut failures) = start_watched();
     let queue = bench.queue(0);
     bench.store(&queue, 0).await;
     bench.plans.set(Some(bench.log.appender.tail()), &[&queue]);
-    bench.fail_sync();
-    assert!(bench.check_point().await.is_err());
-    assert_eq!(bench.after_power_failure(&[]).0, None);
-}
-
-#[actix::test]
-async fn failed_sync_of_a_queue_keeps_the_old_check_point_and_is_made_good() {
-    let mut bench = start();
-    let queue = bench.queue(0);
-    bench.store(&queue, 0).await;
-    let tail = bench.log.appender.tail();
-    bench.plans.set(Some(tail), &[&queue]);
     bench.flusher.send(FlushNow).await.unwrap().unwrap();
     bench.fail_sync();
     assert!(bench.check_point().await.is_err());
-    let (_, kept) = CheckPointFile::open(&bench.log.files, Path::new(ROOT)).unwrap();
-    assert_eq!(kept.dispatched, None);
-    bench.check_point().await.unwrap();
-    assert_eq!(bench.after_power_failure(&[0]), (Some(tail), tail.end, vec![1]));
+    failures.recv().await.unwrap();
+    assert!(bench.check_point().await.is_err());
+    assert_eq!(bench.after_power_failure(&[]).0, None);
 }
 
 #[actix::test]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 
 use crate::actors::request::Request;
-use crate::actors::topic_queue::{SendReply, SendRequest};
+use crate::actors::topic_queue::{Promise, SendReply, SendRequest};
 use crate::actors::topic_table::{TopicEntry, TopicMap};
 use crate::error::Refusal;
 use crate::protocol::batch_body::BatchEntries;
@@ -20,7 +20,7 @@ use crate::protocol::names::{self, DERIVED_TOPIC_MAX_LEN, TOPIC_MAX_LEN};
 use crate::protocol::properties::{self, MAX_PROPERTIES_BYTES, names as property};
 use crate::protocol::request_code::RequestCode;
 use crate::protocol::sys_flag::TransactionType;
-use crate::types::{QueueId, TopicName};
+use crate::types::{FlushMode, QueueId, TopicName};
 
 /// What a send is checked against, and what the broker adds to it.
 #[derive(Clone, Debug)]
@@ -32,6 +32,7 @@ pub struct SendRules {
     /// Properties added to every message: region, tracing switch, cluster.
     pub added_properties: Bytes,
     pub delay_levels: DelayLevels,
+    pub flush: FlushMode,
 }
 
 impl SendRules {
@@ -40,13 +41,14 @@ impl SendRules {
         store_host: SocketAddr,
         cluster: &str,
         delay_levels: DelayLevels,
+        flush: FlushMode,
     ) -> Self {
         let added_properties = properties::encode([
             (property::MSG_REGION, "DefaultRegion"),
             (property::TRACE_SWITCH, "true"),
             (property::CLUSTER, cluster),
         ]);
-        Self { max_body_bytes, store_host, added_properties, delay_levels }
+        Self { max_body_bytes, store_host, added_properties, delay_levels, flush }
     }
 }
 
@@ -109,12 +111,13 @@ pub fn prepare(
     if body_bytes > rules.max_body_bytes {
         return Err(Refusal::BodyTooLarge { len_bytes: body_bytes, max_bytes: rules.max_body_bytes });
     }
+    let promise = Promise::of(rules.flush, &entry, facts.awaits_store);
 
     let mut prepared = if header.batch {
         check_batch(header, &facts)?;
         let messages = batch_messages(request, header, entry.name(), queue_id, rules)?;
         let unique_key = messages.first().and_then(|message| unique_key_of(&message.properties));
-        PreparedSend { send: send_request(request, messages, unique_key), entry, queue_id }
+        PreparedSend { send: send_request(request, messages, promise, unique_key), entry, queue_id }
     } else {
         let (properties, unique_key, extra) = with_additions(header.properties.clone(), &facts, rules);
         let message = PendingMessage {
@@ -129,7 +132,8 @@ pub fn prepare(
                 rules,
             )
         };
-        PreparedSend { send: send_request(request, vec![message], Some(unique_key)), entry, queue_id }
+        let send = send_request(request, vec![message], promise, Some(unique_key));
+        PreparedSend { send, entry, queue_id }
     };
     if facts.delay_level > 0 {
         delay(&mut prepared, facts.delay_level, topics, rules)?;
@@ -138,9 +142,14 @@ pub fn prepare(
     Ok(prepared)
 }
 
-fn send_request(request: &Request, messages: Vec<PendingMessage>, unique_key: Option<Bytes>) -> SendRequest {
+fn send_request(
+    request: &Request,
+    messages: Vec<PendingMessage>,
+    promise: Promise,
+    unique_key: Option<Bytes>,
+) -> SendRequest {
     let reply = SendReply::Client { link: request.from.clone(), to: request.reply_to(), unique_key };
-    SendRequest { messages, reply }
+    SendRequest { messages, promise, reply }
 }
 
 /// Spreads sends that name no queue.
@@ -185,7 +194,6 @@ fn check_properties(send: &SendRequest) -> Result<(), Refusal> {
 }
 
 /// What the properties of a message ask of the broker.
-#[derive(Default)]
 struct Facts<'a> {
     unique_key: Option<&'a str>,
     delay_level: i64,
@@ -193,11 +201,21 @@ struct Facts<'a> {
     transaction: bool,
     inner_batch: bool,
     pop_receipt: bool,
+    /// False: the sender does not wait for disk or replicas.
+    awaits_store: bool,
 }
 
 impl<'a> Facts<'a> {
     fn of(text: &'a [u8]) -> Self {
-        let mut facts = Self::default();
+        let mut facts = Self {
+            unique_key: None,
+            delay_level: 0,
+            timer: false,
+            transaction: false,
+            inner_batch: false,
+            pop_receipt: false,
+            awaits_store: true,
+        };
         for (name, value) in properties::pairs(text) {
             match name {
                 property::UNIQ_KEY => facts.unique_key = Some(value),
@@ -207,6 +225,7 @@ impl<'a> Facts<'a> {
                 }
                 property::TRANSACTION_PREPARED => facts.transaction = value.eq_ignore_ascii_case("true"),
                 property::INNER_NUM => facts.inner_batch = true,
+                property::WAIT => facts.awaits_store = !value.eq_ignore_ascii_case("false"),
                 property::POP_CK => facts.pop_receipt = true,
                 _ => {}
             }

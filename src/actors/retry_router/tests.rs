@@ -52,6 +52,7 @@ fn start_router(
         known.get(&topic).ok_or(Refusal::TopicUnknown { topic, hint })
     });
     let router = RetryRouter::new(RetryRouterParts {
+        flush: FlushMode::Async,
         log: log.reader.clone(),
         topics: topics.clone(),
         ensure_topic,
@@ -377,6 +378,7 @@ async fn client_that_retries_itself_too_often_gets_its_message_into_the_dead_let
     let (recipient, mut told) = fake_sink::<MessageStored>();
     let send = SendRequest {
         messages: vec![message_with("%RETRY%g", "x", &[("TAGS", "a")])],
+        promise: Promise::Stored,
         reply: SendReply::Actor { recipient, token: 9 },
     };
     bench.router.send(SendToDeadLetterQueue { group: "g".into(), send }).await.unwrap().unwrap();

@@ -4,9 +4,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
-use crate::actors::testing::log::{TestLog, message, message_with, positions, settle};
+use crate::actors::testing::log::{TestLog, message, message_with, positions, settle, topic_entry};
 use crate::actors::testing::{FakeClient, fake_client, fake_mailbox, fake_sink, full_mailbox};
+use crate::protocol::attributes::FLUSH_DISK_TYPE;
 use crate::protocol::frame::HeaderCodec;
+use crate::protocol::topic_config::TopicConfig;
 use crate::store::file::OpenMode;
 use crate::store::memory_files::FileOperation;
 use crate::store::pull::TagFilter;
@@ -48,7 +50,7 @@ fn reply_to() -> ReplyTo {
 
 fn send_by(link: &Arc<ClientLink>, body: &str) -> SendRequest {
     let reply = SendReply::Client { link: link.clone(), to: reply_to(), unique_key: None };
-    SendRequest { messages: vec![message("T", body)], reply }
+    SendRequest { messages: vec![message("T", body)], promise: Promise::Stored, reply }
 }
 
 /// Answers as the writer does, refusing the sends whose numbers are in `refused`.
@@ -174,6 +176,95 @@ async fn one_append_is_in_flight_and_what_arrives_meanwhile_makes_the_next() {
     assert_eq!((second.first_queue_offset, second.sends.len()), (QueueOffset(1), 3));
 }
 
+impl Bench {
+    fn send_as(&self, promise: Promise, body: &str) {
+        self.queue.do_send(SendMessages(vec![SendRequest { promise, ..send_by(&self.link, body) }]));
+    }
+
+    fn flushed(&self, up_to: u64) {
+        self.queue.do_send(LogFlushed { up_to: PhysicalOffset(up_to) });
+    }
+
+    /// Queue offset of the send answered next, and whether its promise was kept.
+    async fn kept(&mut self) -> (u64, Kept) {
+        match self.client.replies.recv().await.unwrap().content {
+            ReplyContent::Stored(stored) => (stored.queue_offset.0, stored.kept),
+            other => panic!("no answer of success: {other:?}"),
+        }
+    }
+}
+
+#[actix::test]
+async fn send_that_is_promised_the_disk_is_answered_when_it_is_there() {
+    let mut bench = start();
+    bench.send_as(Promise::OnDisk, "a");
+    let batch = bench.batches.recv().await.unwrap();
+    assert!(batch.flushed_to.is_some());
+    answer(batch, &[]);
+    assert!(bench.is_silent().await);
+    // The queue goes on meanwhile, and who waits for nothing is answered.
+    bench.send_as(Promise::OnDisk, "b");
+    answer(bench.batches.recv().await.unwrap(), &[]);
+    bench.send_as(Promise::StoredAndFlushing, "c");
+    let batch = bench.batches.recv().await.unwrap();
+    assert!(batch.flushed_to.is_some(), "consumers wait for the disk, though the sender does not");
+    answer(batch, &[]);
+    assert_eq!(bench.kept().await, (2, Kept::Promised));
+    bench.flushed(100);
+    assert_eq!(bench.kept().await, (0, Kept::Promised));
+    assert!(bench.is_silent().await);
+    bench.flushed(300);
+    assert_eq!(bench.kept().await, (1, Kept::Promised));
+    bench.send_as(Promise::Stored, "d");
+    assert!(bench.batches.recv().await.unwrap().flushed_to.is_none());
+}
+
+#[actix::test]
+async fn late_disk_is_told_once_and_the_message_counts_as_stored() {
+    tokio::time::pause();
+    let mut bench = start();
+    bench.send_as(Promise::OnDisk, "a");
+    answer(bench.batches.recv().await.unwrap(), &[]);
+    assert!(bench.is_silent().await);
+    advance(Duration::from_secs(3)).await;
+    bench.send_as(Promise::OnDisk, "b");
+    answer(bench.batches.recv().await.unwrap(), &[]);
+    assert!(bench.is_silent().await);
+    advance(Duration::from_millis(2_100)).await;
+    assert_eq!(bench.kept().await, (0, Kept::InMemory));
+    assert!(bench.is_silent().await, "the other has its own five seconds");
+    bench.flushed(200);
+    assert_eq!(bench.kept().await, (1, Kept::Promised));
+    advance(Duration::from_secs(10)).await;
+    assert!(bench.is_silent().await);
+}
+
+#[actix::test]
+async fn deleted_queue_still_answers_those_who_wait_for_the_disk() {
+    let mut bench = start();
+    bench.send_as(Promise::OnDisk, "a");
+    answer(bench.batches.recv().await.unwrap(), &[]);
+    bench.queue.send(DeleteQueue).await.unwrap();
+    bench.flushed(100);
+    assert_eq!(bench.kept().await, (0, Kept::Promised));
+    settle().await;
+    assert!(!bench.queue.connected(), "then it ends");
+}
+
+#[actix::test]
+async fn stricter_of_broker_and_topic_decides() {
+    let entry = |flush: &str| {
+        let mut config = TopicConfig::new("T", 1);
+        config.attributes.insert(FLUSH_DISK_TYPE.into(), flush.into());
+        topic_entry(config, &TestLog::new().queue_parts())
+    };
+    let (plain, safe) = (entry("ASYNC_FLUSH"), entry("SYNC_FLUSH"));
+    assert_eq!(Promise::of(FlushMode::Async, &plain, true), Promise::Stored);
+    assert_eq!(Promise::of(FlushMode::Async, &safe, true), Promise::OnDisk);
+    assert_eq!(Promise::of(FlushMode::Sync, &plain, true), Promise::OnDisk);
+    assert_eq!(Promise::of(FlushMode::Sync, &plain, false), Promise::StoredAndFlushing);
+}
+
 #[actix::test]
 async fn one_append_takes_no_more_than_its_bytes_and_one_send() {
     let mut bench = start_with(|parts| parts.config.max_append_bytes = 200);
@@ -214,6 +305,7 @@ async fn full_writer_refuses_every_waiting_send_as_busy() {
         sends: Vec::new(),
         first_queue_offset: QueueOffset(0),
         reply_to: queue.clone(),
+        flushed_to: None,
     };
     let full = full_mailbox(filling).await;
     let mut bench = start_with(|parts| {
@@ -254,7 +346,11 @@ async fn actors_are_told_the_fate_of_their_sends() {
     let mut bench = start();
     let (recipient, mut told) = fake_sink::<MessageStored>();
     let reply = SendReply::Actor { recipient, token: 17 };
-    bench.queue.do_send(SendMessages(vec![SendRequest { messages: vec![message("T", "a")], reply }]));
+    bench.queue.do_send(SendMessages(vec![SendRequest {
+        messages: vec![message("T", "a")],
+        promise: Promise::Stored,
+        reply,
+    }]));
     answer(bench.batches.recv().await.unwrap(), &[0]);
     let stored = told.recv().await.unwrap();
     assert_eq!((stored.token, stored.outcome.is_err()), (17, true));
@@ -436,9 +532,10 @@ async fn units_that_could_not_be_written_hold_back_the_check_point_until_they_ar
     let mut bench = start();
     bench.dispatch(0, &["a"]).await;
     assert!(bench.queue.send(TakeUnflushed).await.unwrap().is_ok());
+    let (b, c) = (bench.store(1, &["b"]), bench.store(2, &["c"]));
     bench.log.files.fail_next(FileOperation::Write, std::io::ErrorKind::StorageFull);
-    bench.dispatch(1, &["b"]).await;
-    bench.dispatch(2, &["c"]).await;
+    bench.queue.send(b).await.unwrap();
+    bench.queue.send(c).await.unwrap();
     bench.queue.send(TakeUnflushed).await.unwrap().expect_err("units are missing on disk");
     advance(Duration::from_millis(1_100)).await;
     settle().await;

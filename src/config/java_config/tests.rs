@@ -20,7 +20,7 @@ fn refusal(text: &str) -> String {
 fn a_usual_broker_conf_is_followed() {
     let config = loaded(
         "brokerClusterName = c1\nbrokerName=broker-x\nbrokerId=0\ndeleteWhen=04;16\nfileReservedTime=48\n\
-         brokerRole=ASYNC_MASTER\nflushDiskType=ASYNC_FLUSH\nnamesrvAddr=a:9876;b:9876\nbrokerIP1=10.0.0.7\n\
+         brokerRole=ASYNC_MASTER\nflushDiskType=SYNC_FLUSH\nsyncFlushTimeout=3000\nnamesrvAddr=a:9876;b:9876\nbrokerIP1=10.0.0.7\n\
          listenPort=20911\nstorePathRootDir=/data/mq\nstorePathCommitLog=/data/mq/commitlog\nautoCreateTopicEnable=false\n\
          mappedFileSizeConsumeQueue=6000001\ndiskMaxUsedSpaceRatio=60\nmaxMessageSize=1048576\n\
          messageDelayLevel=1s 2s\ntraceTopicEnable=false\nflushIntervalCommitLog=1000\n",
@@ -69,7 +69,6 @@ fn what_would_break_a_promise_is_refused() {
         ("brokerId=1", "broker.id cannot be \"1\" yet (brokerId in "),
         ("brokerRole=SLAVE", "brokerRole cannot be SLAVE yet"),
         ("brokerRole=SYNC_MASTER", "brokerRole cannot be SYNC_MASTER yet"),
-        ("flushDiskType=SYNC_FLUSH", "store.flush_mode cannot be \"sync\" yet (flushDiskType in "),
         ("aclEnable=true", "aclEnable cannot be true yet"),
         ("authorizationEnabled=true", "authorizationEnabled cannot be true yet"),
         ("storeType=defaultRocksDB", "storeType cannot be defaultRocksDB yet"),

@@ -23,7 +23,7 @@ fn bench() -> Bench {
     let unwritable = TopicConfig { write_queue_nums: 0, ..TopicConfig::new("none", 1) };
     let topics = ["T", "%RETRY%g", names::SCHEDULE_TOPIC].map(|name| TopicConfig::new(name, 18));
     let topics = topic_table_of(topics.into_iter().chain([uneven, unwritable]), &parts);
-    let rules = SendRules::new(MAX_BODY_BYTES, store_host(), "C1", DelayLevels::default());
+    let rules = SendRules::new(MAX_BODY_BYTES, store_host(), "C1", DelayLevels::default(), FlushMode::Async);
     let (link, client) = fake_client();
     Bench { topics, rules, _client: client, link }
 }

@@ -1,0 +1,104 @@
+//! Sends that are in the log and whose answer waits for the disk.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use super::SendReply;
+use crate::actors::commit_log_writer::StoredSend;
+use crate::types::PhysicalOffset;
+
+/// Answers in the order of the log.
+#[derive(Default)]
+pub struct UnflushedSends {
+    waiting: VecDeque<UnflushedSend>,
+}
+
+/// A stored send, and who waits for it to be on disk.
+pub struct UnflushedSend {
+    pub stored: StoredSend,
+    pub reply: SendReply,
+    /// When a client is told that the disk is late. Our own actors wait as long as it takes.
+    deadline: Option<Instant>,
+}
+
+impl UnflushedSends {
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// `stored` lies behind everything parked before.
+    pub fn park(&mut self, stored: StoredSend, reply: SendReply, deadline: Instant) {
+        let deadline = matches!(reply, SendReply::Client { .. }).then_some(deadline);
+        debug_assert!(self.waiting.back().is_none_or(|last| last.stored.end <= stored.end));
+        self.waiting.push_back(UnflushedSend { stored, reply, deadline });
+    }
+
+    /// Takes those that are on disk, everything below `flushed` being there.
+    pub fn take_flushed(&mut self, flushed: PhysicalOffset) -> impl Iterator<Item = UnflushedSend> + '_ {
+        let count = self.waiting.partition_point(|send| send.stored.end <= flushed);
+        self.waiting.drain(..count)
+    }
+
+    /// Takes those whose deadline has passed.
+    pub fn take_overdue(&mut self, now: Instant) -> Vec<UnflushedSend> {
+        let mut overdue = Vec::new();
+        let waiting = std::mem::take(&mut self.waiting);
+        for send in waiting {
+            if send.deadline.is_some_and(|deadline| deadline <= now) {
+                overdue.push(send);
+            } else {
+                self.waiting.push_back(send);
+            }
+        }
+        overdue
+    }
+
+    /// When [`take_overdue`](Self::take_overdue) has something to take next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.waiting.iter().find_map(|send| send.deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::actors::request::ReplyTo;
+    use crate::actors::testing::{fake_client, fake_sink};
+    use crate::actors::topic_queue::MessageStored;
+    use crate::protocol::frame::HeaderCodec;
+    use crate::types::QueueOffset;
+
+    fn stored(end: u64) -> StoredSend {
+        StoredSend {
+            first_queue_offset: QueueOffset(end),
+            physical_offsets: vec![PhysicalOffset(end - 1)],
+            end: PhysicalOffset(end),
+            stored_at_ms: 0,
+        }
+    }
+
+    #[actix::test]
+    async fn leave_in_the_order_of_the_log_or_at_their_deadline() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let (link, _client) = fake_client();
+        let to = ReplyTo { opaque: 1, codec: HeaderCodec::Json, one_way: false, cost_bytes: 1 };
+        let of_client = || SendReply::Client { link: link.clone(), to, unique_key: None };
+        let (recipient, _told) = fake_sink::<MessageStored>();
+        let mut sends = UnflushedSends::default();
+        sends.park(stored(10), of_client(), at(5));
+        sends.park(stored(20), SendReply::Actor { recipient, token: 7 }, at(5));
+        sends.park(stored(30), of_client(), at(6));
+
+        let ends = |sends: &[UnflushedSend]| sends.iter().map(|send| send.stored.end.0).collect::<Vec<_>>();
+        assert_eq!(sends.next_deadline(), Some(at(5)));
+        assert_eq!(ends(&sends.take_flushed(PhysicalOffset(19)).collect::<Vec<_>>()), [10]);
+        assert_eq!(sends.next_deadline(), Some(at(6)), "an actor of ours is never told that it is late");
+        assert_eq!(ends(&sends.take_overdue(at(7))), [30]);
+        assert_eq!(sends.next_deadline(), None);
+        assert_eq!(ends(&sends.take_flushed(PhysicalOffset(20)).collect::<Vec<_>>()), [20]);
+    }
+}
