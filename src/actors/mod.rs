@@ -23,6 +23,8 @@ pub mod name_server_service;
 pub mod name_server_settings;
 pub mod offset_table;
 pub mod output;
+#[cfg(test)]
+mod power_loss;
 pub mod producers;
 pub mod queue_locks;
 pub mod request;

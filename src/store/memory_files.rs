@@ -121,6 +121,16 @@ impl MemoryFiles {
         self.disk().failures.push(PlannedFailure { operation, after: successes, kind });
     }
 
+    /// Takes back every planned failure.
+    pub fn fail_nothing(&self) {
+        self.disk().failures.clear();
+    }
+
+    /// Sum of all file lengths.
+    pub fn used_bytes(&self) -> u64 {
+        self.disk().used_bytes()
+    }
+
     /// The modification time that files written from now on get.
     pub fn set_now(&self, now: WallMs) {
         self.disk().now = now;
