@@ -157,6 +157,9 @@ async fn live(world: &mut World, last: Ending) -> Ending {
             break; // the process ends at once
         }
     }
+    if world.chance.one_in(2) {
+        world.look(&life).await; // also after the disk has failed: consumers are there to the end
+    }
     world.files.set_capacity(None);
     let ending = match world.chance.below(4) {
         0 => Ending::Kill,
