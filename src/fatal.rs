@@ -110,6 +110,7 @@ impl From<StartError> for Fatal {
             }
             StartError::Log(error) => error.into(),
             StartError::Metadata(error) => error.into(),
+            StartError::ConsumeQueue(error) => Self::DiskFailed { cause: sentence(&error) },
             StartError::KeyIndex(error) => error.into(),
             StartError::JavaStore(error) => error.into(),
             StartError::ActorEnded(part) => Self::PartEnded { part: part.to_owned() },

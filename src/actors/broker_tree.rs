@@ -35,7 +35,7 @@ use super::topic_table::{QueueStarter, TopicTable};
 use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
 use crate::clock::SharedClock;
 use crate::protocol::delay_level::DelayLevels;
-use crate::store::consume_queue::list_queues;
+use crate::store::consume_queue::{ConsumeQueueError, list_queues, truncate_queues};
 use crate::store::file::StoreFiles;
 use crate::store::key_index::{IndexFileConfig, KeyIndex as IndexFiles, KeyIndexError};
 use crate::store::metadata::{Metadata, MetadataError};
@@ -91,6 +91,8 @@ pub enum StartError {
     Log(#[from] SegmentError),
     #[error(transparent)]
     Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    ConsumeQueue(#[from] ConsumeQueueError),
     #[error(transparent)]
     KeyIndex(#[from] KeyIndexError),
     #[error(transparent)]
@@ -202,6 +204,9 @@ impl BrokerTree {
         // What was derived beyond the check point is derived again; its files may lack what they seem to have.
         let truncate_at =
             (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
+        if let Some(at) = truncate_at {
+            truncate_queues(&files, &root.join("consumequeue"), plan.queue.units, at)?;
+        }
         let reader = log.reader.clone();
         let key_index = match plan.key_index {
             Some(config) => Some(IndexFiles::open(files.clone(), root.join("index"), config, truncate_at)?),
@@ -380,7 +385,7 @@ impl BrokerTree {
             writer: writer.clone().recipient(),
             store_host: plan.advertised,
             config: plan.queue,
-            truncate_at,
+            truncate_at: None,
             counters,
             stats: stats.clone().recipient(),
         });

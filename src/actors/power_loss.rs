@@ -40,7 +40,7 @@ use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::RecordView;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::commit_log::{CommitLogReader, LogTail};
-use crate::store::consume_queue::ConsumeQueueConfig;
+use crate::store::consume_queue::{ConsumeQueueConfig, truncate_queues};
 use crate::store::memory_files::{FileOperation, MemoryFiles};
 use crate::store::recovery::{LastStop, open_commit_log};
 use crate::store::segment::SegmentDir;
@@ -199,21 +199,23 @@ impl Life {
         let truncate_at =
             (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
         let reader = log.reader.clone();
+        let consume_queue_root = PathBuf::from(ROOT).join("consumequeue");
+        let units = ConsumeQueueConfig { segment_units: 8 };
+        if let Some(at) = truncate_at {
+            truncate_queues(&shared, &consume_queue_root, units, at).unwrap();
+        }
 
         // The queues know the writer and the writer the dispatcher, which knows the queues; the mailbox between is
         // as the one of the running broker: a table of topics that starts queues on demand.
         let (to_writer, mut batches) = fake_sink::<AppendBatch>();
         let parts = QueueParts {
             files: shared.clone(),
-            consume_queue_root: PathBuf::from(ROOT).join("consumequeue"),
+            consume_queue_root,
             log: reader.clone(),
             writer: to_writer,
             store_host: store_host(),
-            config: TopicQueueConfig {
-                units: ConsumeQueueConfig { segment_units: 8 },
-                ..TopicQueueConfig::default()
-            },
-            truncate_at,
+            config: TopicQueueConfig { units, ..TopicQueueConfig::default() },
+            truncate_at: None,
             counters: Arc::new(StoreCounters::default()),
             stats: fake_sink::<CountTraffic>().0,
         };

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use segments::Segments;
 pub use segments::Unflushed;
+use tracing::warn;
 pub use unit::{ConsumeQueueUnit, UNIT_BYTES};
 
 use super::file::StoreFiles;
@@ -303,6 +304,27 @@ pub fn list_queues(
         }
     }
     Ok(queues)
+}
+
+/// After a crash: drops the units at or beyond `at` of every queue under `root`, also of those that nobody asks for
+/// today. Left alone, they would name other messages once the log has grown over the place they point to. Durable
+/// when it returns; a queue that cannot be opened stays as it is, and says so when it is used.
+pub fn truncate_queues(
+    files: &Arc<dyn StoreFiles>,
+    root: &Path,
+    config: ConsumeQueueConfig,
+    at: PhysicalOffset,
+) -> Result<(), ConsumeQueueError> {
+    for (topic, queue_ids) in list_queues(&**files, root)? {
+        for queue_id in queue_ids {
+            let dir = queue_dir(root, &topic, queue_id);
+            if let Err(error) = ConsumeQueue::open(files.clone(), dir, config, Some(at)) {
+                warn!(%topic, queue_id = queue_id.0, %error, "queue cannot be checked after the crash");
+            }
+        }
+    }
+    let synced = files.create_dir_all(root).and_then(|()| files.sync_file_system(root));
+    synced.map_err(|source| ConsumeQueueError::Io { path: root.to_owned(), source })
 }
 
 /// Where the units of a queue lie, under `root` (`…/consumequeue`).

@@ -41,6 +41,8 @@ pub trait StoreFiles: Send + Sync + Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes names created, renamed and removed in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes everything on the file system that holds `path` durable, whoever wrote it.
+    fn sync_file_system(&self, path: &Path) -> io::Result<()>;
     /// Room on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<DiskSpace>;
 
@@ -208,6 +210,10 @@ impl StoreFiles for DiskFiles {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(path)?)?)
     }
 
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {

@@ -303,6 +303,17 @@ impl StoreFiles for MemoryFiles {
         Ok(())
     }
 
+    fn sync_file_system(&self, _path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.fail_if_planned(FileOperation::Sync)?;
+        for node in disk.live.values() {
+            let mut content = lock(node);
+            content.durable = content.live.to_vec();
+        }
+        disk.durable = disk.live.clone();
+        Ok(())
+    }
+
     fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
         let disk = self.disk();
         let total_bytes = disk.capacity_bytes.unwrap_or(UNLIMITED_BYTES);
