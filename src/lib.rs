@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod fatal;
+mod kill_point;
 pub mod protocol;
 pub mod store;
 pub mod types;

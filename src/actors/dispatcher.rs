@@ -22,6 +22,7 @@ use super::facts::Progress;
 use super::topic_queue::{Dispatched, TopicQueue};
 use super::topic_table::{TopicEntry, TopicMap, TopicTable};
 use crate::clock::WallMs;
+use crate::kill_point;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::RecordView;
 use crate::protocol::names::SCHEDULE_TOPIC;
@@ -227,6 +228,7 @@ impl Dispatcher {
                 return false;
             }
         }
+        kill_point::reach("dispatcher.handed_over");
         let position = self.tail.end;
         self.parts.progress.set_dispatched(position);
         for (wanted, waiting) in std::mem::take(&mut self.waiting) {

@@ -29,6 +29,7 @@ use super::facts::Progress;
 use super::key_index::FlushKeyIndex;
 use super::topic_queue::{TakeUnflushed, TopicQueue};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
+use crate::kill_point;
 use crate::store::commit_log::{CommitLogReader, LogTail, SegmentPreparer};
 use crate::store::consume_queue::Unflushed;
 use crate::store::file::StoreFiles;
@@ -141,9 +142,11 @@ impl Flusher {
         }
         let published = self.parts.log.published();
         if published > self.flushed {
+            kill_point::reach("flusher.before_flush");
             if let Err(error) = self.parts.log.flush(self.flushed, published) {
                 return Err(self.fail(&error));
             }
+            kill_point::reach("flusher.flushed");
             self.flushed = published;
             self.parts.progress.set_flushed(published);
             if self.parts.progress.dispatched() < published {
@@ -234,6 +237,7 @@ impl Flusher {
             }
             self.unsynced.pop();
         }
+        kill_point::reach("check_point.synced");
         let check_point = StoreCheckPoint {
             physic_at: dispatched.last_stored_at,
             logics_at: dispatched.last_stored_at,
@@ -242,6 +246,7 @@ impl Flusher {
             ..self.parts.check_point
         };
         self.parts.check_point_file.save(&check_point).map_err(|error| error.to_string())?;
+        kill_point::reach("check_point.saved");
         self.parts.check_point = check_point;
         debug!(dispatched = dispatched.end.0, "check point taken");
         Ok(())

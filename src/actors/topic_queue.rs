@@ -35,6 +35,7 @@ use super::request::{ClientLink, Kept, PulledReply, Replies, Reply, ReplyContent
 use super::topic_table::TopicEntry;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
+use crate::kill_point;
 use crate::protocol::header::PullResponse;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::response_code::ResponseCode;
@@ -460,6 +461,7 @@ impl TopicQueue {
         while let (Some(dispatched), Ok(queue)) = (self.unwritten.front(), &mut self.queue) {
             match queue.append(dispatched.first, &dispatched.units) {
                 Ok(outcome) => {
+                    kill_point::reach("queue.units_written");
                     self.last_stored_at_ms = Some(dispatched.last_stored_at_ms);
                     self.next = self.next.max(outcome.end);
                     if let Some(dispatched) = self.unwritten.pop_front() {

@@ -23,6 +23,7 @@ use super::commit_log_reader::{SegmentList, SharedLog};
 use super::mapped_file::MapWriter;
 use super::segment::{MadeSegment, Segment, SegmentDir, SegmentError};
 use crate::clock::WallMs;
+use crate::kill_point;
 use crate::protocol::message::{EntryHead, HEAD_BYTES, PendingMessage, RecordError, RecordView};
 use crate::protocol::properties::MAX_PROPERTIES_BYTES;
 use crate::types::{PhysicalOffset, QueueOffset};
@@ -274,6 +275,7 @@ impl CommitLogAppender {
         let written = self.write_gathered();
         self.current.publish(self.position());
         self.shared.published.store(self.tail.end.0, Ordering::Release);
+        kill_point::reach("log.published");
         written.map(|()| self.tail.end)
     }
 
@@ -283,7 +285,9 @@ impl CommitLogAppender {
             return Ok(());
         }
         let position = (self.written.end.0 - self.current_base.0) as usize;
+        kill_point::reach("log.gathered");
         let written = self.current.write(position, &self.gathered);
+        kill_point::reach("log.written");
         self.gathered.clear();
         self.gathered.shrink_to(2 * GATHER_BYTES); // a large message does not keep its room
         match written {
@@ -435,6 +439,7 @@ impl CommitLogAppender {
                 .write(position, &blank)
                 .map_err(|source| AppendError::Write { base: old, source })?;
         }
+        kill_point::reach("log.blank_written");
         // The global position still holds readers back; here it only frees the old write half.
         self.current.publish(self.current.len());
         let (writer, reader) = segment.file.into_halves(0);
@@ -457,6 +462,7 @@ impl CommitLogAppender {
             return self.shared.dir.install(self.shared.dir.make("writer")?, base);
         };
         let installed = self.shared.dir.install(made, base);
+        kill_point::reach("log.segment_installed");
         // Only now, as the preparer may reuse the name that the file had until it was installed.
         self.shared.segment_waits.store(false, Ordering::Release);
         installed

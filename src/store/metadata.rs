@@ -92,6 +92,7 @@ impl Metadata {
 
     /// Makes everything written so far durable. Blocks for an fsync.
     pub fn flush(&self) -> Result<(), MetadataError> {
+        crate::kill_point::reach("metadata.before_flush");
         self.db.flush().map(|_bytes| ()).map_err(|source| MetadataError::Flush { source })
     }
 

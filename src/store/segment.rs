@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::file::StoreFiles;
 use super::mapped_file::MappedFile;
+use crate::kill_point;
 use crate::types::PhysicalOffset;
 
 /// Length of a segment where nothing else is said (RocketMQ: `mappedFileSizeCommitLog`).
@@ -91,6 +92,7 @@ impl SegmentDir {
             self.at(&path, self.files.remove_file(&path))?;
         }
         let file = self.at(&path, self.files.create_map(&path, self.segment_bytes))?;
+        kill_point::reach("segment.made");
         Ok(MadeSegment { path, file })
     }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use rustix::process::Signal;
 use telstar::client::{Call, ClientError};
 use telstar::protocol::header::*;
 use telstar::protocol::message_id::parse_offset_message_id;
@@ -23,7 +24,8 @@ use telstar::types::PhysicalOffset;
 use crate::support::*;
 
 const SEED: u64 = 0x7E15_7A12;
-const ROUNDS: u64 = 4;
+const ROUNDS: u64 = 12;
+const ROUNDS_PER_STORE: u64 = 12;
 const TOPICS: [&str; 2] = ["orders", "invoices"];
 const QUEUES: i32 = 3;
 const SENDERS: u64 = 4;
@@ -63,48 +65,130 @@ fn body_of(key: &str, len: usize) -> Bytes {
     key.bytes().chain(*b"|").cycle().take(key.len() + 1 + len).collect()
 }
 
+/// How a life ends.
+#[derive(Debug)]
+enum End {
+    /// Killed from outside after so long.
+    Killed(Duration),
+    /// Stopped in mid-work for a while, then killed.
+    Frozen(Duration),
+    /// Ends itself at a place in the code.
+    AtPoint(String),
+}
+
+const KILL_POINTS: [&str; 13] = [
+    "log.gathered",
+    "log.written",
+    "log.published",
+    "log.blank_written",
+    "log.segment_installed",
+    "segment.made",
+    "flusher.before_flush",
+    "flusher.flushed",
+    "check_point.synced",
+    "check_point.saved",
+    "queue.units_written",
+    "dispatcher.handed_over",
+    "metadata.before_flush",
+];
+
+impl End {
+    fn any(chance: &mut Chance, round: u64) -> Self {
+        let lifetime = Duration::from_millis(200 + chance.below(600));
+        match round % 3 {
+            0 => Self::Killed(lifetime),
+            1 if chance.below(4) == 0 => Self::Frozen(lifetime),
+            _ => {
+                let point = KILL_POINTS[chance.below(KILL_POINTS.len() as u64) as usize];
+                // Some places are passed with every turn, some a few times in a life.
+                let is_frequent =
+                    ["log.g", "log.w", "log.p", "queue", "disp"].iter().any(|head| point.starts_with(head));
+                let times = 1 + chance.below(if is_frequent { 400 } else { 3 });
+                Self::AtPoint(format!("{point}:{times}"))
+            }
+        }
+    }
+
+    /// Ends `broker`, or sees it end.
+    async fn of(&self, broker: Broker) {
+        match self {
+            Self::Killed(lifetime) => tokio::time::sleep(*lifetime).await, // the life of this broker is so long
+            Self::Frozen(lifetime) => {
+                tokio::time::sleep(*lifetime).await;
+                broker.signal(Signal::STOP);
+                tokio::time::sleep(Duration::from_millis(100)).await; // what is half done stays so
+            }
+            // A place that is not passed often enough in this time is not passed at all.
+            Self::AtPoint(_) => broker.ended_within(Duration::from_secs(2)).await,
+        }
+        broker.kill();
+    }
+}
+
+/// `CRASH_ROUNDS=1000 cargo test --test whole crash` kills it more often; `CRASH_SEED` chooses the ends.
 #[tokio::test]
 async fn what_was_acknowledged_survives_being_killed() {
-    println!("seed {SEED:#x}");
+    let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (seed, rounds) = (variable("CRASH_SEED").unwrap_or(SEED), variable("CRASH_ROUNDS").unwrap_or(ROUNDS));
+    println!("CRASH_SEED={seed}");
+    let mut chance = Chance(seed | 1);
+    let (mut answered, mut left) = (0, rounds);
+    while left > 0 {
+        // A directory of its own for some rounds, as each checks all that the ones before it have stored.
+        let rounds = left.min(ROUNDS_PER_STORE);
+        let flush_mode = ["async", "sync"][(left / ROUNDS_PER_STORE % 2) as usize];
+        answered += crash_one_store(&mut chance, rounds, flush_mode).await;
+        left -= rounds;
+    }
+    println!("{answered} sends acknowledged in {rounds} lives, none lost");
+}
+
+async fn crash_one_store(chance: &mut Chance, rounds: u64, flush_mode: &str) -> usize {
     let dir = temp_dir();
-    let mut chance = Chance(SEED);
+    let flush_mode = format!("store.flush_mode={flush_mode}");
+    let settings: Vec<&str> = SETTINGS.iter().copied().chain([&*flush_mode]).collect();
     let mut acknowledged: Vec<Acknowledged> = Vec::new();
     let committed: Arc<HashMap<(usize, i32), AtomicI64>> = Arc::new(
         (0..TOPICS.len())
             .flat_map(|topic| (0..QUEUES).map(move |queue| ((topic, queue), AtomicI64::new(-1))))
             .collect(),
     );
-    for round in 0..ROUNDS {
-        let broker = Broker::start(dir.path(), &SETTINGS).await;
+    for round in 0..rounds {
+        let end = End::any(chance, round);
+        println!("round {round}, {flush_mode}: {end:?}");
+        let kill_point = match &end {
+            End::AtPoint(point) => Some(&**point),
+            End::Killed(_) | End::Frozen(_) => None,
+        };
+        let Ok(broker) = Broker::start_doomed(dir.path(), &settings, kill_point).await else {
+            continue; // it has ended itself while it started
+        };
         if round == 0 {
             let client = broker.client().await;
             for topic in TOPICS {
                 client.create_topic(topic, QUEUES).await;
                 client.pull(&pull_from(topic, 0, 0)).await; // the group is there from its first request on
             }
-        } else {
+        } else if kill_point.is_none() {
             check(&broker, &acknowledged, &committed, round).await;
         }
-        let lifetime = Duration::from_millis(300 + chance.below(900));
         let seeds: Vec<u64> = (0..SENDERS).map(|_| chance.below(u64::MAX) | 1).collect();
         let mut senders = Vec::new();
         for (sender, seed) in seeds.into_iter().enumerate() {
-            let client = broker.client().await;
+            let Some(client) = broker.try_client().await else { break };
             senders.push(tokio::spawn(load(client, round, sender, Chance(seed), committed.clone())));
         }
-        tokio::time::sleep(lifetime).await; // the life of this broker is so long
-        broker.kill();
-        let before = acknowledged.len();
+        end.of(broker).await;
         for stored in join_all(senders).await {
             acknowledged.extend(stored.expect("the sender ran to its end"));
         }
-        assert!(acknowledged.len() > before, "round {round} got nothing done");
     }
-    let broker = Broker::start(dir.path(), &SETTINGS).await;
-    check(&broker, &acknowledged, &committed, ROUNDS).await;
+    let broker = Broker::start(dir.path(), &settings).await;
+    check(&broker, &acknowledged, &committed, rounds).await;
     let files = std::fs::read_dir(dir.path().join("data/commitlog")).unwrap().count();
     println!("{} sends acknowledged, {files} files of the log", acknowledged.len());
-    assert!(files > 3, "the log rolled over");
+    assert!(acknowledged.len() > 100 && files > 3, "it got something done, and the log rolled over");
+    acknowledged.len()
 }
 
 /// Sends and commits until the broker is gone; returns what was answered.

@@ -83,9 +83,22 @@ pub fn temp_dir() -> TempDir {
 impl Broker {
     /// Starts one, and returns when it is reached.
     pub async fn start(dir: &Path, settings: &[&str]) -> Broker {
+        match Self::start_doomed(dir, settings, None).await {
+            Ok(broker) => broker,
+            Err(status) => panic!("the broker ended with {status}:\n{}", logged(dir)),
+        }
+    }
+
+    /// Starts one that ends itself at a kill point, `name:times`; an error when that was before it was reached.
+    pub async fn start_doomed(
+        dir: &Path,
+        settings: &[&str],
+        kill_point: Option<&str>,
+    ) -> Result<Broker, ExitStatus> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("stderr.txt"));
         let mut child = telstar()
             .args(start_args(&dir.join("data"), settings))
+            .envs(kill_point.map(|point| ("KILL_POINT", point)))
             .stdout(Stdio::piped())
             .stderr(log.expect("a log file"))
             .spawn()
@@ -95,8 +108,7 @@ impl Broker {
         while broker.is_none() || name_server.is_none() {
             let mut line = String::new();
             if stdout.read_line(&mut line).expect("output is text") == 0 {
-                let status = child.wait().expect("it ended");
-                panic!("the broker ended with {status}:\n{}", logged(dir));
+                return Err(child.wait().expect("it ended"));
             }
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
@@ -112,12 +124,29 @@ impl Broker {
             broker: broker.expect("it was read"),
             name_server: name_server.expect("it was read"),
         };
-        started.client().await;
-        started
+        Ok(started)
     }
 
     pub async fn client(&self) -> Client {
         Client::connect(&self.broker, HeaderCodec::Json).await
+    }
+
+    /// A client, unless the broker has ended.
+    pub async fn try_client(&self) -> Option<Client> {
+        let connection = RemotingConnection::connect(&self.broker, &ConnectOptions::default()).await.ok()?;
+        Some(Client { connection })
+    }
+
+    /// Waits until the process has ended by itself, for at most so long.
+    pub async fn ended_within(&self, limit: Duration) {
+        let begun = std::time::Instant::now();
+        let gone = || {
+            std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+                .is_ok_and(|stat| stat.contains(") Z "))
+        };
+        while !gone() && begun.elapsed() < limit {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub fn pid(&self) -> u32 {
