@@ -8,7 +8,7 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, File, ItemFn, ItemMod, ItemUse, UseTree};
 
 /// What each part of the crate may import besides itself.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("types", &[]),
     ("clock", &[]),
     ("kill_point", &[]),
