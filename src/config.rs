@@ -210,7 +210,7 @@ pub enum TlsMode {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ThreadsSection {
-    /// 0: one for each core. See [`ThreadsSection::arbiter_count`].
+    /// 0: one less than cores. See [`ThreadsSection::arbiter_count`].
     pub arbiters: usize,
 }
 
@@ -371,7 +371,8 @@ impl MessageSection {
 impl ThreadsSection {
     pub fn arbiter_count(&self) -> usize {
         match self.arbiters {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            // The writer of the log keeps another core busy.
+            0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1)),
             count => count,
         }
     }

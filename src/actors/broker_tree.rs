@@ -101,6 +101,9 @@ pub enum StartError {
     ActorEnded(&'static str),
 }
 
+/// From so many workers on, the dispatcher has a thread of its own.
+const DISPATCHER_THREAD_FROM: usize = 3;
+
 /// The threads of a process: some for clients and queues, one each for those who wait for memory and disk.
 pub struct Threads {
     pub workers: Vec<Arbiter>,
@@ -108,7 +111,11 @@ pub struct Threads {
     pub settings: Arbiter,
     pub writer: Arbiter,
     pub flusher: Arbiter,
-    pub dispatcher: Arbiter,
+    /// `None` where cores are few: the dispatcher then follows the writer on its thread, since waking another one costs
+    /// more than it gains.
+    pub dispatcher: Option<Arbiter>,
+    /// The key index, which nobody waits for.
+    pub index: Arbiter,
 }
 
 impl Threads {
@@ -118,8 +125,13 @@ impl Threads {
             settings: Arbiter::new(),
             writer: Arbiter::new(),
             flusher: Arbiter::new(),
-            dispatcher: Arbiter::new(),
+            dispatcher: (workers >= DISPATCHER_THREAD_FROM).then(Arbiter::new),
+            index: Arbiter::new(),
         }
+    }
+
+    fn dispatcher_handle(&self) -> ArbiterHandle {
+        self.dispatcher.as_ref().unwrap_or(&self.writer).handle()
     }
 
     pub fn worker_handles(&self) -> Vec<ArbiterHandle> {
@@ -128,8 +140,8 @@ impl Threads {
 
     /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
     pub fn stop(self) {
-        let special = [self.settings, self.writer, self.flusher, self.dispatcher];
-        let arbiters: Vec<_> = self.workers.into_iter().chain(special).collect();
+        let special = [self.settings, self.writer, self.flusher, self.index];
+        let arbiters: Vec<_> = self.workers.into_iter().chain(special).chain(self.dispatcher).collect();
         for arbiter in &arbiters {
             arbiter.stop();
         }
@@ -277,7 +289,7 @@ impl BrokerTree {
         // -- the way of a message, from its end to its beginning
         let key_index = key_index.map(|index| {
             let capacity = plan.mailbox_capacity;
-            KeyIndex::start_in_arbiter(&threads.dispatcher.handle(), move |_| KeyIndex::new(index, capacity))
+            KeyIndex::start_in_arbiter(&threads.index.handle(), move |_| KeyIndex::new(index, capacity))
         });
         let link = {
             let advertised = plan.advertised.to_string();
@@ -351,7 +363,7 @@ impl BrokerTree {
                     ..check_point.dispatched.unwrap_or_default()
                 };
             }
-            Dispatcher::start_in_arbiter(&threads.dispatcher.handle(), move |_| Dispatcher::new(parts, from))
+            Dispatcher::start_in_arbiter(&threads.dispatcher_handle(), move |_| Dispatcher::new(parts, from))
         };
         let flusher = {
             let parts = FlusherParts {

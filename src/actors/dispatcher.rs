@@ -35,6 +35,10 @@ use crate::types::{FlushMode, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Log dispatched in one turn, bytes.
 const TURN_BYTES: u64 = 4 * 1024 * 1024;
+/// Keys that are handed to the index together, or after [`INDEX_PAUSE`]: it is looked at by people, and each handing
+/// over wakes a thread.
+const INDEX_ENTRIES: usize = 1024;
+const INDEX_PAUSE: Duration = Duration::from_millis(10);
 /// Pause before a full mailbox is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Pause before a log that cannot be parsed is looked at again.
@@ -109,6 +113,7 @@ pub struct Dispatcher {
     retry_set: bool,
     /// A damaged record will be looked at again.
     look_again_set: bool,
+    index_due_set: bool,
 }
 
 enum Outgoing {
@@ -148,6 +153,7 @@ impl Dispatcher {
             unknown_topics: HashSet::new(),
             retry_set: false,
             look_again_set: false,
+            index_due_set: false,
         }
     }
 
@@ -159,7 +165,7 @@ impl Dispatcher {
         }
         let from = self.tail.end;
         self.gathered.refresh(&self.parts.topics);
-        let Self { parts, gathered, outgoing, unknown_topics, tail, .. } = self;
+        let Self { parts, gathered, outgoing, unknown_topics, tail, waiting, .. } = self;
         let indexes = parts.key_index.is_some();
         let flushed = parts.progress.flushed();
         let read = parts.log.walk_records(from, TURN_BYTES, |at, record| {
@@ -173,6 +179,16 @@ impl Dispatcher {
             ControlFlow::Continue(())
         });
         gathered.finish(outgoing, parts.scheduled.is_some());
+        if !waiting.is_empty() {
+            gathered.hand_out_index(outgoing); // handed over means to the last recipient
+        }
+        if !gathered.index.0.is_empty() && !std::mem::replace(&mut self.index_due_set, true) {
+            ctx.run_later(INDEX_PAUSE, |dispatcher, ctx| {
+                dispatcher.index_due_set = false;
+                dispatcher.gathered.hand_out_index(&mut dispatcher.outgoing);
+                dispatcher.hand_over(ctx);
+            });
+        }
         match read {
             Ok(next) => self.tail.end = next,
             Err(damage) => {
@@ -368,6 +384,12 @@ impl Gathered {
             outgoing.push_back(Outgoing::Units(entry, QueueId(queue_id), batch));
             outgoing.extend(scheduled.map(Outgoing::Scheduled));
         }
+        if self.index.0.len() >= INDEX_ENTRIES {
+            self.hand_out_index(outgoing);
+        }
+    }
+
+    fn hand_out_index(&mut self, outgoing: &mut VecDeque<Outgoing>) {
         if !self.index.0.is_empty() {
             outgoing.push_back(Outgoing::Index(std::mem::take(&mut self.index)));
         }
@@ -411,6 +433,7 @@ impl Handler<DispatchTo> for Dispatcher {
 
     fn handle(&mut self, DispatchTo(position): DispatchTo, ctx: &mut Self::Context) -> Self::Result {
         let (waiting, handed_over) = futures::channel::oneshot::channel();
+        self.gathered.hand_out_index(&mut self.outgoing);
         self.waiting.push((position, waiting));
         self.dispatch(ctx);
         // A dispatcher that stops has nobody wait for it.
@@ -421,7 +444,9 @@ impl Handler<DispatchTo> for Dispatcher {
 impl Handler<BeginCheckPoint> for Dispatcher {
     type Result = CheckPointPlan;
 
-    fn handle(&mut self, _: BeginCheckPoint, _: &mut Self::Context) -> CheckPointPlan {
+    fn handle(&mut self, _: BeginCheckPoint, ctx: &mut Self::Context) -> CheckPointPlan {
+        self.gathered.hand_out_index(&mut self.outgoing);
+        self.hand_over(ctx);
         // What still waits for room is not handed over, so there is nothing to claim yet.
         if !self.outgoing.is_empty() {
             return CheckPointPlan { dispatched: None, queues: Vec::new() };
