@@ -101,8 +101,8 @@ pub enum StartError {
     ActorEnded(&'static str),
 }
 
-/// From so many workers on, the dispatcher has a thread of its own.
-const DISPATCHER_THREAD_FROM: usize = 3;
+/// From so many workers on, those who follow the writer of the log have threads of their own.
+const MANY_WORKERS: usize = 3;
 
 /// The threads of a process: some for clients and queues, one each for those who wait for memory and disk.
 pub struct Threads {
@@ -110,7 +110,9 @@ pub struct Threads {
     /// Settings, groups, offsets: actors that flush sled, away from messages.
     pub settings: Arbiter,
     pub writer: Arbiter,
-    pub flusher: Arbiter,
+    /// `None` where cores are few and every send waits for the disk: the writer then has nothing better to do, and what
+    /// arrives meanwhile makes the next flush larger.
+    pub flusher: Option<Arbiter>,
     /// `None` where cores are few: the dispatcher then follows the writer on its thread, since waking another one costs
     /// more than it gains.
     pub dispatcher: Option<Arbiter>,
@@ -119,13 +121,14 @@ pub struct Threads {
 }
 
 impl Threads {
-    pub fn start(workers: usize) -> Self {
+    pub fn start(workers: usize, flush: FlushMode) -> Self {
+        let are_many = workers >= MANY_WORKERS;
         Self {
             workers: (0..workers.max(1)).map(|_| Arbiter::new()).collect(),
             settings: Arbiter::new(),
             writer: Arbiter::new(),
-            flusher: Arbiter::new(),
-            dispatcher: (workers >= DISPATCHER_THREAD_FROM).then(Arbiter::new),
+            flusher: (are_many || flush == FlushMode::Async).then(Arbiter::new),
+            dispatcher: are_many.then(Arbiter::new),
             index: Arbiter::new(),
         }
     }
@@ -134,14 +137,19 @@ impl Threads {
         self.dispatcher.as_ref().unwrap_or(&self.writer).handle()
     }
 
+    fn flusher_handle(&self) -> ArbiterHandle {
+        self.flusher.as_ref().unwrap_or(&self.writer).handle()
+    }
+
     pub fn worker_handles(&self) -> Vec<ArbiterHandle> {
         self.workers.iter().map(Arbiter::handle).collect()
     }
 
     /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
     pub fn stop(self) {
-        let special = [self.settings, self.writer, self.flusher, self.index];
-        let arbiters: Vec<_> = self.workers.into_iter().chain(special).chain(self.dispatcher).collect();
+        let special = [self.settings, self.writer, self.index];
+        let followers = self.flusher.into_iter().chain(self.dispatcher);
+        let arbiters: Vec<_> = self.workers.into_iter().chain(special).chain(followers).collect();
         for arbiter in &arbiters {
             arbiter.stop();
         }
@@ -380,7 +388,7 @@ impl BrokerTree {
                 config: plan.flusher,
             };
             let flushed = recovered.log_end;
-            Flusher::start_in_arbiter(&threads.flusher.handle(), move |_| Flusher::new(parts, flushed))
+            Flusher::start_in_arbiter(&threads.flusher_handle(), move |_| Flusher::new(parts, flushed))
         };
         let writer = {
             let (appender, dispatcher) = (log.appender, dispatcher.clone().recipient());

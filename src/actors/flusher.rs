@@ -14,11 +14,13 @@
 //! All who wait when a flush begins share it; those who come meanwhile share the next.
 
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::dev::RecipientRequest;
 use actix::prelude::*;
+use actix_rt::task::spawn_blocking;
 use futures::channel::oneshot;
 use futures::future::join_all;
 use tracing::{debug, error};
@@ -106,7 +108,7 @@ impl Default for FlusherConfig {
 pub struct Flusher {
     parts: FlusherParts,
     flushed: PhysicalOffset,
-    /// Taken from queues whose sync failed; synced before the next check point.
+    /// Taken from queues for a check point that could not be claimed; synced before the next.
     unsynced: Vec<Unflushed>,
     /// Queues whose part is still to be taken, see [`Gathered::untaken`].
     untaken: Vec<Addr<TopicQueue>>,
@@ -211,32 +213,39 @@ impl Flusher {
         self.check_point_runs = true;
         let plan = self.parts.dispatcher.send(BeginCheckPoint);
         let gathered = gather(plan, std::mem::take(&mut self.untaken), self.parts.key_index.clone());
-        Box::pin(gathered.into_actor(self).map(|gathered, flusher: &mut Self, _| {
+        let claimed = gathered.into_actor(self).then(|gathered, flusher: &mut Self, _| {
+            flusher.unsynced.extend(gathered.taken);
+            flusher.untaken = gathered.untaken;
+            let claim = match gathered.outcome {
+                Ok(Some(dispatched)) if flusher.parts.check_point.dispatched != Some(dispatched) => {
+                    flusher.flush_log().map(|_| Some(dispatched))
+                }
+                Ok(_) => Ok(None),
+                Err(error) => Err(error),
+            };
+            let unsynced = match &claim {
+                Ok(Some(_)) => std::mem::take(&mut flusher.unsynced),
+                _ => Vec::new(),
+            };
+            let syncing = sync_aside(unsynced, flusher.parts.files.clone());
+            syncing.into_actor(flusher).map(move |synced, flusher, _| match (claim?, synced) {
+                (None, _) => Ok(()),
+                (Some(dispatched), Ok(())) => flusher.save_check_point(dispatched),
+                (Some(_), Err(error)) => Err(flusher.fail(&error)),
+            })
+        });
+        Box::pin(claimed.map(|outcome, flusher: &mut Self, _| {
             flusher.check_point_runs = false;
             for waiting in flusher.waiting.drain(..) {
                 // Whoever asked may have stopped waiting.
                 let _ = waiting.send(());
             }
-            flusher.unsynced.extend(gathered.taken);
-            flusher.untaken = gathered.untaken;
-            match gathered.outcome? {
-                Some(dispatched) => flusher.save_check_point(dispatched),
-                None => Ok(()),
-            }
+            outcome
         }))
     }
 
+    /// Everything below `dispatched`, and what was derived from it, is on disk.
     fn save_check_point(&mut self, dispatched: LogTail) -> Result<(), String> {
-        if self.parts.check_point.dispatched == Some(dispatched) {
-            return Ok(());
-        }
-        self.flush_log()?;
-        while let Some(unflushed) = self.unsynced.last() {
-            if let Err(error) = unflushed.sync(&*self.parts.files) {
-                return Err(self.fail(&error));
-            }
-            self.unsynced.pop();
-        }
         kill_point::reach("check_point.synced");
         let check_point = StoreCheckPoint {
             physic_at: dispatched.last_stored_at,
@@ -251,6 +260,15 @@ impl Flusher {
         debug!(dispatched = dispatched.end.0, "check point taken");
         Ok(())
     }
+}
+
+/// Syncs on another thread: very many files may be waiting, and nobody else is to wait for them.
+async fn sync_aside(unsynced: Vec<Unflushed>, files: Arc<dyn StoreFiles>) -> io::Result<()> {
+    if unsynced.is_empty() {
+        return Ok(());
+    }
+    let syncing = spawn_blocking(move || unsynced.iter().try_for_each(|unflushed| unflushed.sync(&*files)));
+    syncing.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
 
 /// What a check point stands on.

@@ -31,6 +31,7 @@ use crate::clock::SharedClock;
 use crate::store::file::StoreFiles;
 use crate::store::metadata::{Metadata, MetadataError};
 use crate::store::store_lock::{LockError, StoreLock};
+use crate::types::FlushMode;
 
 /// Clients that may wait to be accepted.
 const BACKLOG: u32 = 4096;
@@ -46,6 +47,8 @@ pub struct NodePlan {
     pub tls: Option<TlsAcceptor>,
     /// Threads that clients and queues are spread over.
     pub workers: usize,
+    /// What sends wait for.
+    pub flush: FlushMode,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +156,7 @@ impl Root {
             crate::store::java_import::check_readable(&*files, dir).map_err(StartError::from)?;
         }
         let metadata = Metadata::open(&dir.join("metadata"))?;
-        let threads = Threads::start(plan.workers);
+        let threads = Threads::start(plan.workers, plan.flush);
         let (failed, failures) = unbounded_channel();
         let failed = FailureWatch { failures: failed }.start();
         let mut root = Root {
@@ -266,6 +269,7 @@ mod tests {
             limits: ConnectionLimits::default(),
             tls: None,
             workers: 1,
+            flush: FlushMode::Async,
         }
     }
 

@@ -146,6 +146,7 @@ fn node_plan(config: &Config) -> Result<NodePlan, Fatal> {
         },
         tls: tls_acceptor(config)?,
         workers: config.threads.arbiter_count(),
+        flush: config.store.flush_mode,
     })
 }
 

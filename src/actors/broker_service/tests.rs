@@ -59,7 +59,7 @@ struct Bench {
 
 impl Bench {
     async fn start(plan: BrokerPlan, files: &MemoryFiles, metadata: &Metadata) -> Self {
-        let threads = Threads::start(1);
+        let threads = Threads::start(1, FlushMode::Async);
         let files = Arc::new(files.clone());
         let tree =
             BrokerTree::start(plan, &threads, files, metadata.clone(), fake_sink().0, RuntimeClock::shared());
