@@ -212,6 +212,7 @@ impl CommitLogWriter {
     }
 
     fn publish(&mut self) {
+        self.appender.zero_ahead(!self.wait_for_disk.is_empty());
         if let Err(error) = self.appender.publish() {
             self.take_back(&refusal_of(error));
         }

@@ -34,6 +34,9 @@ pub const MAX_TOPIC_BYTES: usize = i16::MAX as usize;
 /// What is gathered before it is written, bytes: it stays in the cache of one core.
 const GATHER_BYTES: usize = 256 * 1024;
 
+/// How far the log is zeroed ahead when each write is flushed, bytes.
+const ZERO_AHEAD_BYTES: usize = 1024 * 1024;
+
 /// Why nothing was stored. After every one of them the log is usable; [`AppendError::Write`] takes back whatever
 /// was not written yet, see [`CommitLogAppender::end`].
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,10 @@ pub struct CommitLogAppender {
     gathered: Vec<u8>,
     /// The tail of what is in the file.
     written: LogTail,
+    /// See [`zero_ahead`](Self::zero_ahead).
+    zeroes_ahead: bool,
+    /// Up to this position of the present segment its blocks have been written before.
+    zeroed_to: usize,
     prepared: Receiver<MadeSegment>,
 }
 
@@ -157,6 +164,8 @@ impl CommitLog {
                 tail,
                 gathered: Vec::new(),
                 written: tail,
+                zeroes_ahead: false,
+                zeroed_to: 0,
                 prepared,
             },
             preparer: SegmentPreparer { dir, prepared: sender },
@@ -279,12 +288,33 @@ impl CommitLogAppender {
         written.map(|()| self.tail.end)
     }
 
+    /// Whether what is written from now on is flushed at once. Then the log is zeroed ahead, a MiB at a time: blocks that
+    /// are preallocated and were never written cost each flush a change of the file system's own records, about as long
+    /// again as the flush itself.
+    pub fn zero_ahead(&mut self, on: bool) {
+        self.zeroes_ahead = on;
+    }
+
+    /// Zeroes what follows `end` when nothing but preallocated blocks do.
+    fn zero_behind(&mut self, end: usize) {
+        static ZEROS: [u8; ZERO_AHEAD_BYTES] = [0; ZERO_AHEAD_BYTES];
+        if !self.zeroes_ahead || end <= self.zeroed_to {
+            return;
+        }
+        let len = ZERO_AHEAD_BYTES.min(self.current.len() - end);
+        // It only makes flushes faster: an error that matters comes again with the records.
+        if self.current.write(end, &ZEROS[..len]).is_ok() {
+            self.zeroed_to = end + len;
+        }
+    }
+
     /// Writes what is gathered, or takes it back.
     fn write_gathered(&mut self) -> Result<(), AppendError> {
         if self.gathered.is_empty() {
             return Ok(());
         }
         let position = (self.written.end.0 - self.current_base.0) as usize;
+        self.zero_behind(position + self.gathered.len());
         kill_point::reach("log.gathered");
         let written = self.current.write(position, &self.gathered);
         kill_point::reach("log.written");
@@ -404,6 +434,7 @@ impl CommitLogAppender {
     fn replace(&mut self, list: SegmentList, current: MapWriter, tail: LogTail) {
         self.current_base = list.base(list.maps.len() - 1);
         self.current = current;
+        self.zeroed_to = 0;
         self.tail = tail;
         self.written = tail;
         self.shared.published.store(tail.end.0, Ordering::Release);
@@ -450,6 +481,7 @@ impl CommitLogAppender {
         self.shared.segments.store(Arc::new(SegmentList { maps, ..*list }));
         self.current = writer;
         self.current_base = base;
+        self.zeroed_to = 0;
         self.tail.end = base;
         self.written = self.tail;
         Ok(())
@@ -625,6 +657,19 @@ pub(super) mod tests {
         append(&mut log, &"b".repeat(3000)).unwrap();
         assert!(log.preparer.prepare_next(&log.reader).is_err(), "the failure was still waiting");
         assert!(log.preparer.prepare_next(&log.reader).unwrap());
+    }
+
+    #[test]
+    fn zeroing_ahead_never_touches_what_is_stored() {
+        let mut log = new_log(&MemoryFiles::new());
+        let mut sent = Vec::new();
+        for n in 0..40 {
+            log.appender.zero_ahead(n % 3 != 1);
+            let body = format!("{n} {}", "x".repeat(n * 37 % 900));
+            append(&mut log, &body).unwrap();
+            sent.push(body);
+            assert_eq!(bodies(&log.reader), sent);
+        }
     }
 
     #[test]
