@@ -105,6 +105,14 @@ pub enum Refusal {
         "Target offset {offset} of topic {topic}, queue {queue_id}, not in consume queue range [{min}-{max}]; nothing was reset"
     )]
     ResetOutOfRange { topic: TopicName, queue_id: i32, offset: i64, min: u64, max: u64 },
+    #[error(
+        "group {group} has no offset of topic {topic}, queue {queue_id}; nothing was reset. Its consumers commit one, or set useServerSideResetOffset=true"
+    )]
+    ResetOfUnknownOffset { group: GroupName, topic: TopicName, queue_id: i32 },
+    #[error(
+        "Consumer not online, so can not reset offset, Group: {group}: start a consumer, or set useServerSideResetOffset=true"
+    )]
+    ResetOffline { group: GroupName },
     #[error("No queues to reset: topic {topic} has no queue that can be read")]
     NothingToReset { topic: TopicName },
     #[error("parse the consumer's subscription failed: {error}")]
@@ -159,7 +167,9 @@ impl Refusal {
             Header { .. } | Body { .. } | Attribute(_) | Failed(_) | StoreFailed { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }
-            ResetOutOfRange { .. } | NothingToReset { .. } => ResponseCode::SYSTEM_ERROR,
+            ResetOutOfRange { .. } | NothingToReset { .. } | ResetOfUnknownOffset { .. } => {
+                ResponseCode::SYSTEM_ERROR
+            }
             StatsUnknown { .. } | NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
             Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
@@ -180,7 +190,7 @@ impl Refusal {
             GroupUnknown { .. } | GroupNotCreatable { .. } | GroupNeverSeen { .. } => {
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST
             }
-            GroupOffline { .. } => ResponseCode::CONSUMER_NOT_ONLINE,
+            GroupOffline { .. } | ResetOffline { .. } => ResponseCode::CONSUMER_NOT_ONLINE,
             ClientSilent { .. } => ResponseCode::CONSUME_MSG_TIMEOUT,
             SubscriptionUnknown { .. } => ResponseCode::SUBSCRIPTION_NOT_EXIST,
             SubscriptionOutdated { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
@@ -243,6 +253,8 @@ mod tests {
             SubscriptionOutdated { .. } => "SubscriptionOutdated",
             ResetOutOfRange { .. } => "ResetOutOfRange",
             NothingToReset { .. } => "NothingToReset",
+            ResetOfUnknownOffset { .. } => "ResetOfUnknownOffset",
+            ResetOffline { .. } => "ResetOffline",
             SubscriptionMalformed { .. } => "SubscriptionMalformed",
             RegistrationRefused { .. } => "RegistrationRefused",
             ChecksumMismatch { .. } => "ChecksumMismatch",
@@ -299,6 +311,8 @@ mod tests {
             (25, SubscriptionOutdated { known: -1, asked: -1 }),
             (1, ResetOutOfRange { topic: "T".into(), queue_id: -1, offset: -1, min: 1, max: 1 }),
             (1, NothingToReset { topic: "T".into() }),
+            (1, ResetOfUnknownOffset { group: "g".into(), topic: "T".into(), queue_id: -1 }),
+            (206, ResetOffline { group: "g".into() }),
             (23, SubscriptionMalformed { error: x() }),
             (1, RegistrationRefused { cause: x() }),
             (1, ChecksumMismatch { computed: -1, stated: -1 }),
@@ -320,6 +334,6 @@ mod tests {
             assert!(!refusal.to_string().trim().is_empty());
         }
         let names: BTreeSet<_> = golden.iter().map(|(_, refusal)| name(refusal)).collect();
-        assert_eq!(names.len(), 47, "every refusal is in the table");
+        assert_eq!(names.len(), 49, "every refusal is in the table");
     }
 }

@@ -3,7 +3,7 @@
 //! - Owns: the offset table and the sled tree of consumer offsets; the number of pending resets that
 //!   [`PendingResets`] shows. Nobody else writes any of them.
 //! - Takes: [`CommitOffset`], [`QueryOffset`], [`QueryTopicOffsets`], [`ListTopicsOfGroup`], [`ListGroupsOfTopic`],
-//!   [`ResetOffsets`], [`TakeReset`], [`CloneOffsets`], [`DeleteGroupOffsets`], [`TopicDeleted`],
+//!   [`ListAllOffsets`], [`ResetOffsets`], [`TakeReset`], [`CloneOffsets`], [`DeleteGroupOffsets`], [`TopicDeleted`],
 //!   [`SaveOffsets`], [`ObserveOffsets`].
 //! - Sends: nothing; every request is answered by its reply.
 //! - Fails: offsets that cannot be saved are kept and saved again after `flush_interval`, with a line in the log;
@@ -26,6 +26,7 @@ use super::offset_table::{Committed, OffsetKey, OffsetTable, QueueOffsets};
 use super::topics::TopicDeleted;
 use crate::clock::SharedClock;
 use crate::error::Refusal;
+use crate::protocol::data_version::DataVersion;
 use crate::store::metadata::{ConsumerOffset, ConsumerOffsetTable, Metadata, MetadataError};
 use crate::types::{GroupName, QueueOffset, TopicName};
 
@@ -72,6 +73,18 @@ pub struct ListTopicsOfGroup {
 #[rtype(result = "Vec<GroupName>")]
 pub struct ListGroupsOfTopic {
     pub topic: TopicName,
+}
+
+/// Every offset of every group.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<AllOffsets, Refusal>")]
+pub struct ListAllOffsets;
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct AllOffsets {
+    /// Rises when offsets are saved.
+    pub version: DataVersion,
+    pub offsets: Vec<(OffsetKey, QueueOffset)>,
 }
 
 /// Sets offsets of a group and holds it to them until its next pull of each queue. Losing it loses the wish.
@@ -318,6 +331,15 @@ impl Handler<ListGroupsOfTopic> for ConsumerOffsets {
 
     fn handle(&mut self, list: ListGroupsOfTopic, _: &mut Self::Context) -> Self::Result {
         self.table.groups_of(&list.topic)
+    }
+}
+
+impl Handler<ListAllOffsets> for ConsumerOffsets {
+    type Result = Result<AllOffsets, Refusal>;
+
+    fn handle(&mut self, _: ListAllOffsets, _: &mut Self::Context) -> Self::Result {
+        let version = self.stored.version().map_err(|error| Refusal::Failed(error.to_string()))?;
+        Ok(AllOffsets { version, offsets: self.table.all() })
     }
 }
 

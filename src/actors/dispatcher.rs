@@ -30,7 +30,7 @@ use crate::protocol::properties;
 use crate::protocol::sys_flag::TransactionType;
 use crate::store::commit_log::{CommitLogReader, LogTail};
 use crate::store::consume_queue::ConsumeQueueUnit;
-use crate::store::key_index::hash_of;
+use crate::store::key_index::{hash_of, tag_key};
 use crate::types::{FlushMode, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Log dispatched in one turn, bytes.
@@ -292,11 +292,10 @@ impl Gathered {
     ) {
         let transaction = TransactionType::of(record.sys_flag());
         let topic = record.topic();
-        let mut tags = None;
         let mut keys = Keys::default();
         for (name, value) in properties::pairs(record.properties()) {
             match name {
-                properties::names::TAGS => tags = Some(value),
+                properties::names::TAGS => keys.tag = Some(value),
                 properties::names::KEYS => keys.words = Some(value),
                 properties::names::UNIQ_KEY => keys.unique = Some(value),
                 _ => {}
@@ -310,7 +309,7 @@ impl Gathered {
         }
         let tags_code = match topic {
             SCHEDULE_TOPIC => levels.deliver_at_ms(record.queue_id().0 as usize + 1, record.stored_at_ms()),
-            _ => properties::tags_code(tags),
+            _ => properties::tags_code(keys.tag),
         };
         let unit = ConsumeQueueUnit { physical_offset: at, size_bytes: record.total_len() as u32, tags_code };
 
@@ -401,13 +400,17 @@ impl Gathered {
 struct Keys<'a> {
     unique: Option<&'a str>,
     words: Option<&'a str>,
+    tag: Option<&'a str>,
 }
 
 impl Keys<'_> {
     fn put(&self, index: &mut IndexEntries, topic: &str, physical_offset: PhysicalOffset, stored_at_ms: i64) {
+        let mut put =
+            |key: &str| index.0.push(IndexEntry { hash: hash_of(topic, key), physical_offset, stored_at_ms });
         let words = self.words.into_iter().flat_map(|words| words.split(' ').filter(|word| !word.is_empty()));
-        for key in self.unique.into_iter().chain(words) {
-            index.0.push(IndexEntry { hash: hash_of(topic, key), physical_offset, stored_at_ms });
+        self.unique.into_iter().chain(words).for_each(&mut put);
+        if let Some(tag) = self.tag.filter(|tag| !tag.is_empty()) {
+            put(&tag_key(tag));
         }
     }
 }

@@ -5,16 +5,23 @@
 //! - Sends: nothing; every request is answered by its reply.
 //! - Fails: an index that cannot be written is an error in the log once; messages are stored and consumed
 //!   without it, and a rebuild finds them again.
-//! - Invariants: an entry is never ahead of the dispatched position.
+//! - Invariants: an entry is never ahead of the dispatched position; a query looks at no more than
+//!   [`STEPS_PER_TURN`] entries before others have their turn, so a long chain holds nobody up.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 
+use actix::fut::ActorFuture;
 use actix::prelude::*;
 use tracing::{error, warn};
 
 use super::dispatcher::IndexEntries;
-use crate::store::key_index::{KeyIndex as IndexFiles, KeyIndexError, KeyQuery};
+use crate::store::key_index::{KeyIndex as IndexFiles, KeyIndexError, KeyWalk, WantedEntries, hash_of};
 use crate::types::{PhysicalOffset, TopicName};
+
+/// Entries of a chain that a query looks at in one turn. The dispatcher shares the thread.
+const STEPS_PER_TURN: usize = 1_024;
 
 /// Positions of messages with `key` in `topic`, newest first; equal hashes may bring others with them.
 #[derive(Message, Clone, Debug)]
@@ -25,6 +32,8 @@ pub struct QueryKey {
     /// Store time, ms, both ends included.
     pub begin_ms: i64,
     pub end_ms: i64,
+    /// Only messages below this position; for a query that goes on where another ended.
+    pub before: Option<PhysicalOffset>,
     pub max: usize,
 }
 
@@ -94,16 +103,39 @@ impl Handler<IndexEntries> for KeyIndex {
 }
 
 impl Handler<QueryKey> for KeyIndex {
-    type Result = KeyFound;
+    type Result = ResponseActFuture<Self, KeyFound>;
 
-    fn handle(&mut self, query: QueryKey, _: &mut Self::Context) -> KeyFound {
-        let positions = self.files.query(&KeyQuery {
-            topic: &query.topic,
-            key: &query.key,
+    fn handle(&mut self, query: QueryKey, _: &mut Self::Context) -> Self::Result {
+        let walk = KeyWalk::new(WantedEntries {
+            hash: hash_of(&query.topic, &query.key),
             stored_at_ms: query.begin_ms..=query.end_ms,
+            before: query.before,
             max: query.max,
         });
-        KeyFound { positions, last_update: self.files.last_update() }
+        Box::pin(Walking(Some(walk)))
+    }
+}
+
+/// A query that goes on in every turn until it is done.
+struct Walking(Option<KeyWalk>);
+
+impl ActorFuture<KeyIndex> for Walking {
+    type Output = KeyFound;
+
+    fn poll(
+        self: Pin<&mut Self>,
+        index: &mut KeyIndex,
+        _: &mut Context<KeyIndex>,
+        task: &mut task::Context<'_>,
+    ) -> Poll<KeyFound> {
+        let walk = &mut self.get_mut().0;
+        let done = walk.as_mut().is_none_or(|walk| index.files.walk(walk, STEPS_PER_TURN));
+        if !done {
+            task.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let positions = walk.take().map(KeyWalk::into_found).unwrap_or_default();
+        Poll::Ready(KeyFound { positions, last_update: index.files.last_update() })
     }
 }
 
@@ -134,7 +166,6 @@ mod tests {
     use crate::actors::dispatcher::IndexEntry;
     use crate::store::file::StoreFiles;
     use crate::store::index_file::IndexFileConfig;
-    use crate::store::key_index::hash_of;
     use crate::store::memory_files::{FileOperation, MemoryFiles};
 
     /// Files of three entries.
@@ -150,7 +181,7 @@ mod tests {
     }
 
     fn query(key: &str) -> QueryKey {
-        QueryKey { topic: "T".into(), key: key.into(), begin_ms: 0, end_ms: i64::MAX, max: 32 }
+        QueryKey { topic: "T".into(), key: key.into(), begin_ms: 0, end_ms: i64::MAX, before: None, max: 32 }
     }
 
     async fn found(index: &Addr<KeyIndex>, query: QueryKey) -> Vec<u64> {
@@ -169,6 +200,22 @@ mod tests {
         assert_eq!(found(&index, query("c")).await, [0; 0]);
         let newest = index.send(query("b")).await.unwrap().last_update;
         assert_eq!(newest, Some((5_000, PhysicalOffset(500))));
+    }
+
+    #[actix::test]
+    async fn long_chain_lets_others_have_their_turn() {
+        const ENTRIES: u64 = 128 * STEPS_PER_TURN as u64;
+        let config = IndexFileConfig { slots: 1, entries: 2 * ENTRIES as u32 };
+        let files = Arc::new(MemoryFiles::new());
+        let index = IndexFiles::open(files, PathBuf::from("/index"), config, None).unwrap();
+        let index = KeyIndex::new(index, 64).start();
+        let entries = (0..ENTRIES).map(|n| entry(if n == 0 { "oldest" } else { "other" }, n)).collect();
+        index.send(IndexEntries(entries)).await.unwrap();
+        let mut long = std::pin::pin!(index.send(query("oldest")));
+        assert!(futures::poll!(&mut long).is_pending());
+        assert_eq!(found(&index, QueryKey { max: 1, ..query("other") }).await, [ENTRIES - 1]);
+        assert!(futures::poll!(&mut long).is_pending(), "the long query goes on");
+        assert_eq!(long.await.unwrap().positions, [PhysicalOffset(0)]);
     }
 
     #[actix::test]

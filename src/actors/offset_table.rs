@@ -104,6 +104,18 @@ impl OffsetTable {
         queues.map(|(queue_id, entry)| (*queue_id, entry.offset)).collect()
     }
 
+    /// Every offset of every group, in no order.
+    pub fn all(&self) -> Vec<(OffsetKey, QueueOffset)> {
+        let mut all = Vec::new();
+        for (group, topics) in &self.groups {
+            for (topic, queues) in topics {
+                let key = |queue_id| OffsetKey { group: group.clone(), topic: topic.clone(), queue_id };
+                all.extend(queues.iter().map(|(queue_id, entry)| (key(*queue_id), entry.offset)));
+            }
+        }
+        all
+    }
+
     /// The topics that a group has offsets in, sorted.
     pub fn topics_of(&self, group: &GroupName) -> Vec<TopicName> {
         let mut topics: Vec<_> =

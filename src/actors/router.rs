@@ -15,7 +15,10 @@ use super::request::{Answered, Request};
 use super::requests::membership::HeartbeatPeers;
 use super::requests::progress::ProgressSources;
 use super::requests::pull::PullOwners;
-use super::requests::{broker, groups, membership, messages, offsets, progress, topics as topic_requests};
+use super::requests::relays::DirectSources;
+use super::requests::{
+    broker, groups, membership, messages, offsets, progress, relays, resets, topics as topic_requests,
+};
 use super::retry_router::{RetryRouter, SendToDeadLetterQueue};
 use super::subscription_groups::SubscriptionGroups;
 use super::topic_queue::SendRequest;
@@ -149,9 +152,18 @@ impl BrokerRouter {
             RequestCode::UNLOCK_BATCH_MQ => membership::unlock_queues(request, self.consumers.table()).await,
             RequestCode::CHECK_CLIENT_CONFIG => membership::check_client_config(request).await,
             RequestCode::GET_CONSUMER_RUNNING_INFO => {
-                membership::consumer_running_info(request, self.consumers.table()).await
+                relays::consumer_running_info(request, self.consumers.table()).await
             }
-            RequestCode::CONSUME_MESSAGE_DIRECTLY => membership::consume_directly(request).await,
+            RequestCode::CONSUME_MESSAGE_DIRECTLY => {
+                let sources = DirectSources {
+                    log: &self.log,
+                    topics: &self.topics,
+                    groups: self.pulls.groups.table(),
+                    consumers: self.consumers.table(),
+                    broker_name: &self.topic_rules.broker,
+                };
+                relays::consume_directly(request, &sources).await
+            }
             RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => {
                 groups::alter_group(request, &self.groups_actor).await
             }
@@ -183,7 +195,22 @@ impl BrokerRouter {
                 progress::broker_consume_stats(request, &self.progress_sources(), &self.broker_addr).await
             }
             RequestCode::INVOKE_BROKER_TO_RESET_OFFSET => {
-                progress::reset_offset(request, &self.progress_sources()).await
+                resets::reset_offset(request, &self.progress_sources()).await
+            }
+            RequestCode::INVOKE_BROKER_TO_GET_CONSUMER_STATUS => {
+                relays::consumer_status(request, self.consumers.table()).await
+            }
+            RequestCode::QUERY_CONSUME_TIME_SPAN => {
+                progress::consume_time_span(request, &self.progress_sources()).await
+            }
+            RequestCode::QUERY_CORRECTION_OFFSET => {
+                progress::correction_offset(request, &self.progress_sources()).await
+            }
+            RequestCode::GET_ALL_CONSUMER_OFFSET => {
+                progress::all_consumer_offsets(request, &self.pulls.offsets).await
+            }
+            RequestCode::UPDATE_AND_GET_GROUP_FORBIDDEN => {
+                groups::group_forbidden(request, &self.groups_actor, &self.topics).await
             }
             RequestCode::CLONE_GROUP_OFFSET => {
                 progress::clone_group_offset(request, &self.progress_sources()).await
@@ -197,6 +224,9 @@ impl BrokerRouter {
             RequestCode::QUERY_MESSAGE => {
                 messages::query_message(request, &self.log, self.key_index.as_ref()).await
             }
+            RequestCode::QUERY_CONSUME_QUEUE => {
+                messages::query_consume_queue(request, &self.topics, self.consumers.table()).await
+            }
             _ => Err(Refusal::UnknownRequest { code }),
         }
     }
@@ -208,6 +238,7 @@ impl BrokerRouter {
             groups: self.pulls.groups.table(),
             consumers: self.consumers.table(),
             stats: &self.stats,
+            settings: &self.settings,
             broker_name: &self.topic_rules.broker,
         }
     }

@@ -71,11 +71,13 @@ struct Entry {
 
 /// What a query looks for.
 #[derive(Clone, Debug)]
-pub struct KeyQuery<'a> {
-    pub topic: &'a str,
-    pub key: &'a str,
+pub struct WantedEntries {
+    /// Of topic and key, see [`hash_of`].
+    pub hash: u32,
     /// Store times in milliseconds. Entries know their time to the second, rounded down, as in Java.
     pub stored_at_ms: RangeInclusive<i64>,
+    /// Only messages below this position; for a query that goes on where another ended.
+    pub before: Option<PhysicalOffset>,
     pub max: usize,
 }
 
@@ -142,24 +144,37 @@ impl IndexFile {
         true
     }
 
-    /// Adds what the file knows to `found`, newest first, until that holds `query.max` positions.
-    pub fn select(&self, query: &KeyQuery<'_>, found: &mut Vec<PhysicalOffset>) {
-        let hash = hash_of(query.topic, query.key);
-        let mut number = self.map.get_u32(self.config.slot_at(hash));
+    /// Walks the chain of a hash from its newest entry, or on from `at`, and adds what fits to `found`, newest first,
+    /// until that holds `wanted.max` positions or `steps` entries were looked at. Returns where to go on; `None`: the
+    /// file has no more.
+    pub fn walk(
+        &self,
+        wanted: &WantedEntries,
+        at: Option<u32>,
+        steps: &mut usize,
+        found: &mut Vec<PhysicalOffset>,
+    ) -> Option<u32> {
+        let mut number = at.unwrap_or_else(|| self.map.get_u32(self.config.slot_at(wanted.hash)));
         // Numbers fall along a chain; a damaged one that does not is left, so that the walk ends.
         let mut limit = self.header.count;
-        while number > 0 && number < limit && found.len() < query.max {
+        while number > 0 && number < limit {
+            if *steps == 0 || found.len() >= wanted.max {
+                return Some(number);
+            }
+            *steps -= 1;
             let entry = self.entry(number);
             let stored_at_ms = self.header.begin_stored_at_ms + i64::from(entry.seconds) * 1000;
-            if stored_at_ms < *query.stored_at_ms.start() {
-                return;
+            if stored_at_ms < *wanted.stored_at_ms.start() {
+                return None;
             }
-            if entry.hash == hash && stored_at_ms <= *query.stored_at_ms.end() {
+            let is_before = wanted.before.is_none_or(|before| entry.physical_offset < before);
+            if entry.hash == wanted.hash && stored_at_ms <= *wanted.stored_at_ms.end() && is_before {
                 found.push(entry.physical_offset);
             }
             limit = number;
             number = entry.older;
         }
+        None
     }
 
     /// Whether some entry may be of that time.
@@ -257,12 +272,18 @@ impl Entry {
     }
 }
 
-/// The hash a key is filed under. RocketMQ: `IndexFile.indexKeyHashMethod` of `topic#key`.
+/// The hash a key is filed under. RocketMQ: `IndexFile.indexKeyHashMethod` of `topic#key`. A tag is filed as the key
+/// [`tag_key`] makes of it.
 pub fn hash_of(topic: &str, key: &str) -> u32 {
     match java_string_hash(&format!("{topic}#{key}")) {
         i32::MIN => 0,
         hash => hash.unsigned_abs(),
     }
+}
+
+/// The key that stands for a tag. RocketMQ 5.5: `IndexService.buildKey` with the index type `T`.
+pub fn tag_key(tag: &str) -> String {
+    format!("T#{tag}")
 }
 
 #[cfg(test)]
@@ -284,7 +305,8 @@ mod tests {
 
     fn select(file: &IndexFile, key: &str, stored_at_ms: RangeInclusive<i64>) -> Vec<u64> {
         let mut found = Vec::new();
-        file.select(&KeyQuery { topic: "T", key, stored_at_ms, max: 9 }, &mut found);
+        let wanted = WantedEntries { hash: hash_of("T", key), stored_at_ms, before: None, max: 9 };
+        assert_eq!(file.walk(&wanted, None, &mut 99, &mut found), None);
         found.into_iter().map(|at| at.0).collect()
     }
 
@@ -338,6 +360,28 @@ mod tests {
             file.map.put_u32(older_of_2, older);
             assert_eq!(select(&file, "k", 0..=i64::MAX), [30, 20]);
         }
+    }
+
+    #[test]
+    fn walk_goes_on_where_it_was_interrupted() {
+        let mut file = file();
+        for at in [10, 20, 30] {
+            file.put(hash_of("T", "k"), PhysicalOffset(at), 0);
+        }
+        let wanted = |before: Option<u64>, max| WantedEntries {
+            hash: hash_of("T", "k"),
+            stored_at_ms: 0..=i64::MAX,
+            before: before.map(PhysicalOffset),
+            max,
+        };
+        let mut found = Vec::new();
+        let at = file.walk(&wanted(None, 9), None, &mut 1, &mut found);
+        assert_eq!((at, found.len()), (Some(2), 1));
+        assert_eq!(file.walk(&wanted(None, 9), at, &mut 9, &mut found), None);
+        assert_eq!(found, [30, 20, 10].map(PhysicalOffset));
+        found.clear();
+        assert_eq!(file.walk(&wanted(Some(30), 1), None, &mut 9, &mut found), Some(1));
+        assert_eq!(found, [20].map(PhysicalOffset));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::file::StoreFiles;
 use super::index_file::IndexFile;
-pub use super::index_file::{IndexFileConfig, KeyQuery, hash_of};
+pub use super::index_file::{IndexFileConfig, WantedEntries, hash_of, tag_key};
 use crate::types::PhysicalOffset;
 
 /// Why the index cannot be opened or written.
@@ -35,6 +35,29 @@ struct Member {
     /// `yyyyMMddHHmmssSSS`, read as a number.
     name: u64,
     file: IndexFile,
+}
+
+/// A query under way: it can be left and gone on with, whatever was added or deleted meanwhile.
+#[derive(Debug)]
+pub struct KeyWalk {
+    wanted: WantedEntries,
+    /// The file that is walked, by name; the next one is the newest below it.
+    name: u64,
+    /// The entry to look at next, unless the file is begun.
+    at: Option<u32>,
+    found: Vec<PhysicalOffset>,
+}
+
+impl KeyWalk {
+    pub fn new(wanted: WantedEntries) -> Self {
+        Self { wanted, name: u64::MAX, at: None, found: Vec::new() }
+    }
+
+    /// Positions of messages that may have the key, newest first. Other keys may share the hash, so whoever
+    /// asks compares the messages themselves.
+    pub fn into_found(self) -> Vec<PhysicalOffset> {
+        self.found
+    }
 }
 
 impl KeyIndex {
@@ -109,19 +132,25 @@ impl KeyIndex {
         }
     }
 
-    /// Positions of messages that may have the key, newest first. Other keys may share the hash, so whoever
-    /// asks compares the messages themselves.
-    pub fn query(&self, query: &KeyQuery<'_>) -> Vec<PhysicalOffset> {
-        let mut found = Vec::new();
-        for member in self.members.iter().rev() {
-            if found.len() >= query.max {
-                break;
+    /// Goes on with a query, looking at no more than `steps` entries; true when it is done.
+    pub fn walk(&self, walk: &mut KeyWalk, mut steps: usize) -> bool {
+        let begun = walk.name;
+        for member in self.members.iter().rev().skip_while(|member| member.name > begun) {
+            if walk.found.len() >= walk.wanted.max {
+                return true;
             }
-            if member.file.may_hold(&query.stored_at_ms) {
-                member.file.select(query, &mut found);
+            let at = walk.at.take().filter(|_| member.name == walk.name);
+            walk.name = member.name;
+            if !member.file.may_hold(&walk.wanted.stored_at_ms) {
+                continue;
             }
+            let Some(next) = member.file.walk(&walk.wanted, at, &mut steps, &mut walk.found) else {
+                continue;
+            };
+            walk.at = Some(next);
+            return walk.found.len() >= walk.wanted.max;
         }
-        found
+        true
     }
 
     /// Store time and position of the newest entry, as Java reports them with a query's result.

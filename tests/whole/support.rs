@@ -381,6 +381,8 @@ impl Client {
             max_num: 32,
             begin_timestamp: 0,
             end_timestamp: i64::MAX,
+            index_type: None,
+            last_key: None,
             unique_key_query: false,
         };
         let answer = self.call(Call::new(RequestCode::QUERY_MESSAGE).header(&header)).await;

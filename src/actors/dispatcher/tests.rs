@@ -223,9 +223,10 @@ async fn delayed_messages_carry_their_due_time_and_go_to_the_retry_router() {
 }
 
 #[actix::test]
-async fn unique_key_and_every_word_of_keys_are_indexed() {
+async fn unique_key_every_word_of_keys_and_the_tag_are_indexed() {
     let mut bench = start(&[("A", 1)]);
-    let stored = bench.log.append(message_with("A", "x", &[("KEYS", "k1  k2"), ("UNIQ_KEY", "U")]), 0);
+    let pairs = [("KEYS", "k1  k2"), ("UNIQ_KEY", "U"), ("TAGS", "t")];
+    let stored = bench.log.append(message_with("A", "x", &pairs), 0);
     bench.log.append(to("A", 0), 1);
     bench.dispatch_all().await;
     let entry = |key| IndexEntry {
@@ -233,7 +234,8 @@ async fn unique_key_and_every_word_of_keys_are_indexed() {
         physical_offset: stored.start,
         stored_at_ms: CLOCK_BEGINS.0,
     };
-    assert_eq!(bench.indexed.recv().await.unwrap().0, [entry("U"), entry("k1"), entry("k2")]);
+    let entries = ["U", "k1", "k2", "T#t"].map(entry);
+    assert_eq!(bench.indexed.recv().await.unwrap().0, entries);
     assert!(bench.indexed.try_recv().is_err(), "no entries, no message");
 }
 

@@ -10,15 +10,20 @@ use crate::actors::consumer_offsets::{
 };
 use crate::actors::group_table::{GroupMap, GroupTable};
 use crate::actors::request::{Answer, Answered, Request};
-use crate::actors::subscription_groups::{AlterGroups, DeleteGroup, GroupSettings, SubscriptionGroups};
+use crate::actors::subscription_groups::{
+    AlterGroups, DeleteGroup, ForbidReading, GroupSettings, SubscriptionGroups,
+};
+use crate::actors::topic_table::TopicTable;
+use crate::actors::topics::unknown_topic;
 use crate::error::Refusal;
 use crate::protocol::body::connections::{GroupList, QuerySubscriptionResponseBody};
 use crate::protocol::body::route::TopicList;
-use crate::protocol::body::settings::{SubscriptionGroupList, SubscriptionGroupWrapper};
+use crate::protocol::body::settings::{GroupForbidden, SubscriptionGroupList, SubscriptionGroupWrapper};
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::fastjson;
 use crate::protocol::header::{
-    self, GetAllGroupConfig, GetAllGroupConfigResponse, GroupAndTopic, GroupHeader, TopicHeader,
+    self, GetAllGroupConfig, GetAllGroupConfigResponse, GroupAndTopic, GroupForbiddenHeader, GroupHeader,
+    TopicHeader,
 };
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::types::GroupName;
@@ -101,6 +106,22 @@ pub async fn subscription_of_group(request: &Request, consumers: &ConsumerGroupT
     let GroupAndTopic { group, topic } = request.header("QUERY_SUBSCRIPTION_BY_CONSUMER")?;
     let subscription_data = consumers.subscription(&group, &topic).map(|known| known.data.clone());
     Ok(Some(Answer::json(&QuerySubscriptionResponseBody { group, subscription_data, topic })))
+}
+
+/// UPDATE_AND_GET_GROUP_FORBIDDEN (353): whether the group may read the topic, from now on if the request says so.
+pub async fn group_forbidden(
+    request: &Request,
+    groups: &Addr<SubscriptionGroups>,
+    topics: &TopicTable,
+) -> Answered {
+    let asked: GroupForbiddenHeader = request.header("UPDATE_AND_GET_GROUP_FORBIDDEN")?;
+    let GroupForbiddenHeader { group, topic, readable } = asked;
+    if readable.is_some() && topics.get(&topic).is_none() {
+        return Err(unknown_topic(&topic, &topics.load()));
+    }
+    let forbid = readable.map(|readable| !readable);
+    let answer = groups.send(ForbidReading { group: group.clone(), topic: topic.clone(), forbid }).await??;
+    Ok(Some(Answer::json(&GroupForbidden { group, readable: Some(!answer.forbidden), topic })))
 }
 
 /// A client that asks for no page gets everything. One whose copy is of another version starts over.
@@ -232,5 +253,27 @@ mod tests {
         assert_eq!(names(Some(0), "", Some(2)), ("ab".to_owned(), 1));
         assert_eq!(names(Some(2), version, Some(2)), ("c".to_owned(), 0));
         assert_eq!(names(Some(2), "{}", Some(1)), ("a".to_owned(), 0));
+    }
+
+    #[actix::test]
+    async fn reading_is_forbidden_and_allowed_again() {
+        let store = TestStore::start(&[("T", 1)]).await;
+        let (link, _client) = fake_client();
+        let ask = async |topic: &str, readable: Option<bool>| {
+            let asked = request(RequestCode::UPDATE_AND_GET_GROUP_FORBIDDEN).field("group", "g");
+            let asked = asked.field("topic", topic);
+            let asked = match readable {
+                Some(readable) => asked.field("readable", readable),
+                None => asked,
+            };
+            group_forbidden(&asked.from(&link), &store.groups_actor, &store.topics).await
+        };
+        let readable = async |change| body::<GroupForbidden>(ask("T", change).await).readable;
+        assert_eq!(readable(None).await, Some(true));
+        assert_eq!(readable(Some(false)).await, Some(false));
+        assert!(store.groups.table().load().is_read_forbidden("g", "T"));
+        assert_eq!(readable(None).await, Some(false));
+        assert_eq!(readable(Some(true)).await, Some(true));
+        assert_eq!(refusal(ask("U", Some(false)).await).code(), ResponseCode::TOPIC_NOT_EXIST);
     }
 }

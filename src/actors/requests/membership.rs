@@ -1,6 +1,4 @@
-//! Requests about membership: heartbeats, who is there, queue locks, and what is relayed to a client.
-
-use std::time::Duration;
+//! Requests about membership: heartbeats, who is there, queue locks.
 
 use actix::{Addr, Recipient};
 use futures::future;
@@ -13,7 +11,7 @@ use crate::actors::membership::Member;
 use crate::actors::producers::{
     LeaveProducerGroup, ProducerHeartbeat, Producers, QueryAllProducers, QueryProducers, connection_body,
 };
-use crate::actors::request::{Answer, Answered, CallClient, CallFailed, Request};
+use crate::actors::request::{Answer, Answered, Request};
 use crate::actors::subscription_groups::GroupSettings;
 use crate::actors::topic_table::TopicTable;
 use crate::actors::topics::EnsureTopic;
@@ -21,17 +19,13 @@ use crate::error::Refusal;
 use crate::protocol::body::connections::{ConsumerConnection, ConsumerIdList, ProducerConnection};
 use crate::protocol::body::heartbeat::{CheckClientRequestBody, ConsumerData, HeartbeatData};
 use crate::protocol::body::lock::{LockBatchRequestBody, LockBatchResponseBody};
-use crate::protocol::header::{
-    ConsumerGroupHeader, ConsumerRunningInfoHeader, ProducerGroupHeader, UnregisterClient,
-};
+use crate::protocol::header::{ConsumerGroupHeader, ProducerGroupHeader, UnregisterClient};
 use crate::protocol::names;
 use crate::protocol::response_code::ResponseCode;
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::protocol::topic_config::TopicConfig;
 use crate::types::GroupName;
 
-/// How long a client may take to answer what is relayed to it. RocketMQ: `AdminBrokerProcessor.callConsumer`.
-const RELAY_TIMEOUT: Duration = Duration::from_secs(10);
 /// `topicSysFlag` of a retry topic whose group is in unit mode. RocketMQ: `TopicSysFlag.FLAG_UNIT_SUB`.
 const UNIT_SUBSCRIPTION: i32 = 1 << 1;
 
@@ -213,40 +207,6 @@ pub async fn producer_connections(request: &Request, producers: &Addr<Producers>
 /// GET_ALL_PRODUCER_INFO (328).
 pub async fn all_producers(_: &Request, producers: &Addr<Producers>) -> Answered {
     Ok(Some(Answer::json(&producers.send(QueryAllProducers).await?)))
-}
-
-/// GET_CONSUMER_RUNNING_INFO (307): relayed to the client, whose answer comes back unread.
-pub async fn consumer_running_info(request: &Request, consumers: &ConsumerGroupTable) -> Answered {
-    let asked: ConsumerRunningInfoHeader = request.header("GET_CONSUMER_RUNNING_INFO")?;
-    let ConsumerRunningInfoHeader { consumer_group: group, client_id, .. } = asked;
-    let view = consumers.view(&group);
-    let Some(member) = view.as_ref().and_then(|view| view.find(&client_id)) else {
-        return Err(Refusal::ClientOffline { group, client_id });
-    };
-    let fields = request.command.fields.iter();
-    let call = CallClient {
-        code: request.command.head.code,
-        fields: fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        body: request.command.body.clone(),
-        timeout: Some(RELAY_TIMEOUT),
-    };
-    match member.link.calls.send(call).await.unwrap_or(Err(CallFailed::Closed)) {
-        Ok(answer) => Ok(Some(Answer {
-            code: ResponseCode::from_i32(answer.code),
-            remark: answer.remark,
-            ..Answer::success().with_body(answer.body)
-        })),
-        Err(CallFailed::TimedOut) => Err(Refusal::ClientSilent { group, client_id, timeout: RELAY_TIMEOUT }),
-        Err(CallFailed::Closed) => Err(Refusal::ClientOffline { group, client_id }),
-    }
-}
-
-/// CONSUME_MESSAGE_DIRECTLY (309).
-pub async fn consume_directly(_: &Request) -> Answered {
-    Err(Refusal::NotSupported {
-        what: "CONSUME_MESSAGE_DIRECTLY, the delivery of one message to one consumer,",
-        instead: "reset the group's offset to the message, or send a copy of it",
-    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ pub mod name_server;
 pub mod offsets;
 pub mod progress;
 pub mod pull;
+pub mod relays;
+pub mod resets;
 pub mod runtime_info;
 pub mod send;
 pub mod topics;

@@ -1,4 +1,4 @@
-//! Requests about progress: how far groups are behind, and setting them back or forth.
+//! Requests about progress: how far groups are behind, and copying it from one to another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,24 +6,28 @@ use std::sync::Arc;
 use actix::Addr;
 use futures::future;
 
-use super::groups::known_group;
 use super::offsets::{extent_of, queue_of};
+use crate::actors::broker_settings::SettingsTable;
 use crate::actors::broker_stats::{BrokerStats, ViewStats};
 use crate::actors::consumer_groups::ConsumerGroupTable;
 use crate::actors::consumer_offsets::{
-    CloneOffsets, ConsumerOffsets, ListTopicsOfGroup, QueryTopicOffsets, ResetOffsets,
+    CloneOffsets, ConsumerOffsets, ListAllOffsets, ListGroupsOfTopic, ListTopicsOfGroup, QueryTopicOffsets,
 };
 use crate::actors::group_table::GroupTable;
-use crate::actors::offset_table::QueueOffsets;
 use crate::actors::request::{Answer, Answered, Request};
-use crate::actors::topic_queue::{QueryStoredAt, SearchOffsetByTime, TopicQueue, WakeHolds};
+use crate::actors::topic_queue::{QueryStoredAt, TopicQueue};
 use crate::actors::topic_table::{TopicEntry, TopicTable};
 use crate::actors::topics::unknown_topic;
+use crate::clock::WallMs;
 use crate::error::Refusal;
-use crate::protocol::body::offsets::ResetOffsetBody;
-use crate::protocol::body::stats::{ConsumeStats, ConsumeStatsList, OffsetWrapper};
+use crate::protocol::body::offsets::{ConsumerOffsetSerializeWrapper, QueryCorrectionOffsetBody};
+use crate::protocol::body::stats::{
+    ConsumeStats, ConsumeStatsList, OffsetWrapper, QueryConsumeTimeSpanBody, QueueTimeSpan,
+};
 use crate::protocol::fastjson;
-use crate::protocol::header::{BrokerConsumeStatsHeader, CloneGroupOffset, ConsumeStatsHeader, ResetOffset};
+use crate::protocol::header::{
+    BrokerConsumeStatsHeader, CloneGroupOffset, ConsumeStatsHeader, CorrectionOffsetHeader, GroupAndTopic,
+};
 use crate::types::{BrokerName, GroupName, MessageQueue, QueueId, QueueOffset, TopicName};
 
 /// Where progress is read.
@@ -33,6 +37,7 @@ pub struct ProgressSources<'a> {
     pub groups: &'a GroupTable,
     pub consumers: &'a ConsumerGroupTable,
     pub stats: &'a Addr<BrokerStats>,
+    pub settings: &'a SettingsTable,
     pub broker_name: &'a BrokerName,
 }
 
@@ -42,6 +47,11 @@ impl ProgressSources<'_> {
     async fn topics_of(&self, group: &GroupName) -> Result<Vec<Arc<TopicEntry>>, Refusal> {
         let topics = self.offsets.send(ListTopicsOfGroup { group: group.clone() }).await?;
         Ok(self.wanted(group, topics))
+    }
+
+    /// How clients call a queue of this broker.
+    pub(super) fn message_queue(&self, topic: &TopicName, id: QueueId) -> MessageQueue {
+        MessageQueue { broker_name: self.broker_name.clone(), queue_id: id.0 as i32, topic: topic.clone() }
     }
 
     fn wanted(&self, group: &GroupName, topics: Vec<TopicName>) -> Vec<Arc<TopicEntry>> {
@@ -63,11 +73,7 @@ impl ProgressSources<'_> {
         let rows = (0..queue_nums).filter_map(|id| {
             let queue = entry.queue(QueueId(id))?.clone();
             let offset = offsets.get(&QueueId(id)).copied().unwrap_or_default();
-            let key = MessageQueue {
-                broker_name: self.broker_name.clone(),
-                queue_id: id as i32,
-                topic: topic.clone(),
-            };
+            let key = self.message_queue(&topic, QueueId(id));
             Some(async move { (key, in_queue(&queue, offset).await) })
         });
         let offset_table = future::join_all(rows).await.into_iter().collect();
@@ -141,71 +147,97 @@ pub async fn broker_consume_stats(
     with_raw_keys(&list)
 }
 
-/// INVOKE_BROKER_TO_RESET_OFFSET (222). The offsets hold at once; consumers, now or later, jump to them with their
-/// next pull, and what they commit until then counts for nothing.
-pub async fn reset_offset(request: &Request, sources: &ProgressSources<'_>) -> Answered {
-    let asked: ResetOffset = request.header("INVOKE_BROKER_TO_RESET_OFFSET")?;
-    let entry = sources.topics.get(&asked.topic);
-    let entry = entry.ok_or_else(|| unknown_topic(&asked.topic, &sources.topics.load()))?;
-    known_group(sources.groups, &asked.group)?;
-    let ids: Vec<i32> = match asked.queue_id {
-        all if all < 0 => (0..entry.config.read_queue_nums as i32).collect(),
-        one => vec![one],
-    };
-    let mut queues = Vec::with_capacity(ids.len());
-    for id in ids {
-        let queue = queue_of(sources.topics, &asked.topic, id).ok_or_else(|| Refusal::QueueOutOfRange {
-            topic: asked.topic.clone(),
-            queue_id: id,
-            queues: entry.queue_nums(),
-        })?;
-        queues.push((QueueId(id as u32), queue));
-    }
-    if queues.is_empty() {
-        return Err(Refusal::NothingToReset { topic: asked.topic });
-    }
-    let targets = queues
-        .iter()
-        .map(|(id, queue)| async { Ok::<_, Refusal>((*id, reset_target(&asked, *id, queue).await?)) });
-    let offsets: QueueOffsets = future::try_join_all(targets).await?.into_iter().collect();
-    let reset =
-        ResetOffsets { group: asked.group.clone(), topic: asked.topic.clone(), offsets: offsets.clone() };
-    sources.offsets.send(reset).await?;
-    // A pull that is held would keep its consumer from the reset until the hold ends.
-    let wakes = queues.iter().map(|(_, queue)| queue.send(WakeHolds));
-    future::join_all(wakes).await;
-    let row = |(id, offset): (QueueId, QueueOffset)| {
-        let queue = MessageQueue {
-            broker_name: sources.broker_name.clone(),
-            queue_id: id.0 as i32,
-            topic: asked.topic.clone(),
-        };
-        (queue, offset.0 as i64)
-    };
-    with_raw_keys(&ResetOffsetBody { offset_table: offsets.into_iter().map(row).collect() })
+/// QUERY_CONSUME_TIME_SPAN (303): when the messages of each queue were stored, and those that the group is at.
+pub async fn consume_time_span(request: &Request, sources: &ProgressSources<'_>) -> Answered {
+    let GroupAndTopic { group, topic } = request.header("QUERY_CONSUME_TIME_SPAN")?;
+    let entry = sources.topics.get(&topic).ok_or_else(|| unknown_topic(&topic, &sources.topics.load()))?;
+    let offsets = sources.offsets.send(QueryTopicOffsets { group, topic: topic.clone() }).await?;
+    let spans = (0..entry.config.write_queue_nums).filter_map(|id| {
+        let queue = entry.queue(QueueId(id))?.clone();
+        let message_queue = sources.message_queue(&topic, QueueId(id));
+        let offset = offsets.get(&QueueId(id)).copied().unwrap_or_default();
+        Some(async move { time_span(&queue, message_queue, offset, request.received_at).await })
+    });
+    let consume_time_span_set = future::join_all(spans).await;
+    Ok(Some(Answer::json(&QueryConsumeTimeSpanBody { consume_time_span_set })))
 }
 
-/// One queue may be set to an offset; otherwise the time decides.
-async fn reset_target(
-    asked: &ResetOffset,
-    id: QueueId,
+/// A time that nothing stands for is -1, as in Java.
+async fn time_span(
     queue: &Addr<TopicQueue>,
-) -> Result<QueueOffset, Refusal> {
-    let explicit = asked.offset.filter(|offset| asked.queue_id >= 0 && *offset != -1);
-    if explicit.is_none() && asked.timestamp >= 0 {
-        return queue.send(SearchOffsetByTime { timestamp_ms: asked.timestamp, upper: false }).await?;
-    }
+    message_queue: MessageQueue,
+    consumer_offset: QueueOffset,
+    now: WallMs,
+) -> QueueTimeSpan {
     let extent = extent_of(queue).await;
-    let Some(offset) = explicit else { return Ok(extent.max) };
-    let target =
-        u64::try_from(offset).ok().filter(|offset| (extent.min.0..=extent.max.0 + 1).contains(offset));
-    target.map(QueueOffset).ok_or_else(|| Refusal::ResetOutOfRange {
-        topic: asked.topic.clone(),
-        queue_id: id.0 as i32,
-        offset,
-        min: extent.min.0,
-        max: extent.max.0,
-    })
+    let stored_at = async |offset: Option<u64>| match offset {
+        Some(offset) => queue.send(QueryStoredAt { offset: QueueOffset(offset) }).await.ok().flatten(),
+        None => None,
+    };
+    let oldest = stored_at(Some(extent.min.0)).await;
+    let consumed = match consumer_offset.0.checked_sub(1) {
+        Some(last) => stored_at(Some(last)).await,
+        None => oldest,
+    };
+    let next = stored_at(Some(consumer_offset.0).filter(|next| *next < extent.max.0)).await;
+    QueueTimeSpan {
+        consume_time_stamp: consumed.unwrap_or(-1),
+        delay_time: next.map_or(0, |next| now.0 - next),
+        max_time_stamp: stored_at(extent.max.0.checked_sub(1)).await.unwrap_or(-1),
+        message_queue,
+        min_time_stamp: oldest.unwrap_or(-1),
+    }
+}
+
+/// QUERY_CORRECTION_OFFSET (308): by queue the smallest offset of all groups but those named, or the largest number
+/// where the group to compare is behind it.
+pub async fn correction_offset(request: &Request, sources: &ProgressSources<'_>) -> Answered {
+    let asked: CorrectionOffsetHeader = request.header("QUERY_CORRECTION_OFFSET")?;
+    let topic = asked.topic;
+    let left_out = asked.filter_groups.unwrap_or_default();
+    let left_out: Vec<&str> = left_out.split(',').map(str::trim).collect();
+    let of_group = async |group: GroupName| {
+        sources.offsets.send(QueryTopicOffsets { group, topic: topic.clone() }).await
+    };
+    let mut smallest: BTreeMap<QueueId, QueueOffset> = BTreeMap::new();
+    for group in sources.offsets.send(ListGroupsOfTopic { topic: topic.clone() }).await? {
+        if left_out.contains(&&*group) {
+            continue;
+        }
+        for (queue_id, offset) in of_group(group).await? {
+            // What lies before the queue says nothing about it.
+            let queue = queue_of(sources.topics, &topic, queue_id.0 as i32);
+            let begins = match queue {
+                Some(queue) => extent_of(&queue).await.min,
+                None => QueueOffset(0),
+            };
+            if offset >= begins {
+                let known = smallest.entry(queue_id).or_insert(offset);
+                *known = offset.min(*known);
+            }
+        }
+    }
+    let compared = of_group(asked.compare_group).await?;
+    let row = |(queue_id, offset): (QueueId, QueueOffset)| {
+        let is_behind = compared.get(&queue_id).is_some_and(|compared| *compared < offset);
+        (queue_id.0 as i32, if is_behind { i64::MAX } else { offset.0 as i64 })
+    };
+    let correction_offsets = smallest.into_iter().map(row).collect();
+    Ok(Some(Answer::json(&QueryCorrectionOffsetBody { correction_offsets })))
+}
+
+/// GET_ALL_CONSUMER_OFFSET (43): of every group, as slaves copy them.
+pub async fn all_consumer_offsets(_: &Request, offsets: &Addr<ConsumerOffsets>) -> Answered {
+    let all = offsets.send(ListAllOffsets).await??;
+    let mut body = ConsumerOffsetSerializeWrapper {
+        data_version: all.version,
+        ..ConsumerOffsetSerializeWrapper::default()
+    };
+    for (key, offset) in all.offsets {
+        let queues = body.offset_table.entry(format!("{}@{}", key.topic, key.group)).or_default();
+        queues.insert(key.queue_id.0 as i32, offset.0 as i64);
+    }
+    Ok(Some(Answer::json(&body)))
 }
 
 /// CLONE_GROUP_OFFSET (314): of one topic, or of all. A topic that the source group, being online, does not want
@@ -229,7 +261,7 @@ pub async fn clone_group_offset(request: &Request, sources: &ProgressSources<'_>
 }
 
 /// Java's tools read message queues as keys only when they are raw objects.
-fn with_raw_keys(body: &impl serde::Serialize) -> Answered {
+pub(super) fn with_raw_keys(body: &impl serde::Serialize) -> Answered {
     let body = fastjson::to_vec_java(body).map_err(|error| Refusal::Failed(error.to_string()))?;
     Ok(Some(Answer::success().with_body(body.into())))
 }
@@ -238,7 +270,9 @@ fn with_raw_keys(body: &impl serde::Serialize) -> Answered {
 mod tests {
     use super::*;
     use crate::actors::requests::testing::{TestStore, body, refusal};
+    use crate::actors::testing::log::{TestLog, message, queue_of as queue, topic_table};
     use crate::actors::testing::{RequestBuilder, fake_client, request};
+    use crate::actors::topic_queue::Dispatched;
     use crate::protocol::request_code::RequestCode;
     use crate::protocol::response_code::ResponseCode;
 
@@ -302,47 +336,6 @@ mod tests {
         assert_eq!(list(true).await.total_diff, 0);
     }
 
-    fn reset() -> RequestBuilder {
-        request(RequestCode::INVOKE_BROKER_TO_RESET_OFFSET).field("group", "g").field("topic", "T")
-    }
-
-    #[actix::test]
-    async fn reset_to_the_end_holds_all_queues() {
-        let store = TestStore::start(&[("T", 2)]).await;
-        store.groups.find_or_create(&"g".into()).await.unwrap();
-        store.dispatch("T", 0, 10).await;
-        store.commit("g", "T", 0, 3).await;
-        let (link, _client) = fake_client();
-        let answered = reset_offset(&reset().field("timestamp", -1).from(&link), &store.progress()).await;
-        let offsets: ResetOffsetBody = body(answered);
-        assert_eq!(offsets.offset_table.0, BTreeMap::from([(key("T", 0), 10), (key("T", 1), 0)]));
-        assert!(store.resets.any());
-        store.commit("g", "T", 0, 4).await;
-        assert_eq!(store.offset("g", "T", 0).await, Some(10));
-    }
-
-    #[actix::test]
-    async fn reset_outside_the_queue_is_refused_with_its_range() {
-        let store = TestStore::start(&[("T", 1)]).await;
-        store.dispatch("T", 0, 10).await;
-        let (link, _client) = fake_client();
-        let asked = |queue_id, offset| reset().field("queueId", queue_id).field("offset", offset).from(&link);
-        let refused = refusal(reset_offset(&asked(0, 12), &store.progress()).await);
-        assert_eq!(refused.code(), ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST);
-        store.groups.find_or_create(&"g".into()).await.unwrap();
-        let refused = refusal(reset_offset(&asked(0, 12), &store.progress()).await);
-        assert!(
-            refused
-                .to_string()
-                .starts_with("Target offset 12 of topic T, queue 0, not in consume queue range [0-10]")
-        );
-        let refused = refusal(reset_offset(&asked(7, 0), &store.progress()).await);
-        assert_eq!(refused.code(), ResponseCode::INVALID_PARAMETER);
-        let answered = reset_offset(&asked(0, 11), &store.progress()).await;
-        let offsets: ResetOffsetBody = body(answered);
-        assert_eq!(offsets.offset_table.0, BTreeMap::from([(key("T", 0), 11)]));
-    }
-
     #[actix::test]
     async fn clone_copies_one_topic_or_all() {
         let store = TestStore::start(&[("T", 1), ("U", 1)]).await;
@@ -355,5 +348,71 @@ mod tests {
         assert_eq!((store.offset("h", "T", 0).await, store.offset("h", "U", 0).await), (Some(8), None));
         clone_group_offset(&asked("i").from(&link), &store.progress()).await.unwrap();
         assert_eq!((store.offset("i", "T", 0).await, store.offset("i", "U", 0).await), (Some(8), Some(9)));
+    }
+
+    #[actix::test]
+    async fn time_span_tells_when_queues_and_progress_were_stored() {
+        let (mut store, mut log) = (TestStore::start(&[]).await, TestLog::new());
+        store.topics = topic_table(&[("T", 2)], &log.queue_parts());
+        let stored = [1_000, 2_000, 3_000].map(|at| log.append_at(message("T", "x"), 0, WallMs(at)));
+        let units = stored.iter().map(|stored| TestLog::unit(stored, 0)).collect();
+        let dispatched = Dispatched { first: QueueOffset(0), units, last_stored_at_ms: 3_000 };
+        queue(&store.topics, "T", 0).send(dispatched).await.unwrap();
+        store.commit("g", "T", 0, 2).await;
+        let (link, _client) = fake_client();
+        let asked = |topic| {
+            request(RequestCode::QUERY_CONSUME_TIME_SPAN)
+                .field("group", "g")
+                .field("topic", topic)
+                .from(&link)
+        };
+        let request = asked("T");
+        let told: QueryConsumeTimeSpanBody = body(consume_time_span(&request, &store.progress()).await);
+        let spans: Vec<_> = told
+            .consume_time_span_set
+            .iter()
+            .map(|span| (span.min_time_stamp, span.max_time_stamp, span.consume_time_stamp, span.delay_time))
+            .collect();
+        assert_eq!(spans, [(1_000, 3_000, 2_000, request.received_at.0 - 3_000), (-1, -1, -1, 0)]);
+        assert_eq!(told.consume_time_span_set[1].message_queue, key("T", 1));
+        let refused = refusal(consume_time_span(&asked("U"), &store.progress()).await);
+        assert_eq!(refused.code(), ResponseCode::TOPIC_NOT_EXIST);
+    }
+
+    #[actix::test]
+    async fn correction_is_the_slowest_group_that_counts() {
+        let store = TestStore::start(&[("T", 2)]).await;
+        for (group, queue_id, offset) in
+            [("a", 0, 5), ("b", 0, 3), ("left-out", 0, 1), ("a", 1, 4), ("c", 1, 2)]
+        {
+            store.commit(group, "T", queue_id, offset).await;
+        }
+        let (link, _client) = fake_client();
+        let asked = request(RequestCode::QUERY_CORRECTION_OFFSET)
+            .field("topic", "T")
+            .field("compareGroup", "b")
+            .field("filterGroups", "left-out,c");
+        let told: QueryCorrectionOffsetBody =
+            body(correction_offset(&asked.from(&link), &store.progress()).await);
+        assert_eq!(told.correction_offsets, [(0, 3), (1, 4)].into());
+        let asked = request(RequestCode::QUERY_CORRECTION_OFFSET)
+            .field("topic", "T")
+            .field("compareGroup", "left-out")
+            .field("filterGroups", "left-out");
+        let told: QueryCorrectionOffsetBody =
+            body(correction_offset(&asked.from(&link), &store.progress()).await);
+        assert_eq!(told.correction_offsets, [(0, i64::MAX), (1, 2)].into());
+    }
+
+    #[actix::test]
+    async fn all_offsets_are_told_by_topic_and_group() {
+        let store = TestStore::start(&[("T", 2)]).await;
+        store.commit("g", "T", 1, 7).await;
+        store.commit("h", "U", 0, 8).await;
+        let (link, _client) = fake_client();
+        let asked = request(RequestCode::GET_ALL_CONSUMER_OFFSET).from(&link);
+        let told: ConsumerOffsetSerializeWrapper = body(all_consumer_offsets(&asked, &store.offsets).await);
+        let table = [("T@g".to_owned(), [(1, 7)].into()), ("U@h".to_owned(), [(0, 8)].into())];
+        assert_eq!(told.offset_table, table.into());
     }
 }

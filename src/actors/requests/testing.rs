@@ -94,6 +94,7 @@ impl TestStore {
             groups: self.groups.table(),
             consumers: &self.consumers,
             stats: &self.stats,
+            settings: &self.settings,
             broker_name: &self.broker_name,
         }
     }
@@ -120,10 +121,20 @@ impl TestStore {
 
     /// Has the client subscribe to everything in `topics`.
     pub async fn subscribe(&self, group: &str, link: &Arc<ClientLink>, topics: &[&str]) {
+        self.subscribe_as(group, link, Language::JAVA, topics).await;
+    }
+
+    pub async fn subscribe_as(
+        &self,
+        group: &str,
+        link: &Arc<ClientLink>,
+        language: Language,
+        topics: &[&str],
+    ) {
         let subscription = |topic: &&str| SubscriptionData::parse(*topic, "*").unwrap();
         let heartbeat = ConsumerHeartbeat {
             link: link.clone(),
-            member: Member { client_id: "c".into(), language: Language::JAVA, version: 479 },
+            member: Member { client_id: "c".into(), language, version: 479 },
             consumer: ConsumerData {
                 group_name: group.into(),
                 subscription_data_set: topics.iter().map(subscription).collect(),

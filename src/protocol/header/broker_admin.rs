@@ -1,6 +1,7 @@
 //! Administration of a broker.
 
 use super::field::header;
+use crate::types::{GroupName, TopicName};
 
 header! {
     /// The answer to GET_BROKER_CONFIG (26).
@@ -17,10 +18,11 @@ header! {
 
     /// QUERY_CONSUME_QUEUE (321).
     pub struct QueryConsumeQueue {
-        pub topic: crate::types::TopicName => "topic",
+        pub topic: TopicName => "topic",
         pub queue_id: i32 => "queueId",
+        /// Queue offset.
         pub index: i64 => "index" or 0,
         pub count: i32 => "count" or 10,
-        pub consumer_group: Option<String> => "consumerGroup",
+        pub consumer_group: Option<GroupName> => "consumerGroup",
     }
 }

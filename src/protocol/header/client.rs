@@ -61,12 +61,26 @@ header! {
         pub begin_timestamp: i64 => "beginTimestamp" or 0,
         pub end_timestamp: i64 => "endTimestamp" or i64::MAX,
         pub unique_key_query: bool => "_UNIQUE_KEY_QUERY" or false,
+        /// `T`: the key is a tag; `K`, `U`, absent: a key or a unique key.
+        pub index_type: Option<String> => "indexType",
+        /// The last message of an earlier answer, `STORED_AT@TOPIC@TYPE@KEY@UNIQUE_KEY@PHYSICAL_OFFSET`: go on behind
+        /// it.
+        pub last_key: Option<String> => "lastKey",
     }
 
     /// The answer to 12.
     pub struct QueryMessageResponse {
         pub index_last_update_timestamp: i64 => "indexLastUpdateTimestamp",
         pub index_last_update_phyoffset: i64 => "indexLastUpdatePhyoffset",
+    }
+
+    /// CONSUME_MESSAGE_DIRECTLY (309), relayed to the client.
+    pub struct ConsumeDirectly {
+        pub consumer_group: GroupName => "consumerGroup",
+        pub client_id: Option<ClientId> => "clientId",
+        /// Offset message id.
+        pub msg_id: Option<String> => "msgId",
+        pub topic: Option<TopicName> => "topic",
     }
 
     /// UNREGISTER_CLIENT (35); an empty group counts as none.

@@ -64,6 +64,37 @@ header! {
         pub topic: TopicName => "topic",
     }
 
+    /// RESET_CONSUMER_CLIENT_OFFSET (220), sent to clients.
+    pub struct ResetClientOffset {
+        pub topic: TopicName => "topic",
+        pub group: GroupName => "group",
+        /// ms; -1: the end of the queue.
+        pub timestamp: i64 => "timestamp" or -1,
+        pub is_force: bool => "isForce" or false,
+    }
+
+    /// GET_CONSUMER_STATUS_FROM_CLIENT (221), sent to clients.
+    pub struct ClientStatusHeader {
+        pub topic: TopicName => "topic",
+        pub group: GroupName => "group",
+    }
+
+    /// QUERY_CORRECTION_OFFSET (308).
+    pub struct CorrectionOffsetHeader {
+        /// Names joined by `,`.
+        pub filter_groups: Option<String> => "filterGroups",
+        pub compare_group: GroupName => "compareGroup",
+        pub topic: TopicName => "topic",
+    }
+
+    /// UPDATE_AND_GET_GROUP_FORBIDDEN (353).
+    pub struct GroupForbiddenHeader {
+        pub group: GroupName => "group",
+        pub topic: TopicName => "topic",
+        /// Absent: nothing is changed.
+        pub readable: Option<bool> => "readable",
+    }
+
     /// CLONE_GROUP_OFFSET (314).
     pub struct CloneGroupOffset {
         pub src_group: GroupName => "srcGroup",

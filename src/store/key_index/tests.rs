@@ -18,8 +18,18 @@ fn names(files: &MemoryFiles) -> Vec<String> {
 }
 
 fn query(index: &KeyIndex, key: &str) -> Vec<u64> {
-    let query = KeyQuery { topic: "T", key, stored_at_ms: 0..=i64::MAX, max: usize::MAX };
-    index.query(&query).into_iter().map(|at| at.0).collect()
+    found(index, wanted(key, usize::MAX)).into_iter().map(|at| at.0).collect()
+}
+
+fn wanted(key: &str, max: usize) -> WantedEntries {
+    WantedEntries { hash: hash_of("T", key), stored_at_ms: 0..=i64::MAX, before: None, max }
+}
+
+/// Two entries at a time.
+fn found(index: &KeyIndex, wanted: WantedEntries) -> Vec<PhysicalOffset> {
+    let mut walk = KeyWalk::new(wanted);
+    while !index.walk(&mut walk, 2) {}
+    walk.into_found()
 }
 
 #[test]
@@ -56,8 +66,10 @@ fn full_file_is_followed_by_one_of_a_later_name() {
     }
     assert_eq!(names(&files), ["19700101000000000", "19700101000000001"]);
     assert_eq!(query(&index, "k"), [5, 4, 3, 2, 1, 0]);
-    let newest_two = KeyQuery { topic: "T", key: "k", stored_at_ms: 0..=0, max: 2 };
-    assert_eq!(index.query(&newest_two), [PhysicalOffset(5), PhysicalOffset(4)]);
+    let newest_two = WantedEntries { stored_at_ms: 0..=0, ..wanted("k", 2) };
+    assert_eq!(found(&index, newest_two), [PhysicalOffset(5), PhysicalOffset(4)]);
+    let before = WantedEntries { before: Some(PhysicalOffset(4)), ..wanted("k", 2) };
+    assert_eq!(found(&index, before), [PhysicalOffset(3), PhysicalOffset(2)]);
     assert_eq!(index.delete_before(PhysicalOffset(5)).unwrap(), 1);
     assert_eq!(query(&index, "k"), [5]);
     assert_eq!(index.delete_before(PhysicalOffset(9)).unwrap(), 0);

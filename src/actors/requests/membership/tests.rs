@@ -1,19 +1,17 @@
 use std::sync::Arc;
 
 use actix::Actor;
-use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::actors::producers::ProducersConfig;
-use crate::actors::request::{ClientAnswer, ClientLink};
+use crate::actors::request::ClientLink;
 use crate::actors::requests::testing::{TestStore, body, field, refusal};
 use crate::actors::testing::{fake_client, fake_mailbox, request};
 use crate::actors::topic_table::TopicEntry;
 use crate::protocol::body::connections::ProducerTableInfo;
 use crate::protocol::body::heartbeat::ProducerData;
 use crate::protocol::body::subscription::SubscriptionData;
-use crate::protocol::ext_fields::ExtFields;
 use crate::protocol::request_code::RequestCode;
 use crate::types::MessageQueue;
 
@@ -212,33 +210,4 @@ async fn only_tags_pass_the_check_of_clients() {
     let refused = refusal(check(Some(SubscriptionData::build("T", "a > 1", "SQL92").unwrap())).await);
     assert_eq!(refused.code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
     assert!(refused.to_string().contains("SQL92"));
-}
-
-#[actix::test]
-async fn running_info_is_the_clients_own_answer() {
-    let fixture = start(&[]).await;
-    let (link, mut client) = fake_client();
-    fixture.beat(&link, &data("c1")).await.unwrap();
-    let (admin, _admin_client) = fake_client();
-    let ask = async |client_id: &str| {
-        let asked = request(RequestCode::GET_CONSUMER_RUNNING_INFO)
-            .field("consumerGroup", "cg")
-            .field("clientId", client_id)
-            .field("jstackEnable", "true")
-            .from(&admin);
-        consumer_running_info(&asked, &fixture.store.consumers).await
-    };
-    assert_eq!(refusal(ask("c2").await).to_string(), "The Consumer <cg> <c2> not online");
-    assert_eq!(refusal(ask("c1").await).code(), ResponseCode::CONSUME_MSG_TIMEOUT);
-    let body = Bytes::from_static(b"{\"dropped\":1}");
-    let fields = ExtFields::default();
-    client
-        .answer_calls(Ok(ClientAnswer { code: 1, remark: Some("why".into()), fields, body: body.clone() }))
-        .await;
-    let answer = ask("c1").await.unwrap().unwrap();
-    assert_eq!((answer.code.as_i32(), answer.remark.as_deref(), answer.body), (1, Some("why"), body));
-    let relayed = std::iter::from_fn(|| client.calls.try_recv().ok()).filter(|call| call.code == 307);
-    let fields: Vec<_> = relayed.map(|call| call.fields).collect();
-    assert_eq!(fields.len(), 2);
-    assert!(fields[1].contains(&("jstackEnable".to_owned(), "true".to_owned())));
 }
