@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::client::Servers;
 use crate::client::remoting::ConnectOptions;
+use crate::client::{Servers, calendar};
+use crate::clock::WallMs;
 
 /// Where the servers are.
 #[derive(Clone, Debug, Args)]
@@ -62,6 +63,37 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| "a duration is a number and a unit, as 10s".to_owned())?;
     Duration::try_from_secs_f64(number * seconds_per_unit).map_err(|_| "the duration is too long".to_owned())
+}
+
+/// A time as people give it, before it is known what time it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimeArg {
+    /// Milliseconds since 1970.
+    AtMs(i64),
+    AgoMs(i64),
+}
+
+impl TimeArg {
+    pub fn ms(self, now: WallMs) -> i64 {
+        match self {
+            TimeArg::AtMs(at) => at,
+            TimeArg::AgoMs(ago) => now.0 - ago,
+        }
+    }
+}
+
+/// `now`, ms since 1970, `2024-05-01T10:00`, `15m` for 15 minutes ago.
+pub fn parse_time(text: &str) -> Result<TimeArg, String> {
+    if text == "now" {
+        return Ok(TimeArg::AgoMs(0));
+    }
+    if let Some(at) = text.parse::<i64>().ok().or_else(|| calendar::parse_ms(text)) {
+        return Ok(TimeArg::AtMs(at));
+    }
+    let ago = parse_duration(text);
+    ago.map(|ago| TimeArg::AgoMs(ago.as_millis() as i64)).map_err(|_| {
+        "a time is now, ms since 1970, UTC as 2024-05-01T10:00, or how long ago, as 15m".to_owned()
+    })
 }
 
 /// `1024`, `4k`, `1m`: bytes, in powers of 1024.
@@ -125,6 +157,19 @@ mod tests {
         assert_eq!(parse_rate("0.5"), Ok(0.5));
         assert_eq!(parse_count("1.5m"), Ok(1_500_000));
         assert_eq!(parse_property("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+    }
+
+    #[test]
+    fn times_are_read_in_every_form() {
+        for (text, ms) in [
+            ("1709164800000", 1_709_164_800_000),
+            ("2024-02-29T00:00", 1_709_164_800_000),
+            ("now", 5_000_000),
+            ("15m", 5_000_000 - 900_000),
+        ] {
+            assert_eq!(parse_time(text).unwrap().ms(WallMs(5_000_000)), ms, "{text}");
+        }
+        assert!(parse_time("yesterday").unwrap_err().contains("15m"));
     }
 
     #[test]

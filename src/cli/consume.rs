@@ -4,13 +4,14 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::args::{ServerArgs, parse_count, parse_duration};
+use super::args::{ServerArgs, TimeArg, parse_count, parse_time};
 use super::error::CliError;
 use super::message_format::{FORMAT_HELP, MessageFormat, Printable};
+use super::output::is_output_gone;
+use crate::client::queue_reader::READER_GROUP;
 use crate::client::{
-    ClientError, ConsumeFrom, Consumer, ConsumerOptions, Membership, ReceivedMessage, calendar, message_body,
+    ClientError, ConsumeFrom, Consumer, ConsumerOptions, Membership, ReceivedMessage, message_body,
 };
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::body::subscription::{EVERY_TAG, SQL92, SubscriptionData, TAG};
@@ -67,34 +68,26 @@ enum MessageOutput {
     Json,
 }
 
-/// Exists on every broker from its start, so that reading creates nothing.
-const READER_GROUP: &str = "TOOLS_CONSUMER";
 /// How often it is looked whether somebody still reads our output.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Where to begin, before it is known what time it is.
+/// Where to begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConsumeFromArg {
-    At(ConsumeFrom),
-    AgoMs(i64),
+    First,
+    Last,
+    Time(TimeArg),
 }
 
 fn parse_from(text: &str) -> Result<ConsumeFromArg, String> {
     match text {
-        "first" => return Ok(ConsumeFromArg::At(ConsumeFrom::First)),
-        "last" => return Ok(ConsumeFromArg::At(ConsumeFrom::Last)),
-        _ => {}
+        "first" => Ok(ConsumeFromArg::First),
+        "last" => Ok(ConsumeFromArg::Last),
+        time => match parse_time(time) {
+            Ok(time) => Ok(ConsumeFromArg::Time(time)),
+            Err(error) => Err(format!("use first, last, or a time: {error}")),
+        },
     }
-    if let Ok(ms) = text.parse::<i64>() {
-        return Ok(ConsumeFromArg::At(ConsumeFrom::TimestampMs(ms)));
-    }
-    if let Some(ms) = calendar::parse_ms(text) {
-        return Ok(ConsumeFromArg::At(ConsumeFrom::TimestampMs(ms)));
-    }
-    let ago = parse_duration(text);
-    let wrong =
-        |_| "use first, last, ms since 1970, a UTC time as 2024-05-01T10:00, or 15m for 15 minutes ago";
-    ago.map(|ago| ConsumeFromArg::AgoMs(ago.as_millis() as i64)).map_err(|error| wrong(error).to_owned())
 }
 
 pub async fn run(args: ConsumeArgs) -> Result<(), CliError> {
@@ -133,8 +126,9 @@ fn consumer_options(args: &ConsumeArgs) -> Result<ConsumerOptions, CliError> {
         client_id: ClientId::from(format!("127.0.0.1@{}#{}", std::process::id(), now.0)),
         subscription: SubscriptionData { sub_version: now.0, ..subscription },
         from: match args.from {
-            ConsumeFromArg::At(from) => from,
-            ConsumeFromArg::AgoMs(ago) => ConsumeFrom::TimestampMs(now.0 - ago),
+            ConsumeFromArg::First => ConsumeFrom::First,
+            ConsumeFromArg::Last => ConsumeFrom::Last,
+            ConsumeFromArg::Time(time) => ConsumeFrom::TimestampMs(time.ms(now)),
         },
     })
 }
@@ -212,25 +206,15 @@ fn report_failure(failure: Option<ClientError>) -> Result<(), CliError> {
     }
 }
 
-/// Whether nobody reads our output any more: `telstar consume … | head` must end though no message comes.
-fn is_output_gone() -> bool {
-    let stdout = io::stdout();
-    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut watched, Some(&now)).is_ok() && watched[0].revents().contains(PollFlags::ERR)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_beginning_is_read_in_every_form() {
-        let at = |ms| Ok(ConsumeFromArg::At(ConsumeFrom::TimestampMs(ms)));
-        assert_eq!(parse_from("first"), Ok(ConsumeFromArg::At(ConsumeFrom::First)));
-        assert_eq!(parse_from("1709164800000"), at(1_709_164_800_000));
-        assert_eq!(parse_from("2024-02-29T00:00"), at(1_709_164_800_000));
-        assert_eq!(parse_from("15m"), Ok(ConsumeFromArg::AgoMs(900_000)));
+        assert_eq!(parse_from("first"), Ok(ConsumeFromArg::First));
+        assert_eq!(parse_from("last"), Ok(ConsumeFromArg::Last));
+        assert_eq!(parse_from("15m"), Ok(ConsumeFromArg::Time(TimeArg::AgoMs(900_000))));
         assert!(parse_from("yesterday").unwrap_err().contains("15m"));
     }
 }

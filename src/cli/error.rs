@@ -11,7 +11,7 @@ use crate::protocol::names::NameError;
 use crate::protocol::response_code::ResponseCode;
 use crate::store::java_export::JavaExportError;
 use crate::store::store_lock::LockError;
-use crate::types::{GroupName, TopicName};
+use crate::types::{BrokerName, GroupName, TopicName};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -23,6 +23,18 @@ pub enum CliError {
         "no consumer group {group} on any broker: a consumer creates it by joining, or use `telstar group create {group}`"
     )]
     GroupUnknown { group: GroupName },
+    #[error("no message {what}: {hint}")]
+    NoMessage { what: String, hint: &'static str },
+    #[error(
+        "group {group} has no offset in topic {topic} to count from; use --to-time, --to-offset, --to-latest or --to-earliest"
+    )]
+    NothingToMove { group: GroupName, topic: TopicName },
+    #[error(
+        "broker {broker} did something else than to set queue {queue_id}: is it older than 5.0? `telstar group show` has the offsets now"
+    )]
+    ResetElsewhere { broker: BrokerName, queue_id: i32 },
+    #[error("topic {topic} has no such queue: `telstar topic show {topic}` has those there are")]
+    NoQueue { topic: TopicName },
     #[error("no broker or cluster is called {name}: `telstar cluster` shows those there are")]
     BrokerUnknown { name: String },
     #[error("no broker is registered at {name_servers}: start one with `telstar start`")]

@@ -1,14 +1,16 @@
 //! `telstar group`.
 
+mod reset;
+
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::args::{OutputArgs, ServerArgs};
+use super::brokers::{self, OnArgs, all_masters, ask_each, call_each};
 use super::error::CliError;
 use super::output::{self, Column};
-use super::topic::masters;
 use crate::client::remoting::Call;
 use crate::client::route::BrokerAt;
 use crate::client::{ClientError, Servers, calendar};
@@ -23,13 +25,15 @@ use crate::protocol::response_code::ResponseCode;
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::types::GroupName;
 
-/// Create, look at and delete consumer groups
+/// Create, look at and delete consumer groups, and move their offsets
 #[derive(Debug, Subcommand)]
 pub enum GroupCommand {
     List(ListArgs),
     Show(ShowArgs),
     Create(CreateArgs),
     Delete(DeleteArgs),
+    Reset(reset::ResetArgs),
+    Clone(reset::CloneArgs),
 }
 
 /// List consumer groups
@@ -78,9 +82,8 @@ pub struct CreateArgs {
     /// Messages of one message group are delivered one after the other (clients of the gRPC protocol)
     #[arg(long)]
     orderly: bool,
-    /// Only on this broker, or on the brokers of this cluster
-    #[arg(long, value_name = "BROKER|CLUSTER")]
-    on: Option<String>,
+    #[command(flatten)]
+    on: OnArgs,
     #[command(flatten)]
     servers: ServerArgs,
 }
@@ -103,6 +106,8 @@ pub async fn run(command: GroupCommand) -> Result<(), CliError> {
         GroupCommand::Show(args) => show(args).await,
         GroupCommand::Create(args) => create(args).await,
         GroupCommand::Delete(args) => delete(args).await,
+        GroupCommand::Reset(args) => reset::reset(args).await,
+        GroupCommand::Clone(args) => reset::clone(args).await,
     }
 }
 
@@ -119,19 +124,25 @@ async fn all_groups(
     servers: &mut Servers,
     masters: &[BrokerAt],
 ) -> Result<BTreeMap<GroupName, SubscriptionGroupConfig>, CliError> {
-    let mut all = BTreeMap::new();
-    for master in masters {
-        let header = GetAllGroupConfig { group_seq: None, data_version: None, max_group_num: None };
-        let call = Call::new(RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG).header(&header);
-        let groups: SubscriptionGroupWrapper = servers.call(&master.addr, call).await?.json()?;
-        all.extend(groups.subscription_group_table);
-    }
-    Ok(all)
+    let header = GetAllGroupConfig { group_seq: None, data_version: None, max_group_num: None };
+    let call = Call::new(RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG).header(&header);
+    let tables: Vec<SubscriptionGroupWrapper> = ask_each(servers, masters, &call).await?;
+    Ok(tables.into_iter().flat_map(|table| table.subscription_group_table).collect())
+}
+
+/// Settings of a group that should exist.
+async fn known_group(
+    servers: &mut Servers,
+    masters: &[BrokerAt],
+    group: &GroupName,
+) -> Result<SubscriptionGroupConfig, CliError> {
+    let mut groups = all_groups(servers, masters).await?;
+    groups.remove(group).ok_or_else(|| CliError::GroupUnknown { group: group.clone() })
 }
 
 async fn list(args: ListArgs) -> Result<(), CliError> {
     let mut servers = args.servers.servers();
-    let masters = masters(&mut servers, None).await?;
+    let masters = all_masters(&mut servers).await?;
     let groups = all_groups(&mut servers, &masters).await?;
     let mut listed = Vec::with_capacity(groups.len());
     for (group, config) in groups {
@@ -219,18 +230,14 @@ struct ShownQueue {
 
 async fn show(args: ShowArgs) -> Result<(), CliError> {
     let mut servers = args.servers.servers();
-    let masters = masters(&mut servers, None).await?;
-    let groups = all_groups(&mut servers, &masters).await?;
-    let config =
-        groups.get(&args.group).ok_or_else(|| CliError::GroupUnknown { group: args.group.clone() })?;
+    let masters = all_masters(&mut servers).await?;
+    let config = known_group(&mut servers, &masters, &args.group).await?;
     let members = members(&mut servers, &masters, &args.group).await?;
     let mut queues = Vec::new();
     let mut consume_tps = 0.0;
-    for master in &masters {
-        let header = ConsumeStatsHeader { consumer_group: args.group.clone(), topic: None, topic_list: None };
-        let answer =
-            servers.ask(&master.addr, Call::new(RequestCode::GET_CONSUME_STATS).header(&header)).await?;
-        let stats: ConsumeStats = answer.success()?.json()?;
+    let header = ConsumeStatsHeader { consumer_group: args.group.clone(), topic: None, topic_list: None };
+    let call = Call::new(RequestCode::GET_CONSUME_STATS).header(&header);
+    for stats in ask_each::<ConsumeStats>(&mut servers, &masters, &call).await? {
         consume_tps += stats.consume_tps;
         queues.extend(stats.offset_table.0.into_iter().map(|(queue, offsets)| ShownQueue {
             topic: queue.topic.to_string(),
@@ -315,7 +322,7 @@ fn shown_as_text(shown: &Shown) -> String {
 async fn create(args: CreateArgs) -> Result<(), CliError> {
     names::check_group(&args.group)?;
     let mut servers = args.servers.servers();
-    let masters = masters(&mut servers, args.on.as_deref()).await?;
+    let masters = args.on.masters(&mut servers).await?;
     let config = SubscriptionGroupConfig {
         group_name: args.group.clone(),
         retry_max_times: args.retries,
@@ -323,24 +330,18 @@ async fn create(args: CreateArgs) -> Result<(), CliError> {
         ..SubscriptionGroupConfig::default()
     };
     let body = bytes::Bytes::from(fastjson::to_vec(&config).map_err(ClientError::from)?);
-    for master in &masters {
-        let call = Call::new(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).body(body.clone());
-        servers.call(&master.addr, call).await?;
-    }
-    let brokers: Vec<&str> = masters.iter().map(|master| master.broker_name.as_str()).collect();
-    output::print(&format!("group {} is on {}", args.group, brokers.join(", ")))
+    let call = Call::new(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).body(body);
+    call_each(&mut servers, &masters, &call).await?;
+    output::print(&format!("group {} is on {}", args.group, brokers::names(&masters)))
 }
 
 async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let mut servers = args.servers.servers();
-    let masters = masters(&mut servers, None).await?;
-    if !all_groups(&mut servers, &masters).await?.contains_key(&args.group) {
-        return Err(CliError::GroupUnknown { group: args.group });
-    }
+    let masters = all_masters(&mut servers).await?;
+    known_group(&mut servers, &masters, &args.group).await?;
     let header = DeleteGroup { group_name: args.group.clone(), clean_offset: true };
-    for master in &masters {
-        servers.call(&master.addr, Call::new(RequestCode::DELETE_SUBSCRIPTIONGROUP).header(&header)).await?;
-    }
+    let call = Call::new(RequestCode::DELETE_SUBSCRIPTIONGROUP).header(&header);
+    call_each(&mut servers, &masters, &call).await?;
     servers.delete_topic(&names::retry_topic(&args.group), &masters).await?;
     output::print(&format!("group {} is deleted", args.group))
 }

@@ -1,7 +1,8 @@
-//! How `telstar consume` writes a message: a pattern, or JSON.
+//! How a message is written: by a pattern, as JSON, as a row of a table, or in full.
 
 use serde_json::{Map, Value, json};
 
+use super::output::{self, Column};
 use crate::client::calendar;
 use crate::protocol::message::StoredMessage;
 use crate::protocol::message_id::offset_message_id;
@@ -29,9 +30,55 @@ impl Printable<'_> {
 
     fn message_id(&self) -> String {
         match self.property(names::UNIQ_KEY) {
-            "" => offset_message_id(self.message.store_host, self.message.physical_offset),
+            "" => self.offset_message_id(),
             key => key.to_owned(),
         }
+    }
+
+    fn offset_message_id(&self) -> String {
+        offset_message_id(self.message.store_host, self.message.physical_offset)
+    }
+
+    /// One row for [`ROW_COLUMNS`].
+    pub fn row(&self) -> Vec<String> {
+        let message = self.message;
+        vec![
+            calendar::format_ms(message.stored_at_ms),
+            self.broker_name.to_owned(),
+            message.queue_id.to_string(),
+            message.queue_offset.to_string(),
+            self.message_id(),
+            self.property(names::TAGS).to_owned(),
+            self.property(names::KEYS).to_owned(),
+            shortened(self.body),
+        ]
+    }
+
+    /// Everything that is known of it, a line for each fact, and its body.
+    pub fn full(&self) -> String {
+        let message = self.message;
+        let mut text = output::facts(&[
+            ("topic", self.topic().to_owned()),
+            ("broker", self.broker_name.to_owned()),
+            ("queue", message.queue_id.to_string()),
+            ("offset", message.queue_offset.to_string()),
+            ("message id", self.message_id()),
+            ("offset message id", self.offset_message_id()),
+            ("physical offset", message.physical_offset.to_string()),
+            ("created", format!("{} at {}", calendar::format_ms(message.born_at_ms), message.born_host)),
+            ("stored", calendar::format_ms(message.stored_at_ms)),
+            ("earlier attempts", message.reconsume_times.to_string()),
+            ("body", format!("{} bytes", self.body.len())),
+        ]);
+        for (name, value) in properties::pairs(&message.properties) {
+            text += &format!("  {name} = {value}\n");
+        }
+        text += "\n";
+        text += &match as_text(self.body) {
+            Some(body) => body.to_owned(),
+            None => hex_dump(self.body),
+        };
+        text
     }
 
     /// As one JSON object.
@@ -45,6 +92,7 @@ impl Printable<'_> {
             "queueId": message.queue_id.0,
             "queueOffset": message.queue_offset.0,
             "messageId": self.message_id(),
+            "offsetMessageId": self.offset_message_id(),
             "keys": self.property(names::KEYS),
             "tag": self.property(names::TAGS),
             "bornAtMs": message.born_at_ms,
@@ -59,6 +107,54 @@ impl Printable<'_> {
         }
         object
     }
+}
+
+/// Headings of [`Printable::row`].
+pub const ROW_COLUMNS: [Column; 8] = [
+    Column::Text("STORED"),
+    Column::Text("BROKER"),
+    Column::Number("QUEUE"),
+    Column::Number("OFFSET"),
+    Column::Text("MESSAGE ID"),
+    Column::Text("TAG"),
+    Column::Text("KEYS"),
+    Column::Text("BODY"),
+];
+/// Characters of a body in a row.
+const ROW_BODY_CHARS: usize = 60;
+/// Bytes of a body that is no text, when it is written in full.
+const DUMP_BYTES: usize = 256;
+
+/// A body that can be shown to people as it is.
+fn as_text(body: &[u8]) -> Option<&str> {
+    let text = str::from_utf8(body).ok()?;
+    let is_odd = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    (!text.contains(is_odd)).then_some(text)
+}
+
+/// The beginning of a body, on one line.
+fn shortened(body: &[u8]) -> String {
+    let Some(text) = as_text(body) else { return format!("({} bytes)", body.len()) };
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match line.char_indices().nth(ROW_BODY_CHARS) {
+        Some((end, _)) => format!("{}… ({} bytes)", &line[..end], body.len()),
+        None => line,
+    }
+}
+
+/// Sixteen bytes a line, in hex and as letters.
+fn hex_dump(body: &[u8]) -> String {
+    let mut text = String::new();
+    for (n, line) in body.chunks(16).take(DUMP_BYTES / 16).enumerate() {
+        let hex: String = line.iter().map(|byte| format!("{byte:02x} ")).collect();
+        let letter = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' };
+        let letters: String = line.iter().map(letter).collect();
+        text += &format!("{:04x}  {hex:48} {letters}\n", n * 16);
+    }
+    if body.len() > DUMP_BYTES {
+        text += &format!("… {} bytes more; -o json has them all\n", body.len() - DUMP_BYTES);
+    }
+    text
 }
 
 /// A pattern as given to `--format`.
@@ -260,6 +356,26 @@ mod tests {
         for text in ["%", "%z", "\\", "\\q", "%p", "%p{open"] {
             assert!(MessageFormat::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn rows_are_one_line_and_say_what_they_leave_out() {
+        let message = message();
+        let body_of =
+            |body: &[u8]| Printable { message: &message, broker_name: "b", body }.row().pop().unwrap();
+        assert_eq!(body_of(b"two\nlines"), "two lines");
+        assert_eq!(body_of(&[0, 1, 2]), "(3 bytes)");
+        assert_eq!(body_of("ü".repeat(61).as_bytes()), format!("{}… (122 bytes)", "ü".repeat(60)));
+    }
+
+    #[test]
+    fn in_full_a_body_that_is_no_text_is_dumped() {
+        let message = message();
+        let full = |body| Printable { message: &message, broker_name: "b", body }.full();
+        assert!(full(b"text").ends_with("  colour = red\n\ntext"), "{}", full(b"text"));
+        let dump = format!("\n\n0000  {:48} .A.\n", "ff 41 00");
+        assert!(full(&[0xFF, b'A', 0]).ends_with(&dump), "{}", full(&[0xFF, b'A', 0]));
+        assert!(full(&[0; 300]).ends_with("… 44 bytes more; -o json has them all\n"));
     }
 
     #[test]

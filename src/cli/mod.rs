@@ -2,6 +2,7 @@
 //!
 //! Exit status: 0 done, 1 failed, 2 used wrongly (clap).
 
+mod brokers;
 mod message_format;
 mod output;
 
@@ -13,6 +14,7 @@ pub mod consume;
 pub mod error;
 pub mod group;
 pub mod logging;
+pub mod message;
 pub mod send;
 pub mod serve;
 pub mod start;
@@ -54,6 +56,8 @@ enum Command {
     Topic(topic::TopicCommand),
     #[command(subcommand)]
     Group(group::GroupCommand),
+    #[command(subcommand)]
+    Message(message::MessageCommand),
     Cluster(cluster::ClusterArgs),
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -69,6 +73,7 @@ pub fn run() -> ExitCode {
         Some(Command::Consume(args)) => on_runtime(consume::run(args)),
         Some(Command::Topic(command)) => on_runtime(topic::run(command)),
         Some(Command::Group(command)) => on_runtime(group::run(command)),
+        Some(Command::Message(command)) => on_runtime(message::run(command)),
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
         Some(Command::Store(command)) => store::run(command),
         Some(Command::Bench(command)) => bench::run(command),

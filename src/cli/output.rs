@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use super::args::OutputFormat;
@@ -71,6 +72,14 @@ pub fn table<R: IntoIterator<Item = Vec<String>>>(columns: &[Column], rows: R) -
 pub fn facts<V: Display>(facts: &[(&str, V)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     facts.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+}
+
+/// Whether nobody reads our output any more: `telstar consume … | head` must end though no message comes.
+pub fn is_output_gone() -> bool {
+    let stdout = io::stdout();
+    let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut watched, Some(&now)).is_ok() && watched[0].revents().contains(PollFlags::ERR)
 }
 
 #[cfg(test)]

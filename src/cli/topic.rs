@@ -6,10 +6,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::args::{OutputArgs, ServerArgs};
+use super::brokers::{OnArgs, ask_each, call_each};
 use super::error::CliError;
 use super::output::{self, Column};
 use crate::client::remoting::Call;
-use crate::client::route::{self, BrokerAt};
+use crate::client::route;
 use crate::client::{Servers, calendar};
 use crate::protocol::body::connections::GroupList;
 use crate::protocol::body::route::{TopicList, TopicRouteData};
@@ -48,9 +49,8 @@ pub struct CreateArgs {
     /// What kind of messages it takes
     #[arg(long = "type", value_enum, default_value = "normal")]
     message_type: MessageType,
-    /// Only on this broker, or on the brokers of this cluster
-    #[arg(long, value_name = "BROKER|CLUSTER")]
-    on: Option<String>,
+    #[command(flatten)]
+    on: OnArgs,
     #[command(flatten)]
     servers: ServerArgs,
     #[command(flatten)]
@@ -158,7 +158,7 @@ struct Created {
 async fn create(args: CreateArgs) -> Result<(), CliError> {
     names::check_topic(&args.topic)?;
     let mut servers = args.servers.servers();
-    let masters = masters(&mut servers, args.on.as_deref()).await?;
+    let masters = args.on.masters(&mut servers).await?;
     let header = CreateTopic {
         topic: args.topic.clone(),
         default_topic: DEFAULT_TOPIC.to_owned(),
@@ -174,24 +174,13 @@ async fn create(args: CreateArgs) -> Result<(), CliError> {
         order: false,
         attributes: args.message_type.attribute(),
     };
-    for master in &masters {
-        servers.call(&master.addr, Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&header)).await?;
-    }
+    let call = Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&header);
+    call_each(&mut servers, &masters, &call).await?;
     let brokers = masters.iter().map(|master| master.broker_name.to_string()).collect();
     let created = Created { topic: args.topic.to_string(), queues: args.queues, brokers };
     output::print_as(args.output.output, &created, |created| {
         format!("topic {} has {} queues on {}", created.topic, created.queues, created.brokers.join(", "))
     })
-}
-
-/// Masters of what `wanted` names; an error when that is nothing.
-pub(super) async fn masters(servers: &mut Servers, wanted: Option<&str>) -> Result<Vec<BrokerAt>, CliError> {
-    let masters = servers.masters(wanted).await?;
-    match (masters.is_empty(), wanted) {
-        (false, _) => Ok(masters),
-        (true, Some(name)) => Err(CliError::BrokerUnknown { name: name.to_owned() }),
-        (true, None) => Err(CliError::NoBroker { name_servers: servers.name_servers() }),
-    }
 }
 
 #[derive(Serialize)]
@@ -275,10 +264,9 @@ async fn stats(
     route: &TopicRouteData,
 ) -> Result<TopicStatsTable, CliError> {
     let mut all = TopicStatsTable::default();
-    for master in route::masters(route) {
-        let header = TopicHeader { topic: topic.clone() };
-        let call = Call::new(RequestCode::GET_TOPIC_STATS_INFO).header(&header);
-        let stats: TopicStatsTable = servers.call(&master.addr, call).await?.json()?;
+    let header = TopicHeader { topic: topic.clone() };
+    let call = Call::new(RequestCode::GET_TOPIC_STATS_INFO).header(&header);
+    for stats in ask_each::<TopicStatsTable>(servers, &route::masters(route), &call).await? {
         all.topic_put_tps += stats.topic_put_tps;
         all.offset_table.0.extend(stats.offset_table.0);
     }
@@ -323,13 +311,11 @@ async fn show(args: ShowArgs) -> Result<(), CliError> {
     let mut servers = args.servers.servers();
     let route = servers.route(&args.topic).await?;
     let stats = stats(&mut servers, &args.topic, &route).await?;
-    let mut groups = BTreeSet::new();
-    for master in route::masters(&route) {
-        let header = TopicHeader { topic: args.topic.clone() };
-        let call = Call::new(RequestCode::QUERY_TOPIC_CONSUME_BY_WHO).header(&header);
-        let list: GroupList = servers.call(&master.addr, call).await?.json()?;
-        groups.extend(list.group_list.iter().map(ToString::to_string));
-    }
+    let call =
+        Call::new(RequestCode::QUERY_TOPIC_CONSUME_BY_WHO).header(&TopicHeader { topic: args.topic.clone() });
+    let lists: Vec<GroupList> = ask_each(&mut servers, &route::masters(&route), &call).await?;
+    let groups: BTreeSet<String> =
+        lists.iter().flat_map(|list| &list.group_list).map(ToString::to_string).collect();
     let brokers = route.queue_datas.iter().map(|data| {
         let broker = route.broker_datas.iter().find(|broker| broker.broker_name == data.broker_name);
         ShownBroker {

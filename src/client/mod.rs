@@ -7,6 +7,7 @@ pub mod error;
 pub mod message_body;
 pub mod producer;
 mod pull_loop;
+pub mod queue_reader;
 pub mod rebalance;
 pub mod remoting;
 pub mod route;

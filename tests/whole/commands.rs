@@ -89,3 +89,65 @@ async fn what_is_sent_from_the_command_line_is_consumed_there() {
     let (status, topics, _) = words(&["topic", "list"]);
     assert!(status == 0 && topics.contains("orders"), "{topics}");
 }
+
+#[tokio::test]
+async fn messages_are_found_in_every_way_and_groups_moved() {
+    let dir = temp_dir();
+    let broker = Broker::start(dir.path(), &[]).await;
+    let at = ["-n", broker.name_server.as_str()];
+    let words = |words: &[&str]| run_words(&[words, &at[..]].concat());
+    let done = |command: &[&str]| {
+        let (status, output, error) = words(command);
+        assert_eq!((status, error.as_str()), (0, ""), "{command:?}");
+        output
+    };
+    let find = |by: &[&str]| -> Vec<serde_json::Value> {
+        let found = done(&[&["message", "find", "--topic", "orders", "-o", "json"], by].concat());
+        serde_json::from_str(&found).unwrap()
+    };
+    done(&["topic", "create", "orders", "--queues", "1"]);
+    for body in ["one", "two", "three"] {
+        done(&["send", "orders", body, "--key", body, "--tag", "number"]);
+    }
+    let bodies = |found: Vec<serde_json::Value>| -> Vec<String> {
+        found.iter().map(|message| message["body"].as_str().unwrap().to_owned()).collect()
+    };
+
+    // A key is indexed a moment after its message is stored.
+    let two = loop {
+        let (status, found, _) =
+            words(&["message", "find", "--topic", "orders", "--key", "two", "-o", "json"]);
+        if status == 0 {
+            break serde_json::from_str::<Vec<serde_json::Value>>(&found).unwrap().remove(0);
+        }
+    };
+    assert_eq!((&two["body"], &two["queueOffset"]), (&"two".into(), &1.into()));
+    let stored_at = two["storedAtMs"].to_string();
+    assert_eq!(bodies(find(&["--unique-key", two["messageId"].as_str().unwrap()])), ["two"]);
+    assert_eq!(bodies(find(&["--queue", "0", "--offset", "1", "--limit", "2"])), ["two", "three"]);
+    assert!(bodies(find(&["--from", &stored_at, "--to", &stored_at])).contains(&"two".to_owned()));
+    assert_eq!(bodies(find(&["--from", "1m"])), ["one", "two", "three"]);
+    for id in ["messageId", "offsetMessageId"] {
+        let shown = done(&["message", "get", two[id].as_str().unwrap(), "--topic", "orders"]);
+        assert!(shown.contains("KEYS = two") && shown.ends_with("\n\ntwo\n"), "{shown}");
+    }
+    let last = done(&["message", "tail", "--topic", "orders", "--limit", "1"]);
+    assert!(last.contains("three") && !last.contains("two"), "{last}");
+    let (status, _, error) = words(&["message", "find", "--topic", "orders", "--key", "none"]);
+    assert!(status == 1 && error.starts_with("telstar: no message with key none in topic orders"), "{error}");
+
+    done(&["group", "create", "billing"]);
+    done(&["group", "create", "copy"]);
+    let (status, _, error) = words(&["group", "reset", "billing", "--topic", "orders", "--by", "-1"]);
+    assert!(status == 1 && error.contains("no offset in topic orders to count from"), "{error}");
+    done(&["group", "reset", "billing", "--topic", "orders", "--to-latest"]);
+    let planned =
+        done(&["group", "reset", "billing", "--topic", "orders", "--to-time", &stored_at, "--dry-run"]);
+    assert!(planned.contains("would come again") && planned.ends_with("nothing was changed\n"), "{planned}");
+    done(&["group", "clone", "billing", "copy"]);
+    let moved = done(&["group", "reset", "copy", "--topic", "orders", "--by", "-2", "-o", "json"]);
+    let moved: serde_json::Value = serde_json::from_str(&moved).unwrap();
+    assert_eq!((&moved["redelivered"], &moved["queues"][0]["from"]), (&2.into(), &3.into()));
+    let consumed = done(&["consume", "orders", "--group", "copy", "--count", "2"]);
+    assert_eq!(consumed, "two\nthree\n");
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::args::ServerArgs;
+use crate::cli::brokers::all_masters;
 use crate::cli::error::CliError;
-use crate::cli::topic::masters;
 use crate::client::Servers;
 use crate::client::remoting::Call;
 use crate::client::route::{self, QueueAt};
@@ -55,7 +55,7 @@ impl TargetArgs {
                 return Ok(queues);
             }
         }
-        for master in masters(&mut servers, None).await? {
+        for master in all_masters(&mut servers).await? {
             servers.call(&master.addr, self.create()).await?;
         }
         // Brokers register before they answer, but a name server may be another one than ours.
