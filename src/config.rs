@@ -123,6 +123,7 @@ pub struct StoreSection {
     pub check_point_interval: Duration,
     #[serde(rename = "offsets_flush_interval_ms", with = "text::millis")]
     pub offsets_flush_interval: Duration,
+    pub offsets_flush_mode: FlushMode,
     pub in_memory_percent: u32,
     /// Memory of this machine; see [`StoreSection::in_memory_bytes`].
     #[serde(skip)]

@@ -10,7 +10,7 @@ use crate::protocol::names::NameError;
 use crate::protocol::response_code::ResponseCode;
 use crate::types::{ClientId, GroupName, TopicName};
 
-/// Why a request is refused. Nothing was stored or changed by a refused request.
+/// Why a request is refused. Nothing was stored or changed by a refused request, but for [`Refusal::NotDurable`].
 #[derive(Clone, Debug, Error)]
 pub enum Refusal {
     // -- requests that this server does not know
@@ -154,6 +154,10 @@ pub enum Refusal {
     // -- our own trouble
     #[error("nothing was changed: {what} cannot be saved: {cause}")]
     NotSaved { what: &'static str, cause: String },
+    #[error(
+        "{what} holds, but is lost if the power fails now: it cannot be brought to disk: {cause}; ask again until it can"
+    )]
+    NotDurable { what: &'static str, cause: String },
     #[error("{0}")]
     Failed(String),
 }
@@ -170,7 +174,7 @@ impl Refusal {
             ResetOutOfRange { .. } | NothingToReset { .. } | ResetOfUnknownOffset { .. } => {
                 ResponseCode::SYSTEM_ERROR
             }
-            StatsUnknown { .. } | NotSaved { .. } => ResponseCode::SYSTEM_ERROR,
+            StatsUnknown { .. } | NotSaved { .. } | NotDurable { .. } => ResponseCode::SYSTEM_ERROR,
             NoConsumer { .. } | NoProducer { .. } | ClientOffline { .. } => ResponseCode::SYSTEM_ERROR,
             Name(NameError::SendForbidden { .. }) => ResponseCode::NO_PERMISSION,
             Name(_) | FieldIllegal { .. } | OutOfRange { .. } | QueueOutOfRange { .. } => {
@@ -269,6 +273,7 @@ mod tests {
             SettingFixed { .. } => "SettingFixed",
             SettingInvalid { .. } => "SettingInvalid",
             NotSaved { .. } => "NotSaved",
+            NotDurable { .. } => "NotDurable",
             Failed(_) => "Failed",
         }
     }
@@ -327,6 +332,7 @@ mod tests {
             (29, SettingFixed { key: x(), remedy: "x" }),
             (29, SettingInvalid { key: x(), value: x(), allowed: "x" }),
             (1, NotSaved { what: "x", cause: x() }),
+            (1, NotDurable { what: "x", cause: x() }),
             (1, Failed(x())),
         ];
         for (code, refusal) in &golden {
@@ -334,6 +340,6 @@ mod tests {
             assert!(!refusal.to_string().trim().is_empty());
         }
         let names: BTreeSet<_> = golden.iter().map(|(_, refusal)| name(refusal)).collect();
-        assert_eq!(names.len(), 49, "every refusal is in the table");
+        assert_eq!(names.len(), 50, "every refusal is in the table");
     }
 }

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// When a send is answered.
+/// When a send, or a commit of a consumer offset, is answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlushMode {
-    /// Before its message is on disk.
+    /// Before it is on disk.
     #[default]
     Async,
-    /// When its message is on disk; consumers see it no earlier.
+    /// When it is on disk; consumers see a message no earlier.
     Sync,
 }
 

@@ -74,6 +74,8 @@ pub struct BrokerPlan {
     pub flusher: FlusherConfig,
     /// Between two savings of consumer offsets.
     pub offsets_flush_interval: Duration,
+    /// When commits of consumer offsets are answered.
+    pub offsets_flush_mode: FlushMode,
     pub retention: RetentionRules,
     pub retention_interval: Duration,
     pub max_body_bytes: usize,
@@ -107,8 +109,12 @@ const MANY_WORKERS: usize = 3;
 /// The threads of a process: some for clients and queues, one each for those who wait for memory and disk.
 pub struct Threads {
     pub workers: Vec<Arbiter>,
-    /// Settings, groups, offsets: actors that flush sled, away from messages.
+    /// Settings: actors that wait for sled's fsyncs, away from messages.
     pub settings: Arbiter,
+    /// Members of groups, producers, figures, links to name servers: nothing here ever waits for a disk.
+    pub members: Arbiter,
+    /// Consumer offsets, which write to sled and leave its fsyncs to the pool.
+    pub offsets: Arbiter,
     pub writer: Arbiter,
     /// `None` where cores are few and every send waits for the disk: the writer then has nothing better to do, and what
     /// arrives meanwhile makes the next flush larger.
@@ -126,6 +132,8 @@ impl Threads {
         Self {
             workers: (0..workers.max(1)).map(|_| Arbiter::new()).collect(),
             settings: Arbiter::new(),
+            members: Arbiter::new(),
+            offsets: Arbiter::new(),
             writer: Arbiter::new(),
             flusher: (are_many || flush == FlushMode::Async).then(Arbiter::new),
             dispatcher: are_many.then(Arbiter::new),
@@ -147,9 +155,10 @@ impl Threads {
 
     /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
     pub fn stop(self) {
-        let special = [self.settings, self.writer, self.index];
-        let followers = self.flusher.into_iter().chain(self.dispatcher);
-        let arbiters: Vec<_> = self.workers.into_iter().chain(special).chain(followers).collect();
+        let Self { workers, settings, members, offsets, writer, flusher, dispatcher, index } = self;
+        let special = [settings, members, offsets, writer, index];
+        let followers = flusher.into_iter().chain(dispatcher);
+        let arbiters: Vec<_> = workers.into_iter().chain(special).chain(followers).collect();
         for arbiter in &arbiters {
             arbiter.stop();
         }
@@ -250,14 +259,17 @@ impl BrokerTree {
             clock.clone(),
         )?;
         let groups = SubscriptionGroups::start_in_arbiter(&threads.settings.handle(), move |_| groups);
-        let offsets_config =
-            OffsetsConfig { flush_interval: plan.offsets_flush_interval, ..OffsetsConfig::default() };
+        let offsets_config = OffsetsConfig {
+            flush_interval: plan.offsets_flush_interval,
+            flush_mode: plan.offsets_flush_mode,
+            ..OffsetsConfig::default()
+        };
         let offsets = ConsumerOffsets::load(metadata.clone(), offsets_config, clock.clone())?;
         let resets = offsets.pending_resets();
-        let offsets = ConsumerOffsets::start_in_arbiter(&threads.settings.handle(), move |_| offsets);
+        let offsets = ConsumerOffsets::start_in_arbiter(&threads.offsets.handle(), move |_| offsets);
         let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig::default());
-        let consumers = ConsumerGroups::start_in_arbiter(&threads.settings.handle(), move |_| consumers);
-        let producers = Producers::start_in_arbiter(&threads.settings.handle(), |_| {
+        let consumers = ConsumerGroups::start_in_arbiter(&threads.members.handle(), move |_| consumers);
+        let producers = Producers::start_in_arbiter(&threads.members.handle(), |_| {
             Producers::new(ProducersConfig::default())
         });
         let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
@@ -289,7 +301,7 @@ impl BrokerTree {
         };
         let stats = {
             let (clock, counters) = (clock.clone(), counters.clone());
-            BrokerStats::start_in_arbiter(&threads.settings.handle(), move |_| {
+            BrokerStats::start_in_arbiter(&threads.members.handle(), move |_| {
                 BrokerStats::new(stats_config, clock, counters)
             })
         };
@@ -314,7 +326,7 @@ impl BrokerTree {
             config.ha_server_addr =
                 SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
             let table = table.clone();
-            NameServerLink::start_in_arbiter(&threads.settings.handle(), move |_| {
+            NameServerLink::start_in_arbiter(&threads.members.handle(), move |_| {
                 NameServerLink::new(config, table)
             })
         };

@@ -6,20 +6,21 @@
 //!   [`ListAllOffsets`], [`ResetOffsets`], [`TakeReset`], [`CloneOffsets`], [`DeleteGroupOffsets`], [`TopicDeleted`],
 //!   [`SaveOffsets`], [`ObserveOffsets`].
 //! - Sends: nothing; every request is answered by its reply.
-//! - Fails: offsets that cannot be saved are kept and saved again after `flush_interval`, with a line in the log;
-//!   a deletion that cannot be saved is refused.
+//! - Fails: offsets that cannot be saved are kept and saved again after `flush_interval`, with a line in the log,
+//!   and whoever waits for them is told; a deletion that cannot be saved is refused.
 //! - Invariants: the tree never holds an offset that the table has not held; a crash loses at most
-//!   `flush_interval` of commits, and a clean stop none; pending resets do not outlive the process, the offsets
-//!   they set do.
+//!   `flush_interval` of commits, and a clean stop none; with [`FlushMode::Sync`] nothing that was
+//!   answered is lost; pending resets do not outlive the process, the offsets they set do.
 //!
-//! Writing to the tree is done here, in parts of bounded size; making it durable blocks for an fsync and is left
-//! to another thread.
+//! Writing to the tree is done here; making it durable blocks for an fsync and is left to another thread. One flush is
+//! under way at a time, and all who wait when it begins share it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use super::offset_table::{Committed, OffsetKey, OffsetTable, QueueOffsets};
@@ -28,17 +29,19 @@ use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::data_version::DataVersion;
 use crate::store::metadata::{ConsumerOffset, ConsumerOffsetTable, Metadata, MetadataError};
-use crate::types::{GroupName, QueueOffset, TopicName};
+use crate::types::{FlushMode, GroupName, QueueOffset, TopicName};
 
 /// Offsets written to the tree in one turn.
 const WRITTEN_PER_TURN: usize = 4096;
 
 /// Records that a group will next consume `offset` of a queue. Losing it repeats messages, never skips them.
 #[derive(Message, Clone, Debug)]
-#[rtype(result = "OffsetCommitted")]
+#[rtype(result = "Result<OffsetCommitted, Refusal>")]
 pub struct CommitOffset {
     pub key: OffsetKey,
     pub offset: QueueOffset,
+    /// Somebody waits for the answer, which is a promise as far as `flush_mode` says.
+    pub awaited: bool,
 }
 
 #[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +92,7 @@ pub struct AllOffsets {
 
 /// Sets offsets of a group and holds it to them until its next pull of each queue. Losing it loses the wish.
 #[derive(Message, Clone, Debug)]
-#[rtype(result = "()")]
+#[rtype(result = "Result<(), Refusal>")]
 pub struct ResetOffsets {
     pub group: GroupName,
     pub topic: TopicName,
@@ -106,7 +109,7 @@ pub struct TakeReset {
 
 /// Copies the offsets of one group in a topic to another, over those it has.
 #[derive(Message, Clone, Debug)]
-#[rtype(result = "OffsetsCloned")]
+#[rtype(result = "Result<OffsetsCloned, Refusal>")]
 pub struct CloneOffsets {
     pub from: GroupName,
     pub to: GroupName,
@@ -147,6 +150,11 @@ pub struct SaveOffsets;
 #[rtype(result = "()")]
 struct FlushDue;
 
+/// Time to make durable what somebody waits for.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+struct MakeDurable;
+
 /// Whether any reset is pending at all: one atomic read on the way of every pull. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct PendingResets(Arc<AtomicUsize>);
@@ -162,24 +170,40 @@ impl PendingResets {
 pub struct OffsetsConfig {
     /// Between two savings. Default 5 s.
     pub flush_interval: Duration,
+    /// When a commit that is awaited, a reset, a copy or a deletion is answered: at once, so that a crash within
+    /// `flush_interval` takes it back and messages repeat, or once it is on disk.
+    pub flush_mode: FlushMode,
     pub mailbox_capacity: usize,
 }
 
 impl Default for OffsetsConfig {
     fn default() -> Self {
-        Self { flush_interval: Duration::from_secs(5), mailbox_capacity: 16_384 }
+        Self {
+            flush_interval: Duration::from_secs(5),
+            flush_mode: FlushMode::Async,
+            mailbox_capacity: 16_384,
+        }
     }
 }
 
+/// Makes the tree durable; blocks.
+type Flush = Arc<dyn Fn() -> Result<(), MetadataError> + Send + Sync>;
+/// What became of a flush: done, or why not.
+type Flushed = Result<(), Arc<str>>;
+
 pub struct ConsumerOffsets {
     table: OffsetTable,
-    metadata: Metadata,
+    flush: Flush,
     stored: ConsumerOffsetTable,
     resets: PendingResets,
     config: OffsetsConfig,
     clock: SharedClock,
     /// Another thread is making durable what was written.
     flushing: bool,
+    /// Those who wait for a flush that has not begun.
+    waiting: Vec<oneshot::Sender<Flushed>>,
+    /// [`MakeDurable`] is on its way.
+    flush_asked: bool,
 }
 
 impl ConsumerOffsets {
@@ -195,7 +219,17 @@ impl ConsumerOffsets {
             table.load(OffsetKey { group, topic, queue_id }, offset);
         }
         info!(offsets = table.len(), "consumer offsets loaded");
-        Ok(Self { table, metadata, stored, resets: PendingResets::default(), config, clock, flushing: false })
+        Ok(Self {
+            table,
+            flush: Arc::new(move || metadata.flush()),
+            stored,
+            resets: PendingResets::default(),
+            config,
+            clock,
+            flushing: false,
+            waiting: Vec::new(),
+            flush_asked: false,
+        })
     }
 
     /// What the pull path looks at before it asks for resets.
@@ -233,6 +267,62 @@ impl ConsumerOffsets {
         }
     }
 
+    /// Answers once what was changed is as safe as the settings promise.
+    fn answer<T: 'static>(
+        &mut self,
+        answer: T,
+        what: &'static str,
+        ctx: &mut Context<Self>,
+    ) -> Response<Result<T, Refusal>> {
+        if self.config.flush_mode == FlushMode::Async {
+            return Response::reply(Ok(answer));
+        }
+        let (told, flushed) = oneshot::channel();
+        self.waiting.push(told);
+        self.ask_for_flush(ctx);
+        Response::fut(async move {
+            match flushed.await {
+                Ok(Ok(())) => Ok(answer),
+                Ok(Err(cause)) => Err(Refusal::NotDurable { what, cause: cause.to_string() }),
+                Err(_) => Err(Refusal::ShuttingDown),
+            }
+        })
+    }
+
+    /// Handled after the messages that wait now, which share the flush.
+    fn ask_for_flush(&mut self, ctx: &mut Context<Self>) {
+        if !self.flushing && !std::mem::replace(&mut self.flush_asked, true) {
+            ctx.notify(MakeDurable);
+        }
+    }
+
+    /// Has everything that was written made durable, for those who wait now.
+    fn begin_flush(&mut self, ctx: &mut Context<Self>) {
+        self.flushing = true;
+        let waiting = std::mem::take(&mut self.waiting);
+        let flush = self.flush.clone();
+        let flush = actix_rt::task::spawn_blocking(move || flush().map_err(|error| error.to_string()));
+        ctx.spawn(flush.into_actor(self).map(|flushed, offsets, ctx| {
+            offsets.flushing = false;
+            // A thread that could not run is one more failed flush.
+            let flushed = flushed.unwrap_or_else(|error| Err(error.to_string())).map_err(Arc::from);
+            Self::tell(waiting, &flushed);
+            if !offsets.waiting.is_empty() {
+                offsets.ask_for_flush(ctx);
+            }
+        }));
+    }
+
+    fn tell(waiting: Vec<oneshot::Sender<Flushed>>, flushed: &Flushed) {
+        if let Err(error) = flushed {
+            error!(%error, "consumer offsets not saved, trying again");
+        }
+        for told in waiting {
+            // Whoever asked may have stopped waiting.
+            let _ = told.send(flushed.clone());
+        }
+    }
+
     /// A failure is not the end: the offsets are still in the table, and the next round tries again.
     fn report(what: Result<(), MetadataError>) {
         if let Err(error) = what {
@@ -251,7 +341,7 @@ impl Actor for ConsumerOffsets {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         // A clean stop loses nothing.
-        Self::report(self.write(usize::MAX).and_then(|_| self.metadata.flush()));
+        Self::report(self.write(usize::MAX).and_then(|_| (self.flush)()));
     }
 }
 
@@ -267,38 +357,46 @@ impl Handler<FlushDue> for ConsumerOffsets {
     type Result = ();
 
     fn handle(&mut self, _: FlushDue, ctx: &mut Self::Context) {
-        let written = match self.write(WRITTEN_PER_TURN) {
-            Ok(written) => written,
-            Err(error) => {
-                Self::report(Err(error));
-                0
+        match self.write(WRITTEN_PER_TURN) {
+            Ok(WRITTEN_PER_TURN) => {
+                // The rest follows after the messages that wait now.
+                ctx.notify(FlushDue);
+                return;
             }
-        };
-        if written == WRITTEN_PER_TURN {
-            // The rest follows after the messages that wait now.
-            ctx.notify(FlushDue);
-            return;
+            Ok(_) if !self.flushing => self.begin_flush(ctx),
+            Ok(_) => {}
+            Err(error) => Self::report(Err(error)),
         }
         ctx.notify_later(FlushDue, self.config.flush_interval);
-        if self.flushing {
+    }
+}
+
+impl Handler<MakeDurable> for ConsumerOffsets {
+    type Result = ();
+
+    fn handle(&mut self, _: MakeDurable, ctx: &mut Self::Context) {
+        self.flush_asked = false;
+        if self.flushing || self.waiting.is_empty() {
             return;
         }
-        self.flushing = true;
-        let metadata = self.metadata.clone();
-        let flush = actix_rt::task::spawn_blocking(move || metadata.flush());
-        ctx.spawn(flush.into_actor(self).map(|flushed, offsets, _| {
-            offsets.flushing = false;
-            // A thread that could not run is one more failed flush; the next round makes up for it.
-            Self::report(flushed.unwrap_or(Ok(())));
-        }));
+        match self.write(usize::MAX) {
+            Ok(_) => self.begin_flush(ctx),
+            Err(error) => Self::tell(std::mem::take(&mut self.waiting), &Err(error.to_string().into())),
+        }
     }
 }
 
 impl Handler<CommitOffset> for ConsumerOffsets {
-    type Result = OffsetCommitted;
+    type Result = Response<Result<OffsetCommitted, Refusal>>;
 
-    fn handle(&mut self, commit: CommitOffset, _: &mut Self::Context) -> Self::Result {
-        OffsetCommitted { outcome: self.table.commit(commit.key, commit.offset) }
+    fn handle(&mut self, commit: CommitOffset, ctx: &mut Self::Context) -> Self::Result {
+        let outcome = self.table.commit(commit.key, commit.offset);
+        let committed = OffsetCommitted { outcome };
+        if commit.awaited && outcome == Committed::Stored {
+            self.answer(committed, "the consumer offset", ctx)
+        } else {
+            Response::reply(Ok(committed))
+        }
     }
 }
 
@@ -344,15 +442,16 @@ impl Handler<ListAllOffsets> for ConsumerOffsets {
 }
 
 impl Handler<ResetOffsets> for ConsumerOffsets {
-    type Result = ();
+    type Result = Response<Result<(), Refusal>>;
 
-    fn handle(&mut self, reset: ResetOffsets, _: &mut Self::Context) {
+    fn handle(&mut self, reset: ResetOffsets, ctx: &mut Self::Context) -> Self::Result {
         let ResetOffsets { group, topic, offsets } = reset;
         for (queue_id, offset) in offsets {
             info!(%group, %topic, queue_id = queue_id.0, offset = offset.0, "consumer offset reset");
             self.table.reset(OffsetKey { group: group.clone(), topic: topic.clone(), queue_id }, offset);
         }
         self.show_resets();
+        self.answer((), "the reset of consumer offsets", ctx)
     }
 }
 
@@ -367,27 +466,30 @@ impl Handler<TakeReset> for ConsumerOffsets {
 }
 
 impl Handler<CloneOffsets> for ConsumerOffsets {
-    type Result = OffsetsCloned;
+    type Result = Response<Result<OffsetsCloned, Refusal>>;
 
-    fn handle(&mut self, clone: CloneOffsets, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, clone: CloneOffsets, ctx: &mut Self::Context) -> Self::Result {
         let count = self.table.copy(&clone.from, &clone.to, &clone.topic);
         info!(from = %clone.from, to = %clone.to, topic = %clone.topic, count, "consumer offsets cloned");
-        OffsetsCloned { count }
+        self.answer(OffsetsCloned { count }, "the copy of consumer offsets", ctx)
     }
 }
 
 impl Handler<DeleteGroupOffsets> for ConsumerOffsets {
-    type Result = Result<(), Refusal>;
+    type Result = Response<Result<(), Refusal>>;
 
-    fn handle(&mut self, delete: DeleteGroupOffsets, _: &mut Self::Context) -> Self::Result {
-        let deleted = self.stored.delete_group(&delete.group).map_err(|error| Refusal::NotSaved {
-            what: "the deletion of consumer offsets",
-            cause: error.to_string(),
-        })?;
+    fn handle(&mut self, delete: DeleteGroupOffsets, ctx: &mut Self::Context) -> Self::Result {
+        const WHAT: &str = "the deletion of consumer offsets";
+        let deleted = match self.stored.delete_group(&delete.group) {
+            Ok(deleted) => deleted,
+            Err(error) => {
+                return Response::reply(Err(Refusal::NotSaved { what: WHAT, cause: error.to_string() }));
+            }
+        };
         self.table.delete_group(&delete.group);
         self.show_resets();
         info!(group = %delete.group, deleted, "consumer offsets deleted");
-        Ok(())
+        self.answer((), WHAT, ctx)
     }
 }
 
@@ -426,7 +528,7 @@ mod tests {
     }
 
     fn commit(group: &str, topic: &str, queue_id: u32, offset: u64) -> CommitOffset {
-        CommitOffset { key: key(group, topic, queue_id), offset: QueueOffset(offset) }
+        CommitOffset { key: key(group, topic, queue_id), offset: QueueOffset(offset), awaited: true }
     }
 
     fn load(metadata: &Metadata) -> ConsumerOffsets {
@@ -449,7 +551,7 @@ mod tests {
         tokio::time::pause();
         let metadata = Metadata::temporary().unwrap();
         let offsets = load(&metadata).start();
-        offsets.send(commit("g", "T", 0, 7)).await.unwrap();
+        offsets.send(commit("g", "T", 0, 7)).await.unwrap().unwrap();
         offsets.try_send(commit("g", "T", 0, 6)).unwrap();
         assert_eq!(offsets.send(QueryOffset { key: key("g", "T", 0) }).await.unwrap(), Some(QueueOffset(6)));
         tokio::time::advance(Duration::from_millis(4_999)).await;
@@ -483,16 +585,20 @@ mod tests {
         let offsets = loaded.start();
         assert!(!resets.any());
         let targets = [(QueueId(0), QueueOffset(3)), (QueueId(1), QueueOffset(4))].into();
-        offsets.send(ResetOffsets { group: "g".into(), topic: "T".into(), offsets: targets }).await.unwrap();
+        offsets
+            .send(ResetOffsets { group: "g".into(), topic: "T".into(), offsets: targets })
+            .await
+            .unwrap()
+            .unwrap();
         assert!(resets.any());
-        let committed = offsets.send(commit("g", "T", 0, 9)).await.unwrap();
+        let committed = offsets.send(commit("g", "T", 0, 9)).await.unwrap().unwrap();
         assert_eq!(committed.outcome, Committed::IgnoredForReset);
         for (queue_id, expected) in [(0, 3), (1, 4)] {
             let taken = offsets.send(TakeReset { key: key("g", "T", queue_id) }).await.unwrap();
             assert_eq!(taken, Some(QueueOffset(expected)));
         }
         assert!(!resets.any());
-        let committed = offsets.send(commit("g", "T", 0, 9)).await.unwrap();
+        let committed = offsets.send(commit("g", "T", 0, 9)).await.unwrap().unwrap();
         assert_eq!(committed.outcome, Committed::Stored);
     }
 
@@ -501,7 +607,7 @@ mod tests {
         let metadata = Metadata::temporary().unwrap();
         let offsets = load(&metadata).start();
         for (group, topic) in [("g", "T"), ("g", "U"), ("h", "T"), ("h", "U")] {
-            offsets.send(commit(group, topic, 0, 5)).await.unwrap();
+            offsets.send(commit(group, topic, 0, 5)).await.unwrap().unwrap();
         }
         offsets.send(FlushDue).await.unwrap();
         assert_eq!(
@@ -518,13 +624,79 @@ mod tests {
     #[actix::test]
     async fn cloned_offsets_overwrite() {
         let offsets = load(&Metadata::temporary().unwrap()).start();
-        offsets.send(commit("g", "T", 0, 5)).await.unwrap();
-        offsets.send(commit("g", "T", 1, 6)).await.unwrap();
-        offsets.send(commit("h", "T", 0, 50)).await.unwrap();
+        offsets.send(commit("g", "T", 0, 5)).await.unwrap().unwrap();
+        offsets.send(commit("g", "T", 1, 6)).await.unwrap().unwrap();
+        offsets.send(commit("h", "T", 0, 50)).await.unwrap().unwrap();
         let clone = CloneOffsets { from: "g".into(), to: "h".into(), topic: "T".into() };
-        assert_eq!(offsets.send(clone).await.unwrap().count, 2);
+        assert_eq!(offsets.send(clone).await.unwrap().unwrap().count, 2);
         let query = QueryTopicOffsets { group: "h".into(), topic: "T".into() };
         let expected = [(QueueId(0), QueueOffset(5)), (QueueId(1), QueueOffset(6))];
         assert_eq!(offsets.send(query).await.unwrap(), expected.into());
+    }
+
+    /// Offsets whose commits are answered once durable, and the other end of their flushes: each begins when it is
+    /// told how to end.
+    fn load_strict(
+        metadata: &Metadata,
+    ) -> (ConsumerOffsets, std::sync::mpsc::Sender<bool>, Arc<AtomicUsize>) {
+        let mut offsets = load(metadata);
+        offsets.config.flush_mode = FlushMode::Sync;
+        let (end, ends) = std::sync::mpsc::channel();
+        let (ends, count) = (std::sync::Mutex::new(ends), Arc::new(AtomicUsize::new(0)));
+        let counted = count.clone();
+        offsets.flush = Arc::new(move || {
+            // After the test the stop flushes, which nobody controls.
+            let ends_well = ends.lock().unwrap().recv().unwrap_or(true);
+            counted.fetch_add(1, Ordering::SeqCst);
+            match ends_well {
+                true => Ok(()),
+                false => Err(MetadataError::Flush { source: sled::Error::Unsupported("no disk".into()) }),
+            }
+        });
+        (offsets, end, count)
+    }
+
+    #[actix::test]
+    async fn commits_are_answered_once_durable_and_share_a_flush() {
+        let metadata = Metadata::temporary().unwrap();
+        let (offsets, end, flushes) = load_strict(&metadata);
+        let offsets = offsets.start();
+        let mut first = std::pin::pin!(offsets.send(commit("g", "T", 0, 7)));
+        assert!(futures::poll!(&mut first).is_pending());
+        // Nothing of what follows waits for the disk.
+        offsets.send(ObserveOffsets).await.unwrap();
+        let unanswered = CommitOffset { awaited: false, ..commit("g", "T", 9, 1) };
+        offsets.send(unanswered).await.unwrap().unwrap();
+        let others: Vec<_> = (1..5).map(|queue_id| offsets.send(commit("g", "T", queue_id, 7))).collect();
+        let mut others = std::pin::pin!(futures::future::join_all(others));
+        assert!(futures::poll!(&mut others).is_pending());
+        offsets.send(ObserveOffsets).await.unwrap();
+        assert!(futures::poll!(&mut first).is_pending(), "its flush has not ended");
+
+        end.send(true).unwrap();
+        first.await.unwrap().unwrap();
+        assert_eq!(flushes.load(Ordering::SeqCst), 1);
+        assert!(futures::poll!(&mut others).is_pending(), "they came after it began");
+        end.send(true).unwrap();
+        for answer in others.await {
+            answer.unwrap().unwrap();
+        }
+        assert_eq!(flushes.load(Ordering::SeqCst), 2, "one for all of them");
+        assert_eq!(saved(&metadata).len(), 6);
+    }
+
+    #[actix::test]
+    async fn commit_that_cannot_be_made_durable_is_told_so() {
+        let metadata = Metadata::temporary().unwrap();
+        let (offsets, end, _flushes) = load_strict(&metadata);
+        let offsets = offsets.start();
+        end.send(false).unwrap();
+        let refused = offsets.send(commit("g", "T", 0, 7)).await.unwrap().unwrap_err();
+        assert!(
+            matches!(&refused, Refusal::NotDurable { cause, .. } if cause.contains("flush")),
+            "{refused}"
+        );
+        end.send(true).unwrap();
+        offsets.send(commit("g", "T", 0, 8)).await.unwrap().unwrap();
     }
 }

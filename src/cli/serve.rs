@@ -210,6 +210,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             mailbox_capacity: config.mailbox.tables,
         },
         offsets_flush_interval: store.offsets_flush_interval,
+        offsets_flush_mode: store.offsets_flush_mode,
         retention: RetentionRules {
             max_age: retention.max_age,
             delete_hours: retention.delete_hours.clone(),

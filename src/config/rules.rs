@@ -119,6 +119,7 @@ pub const RULES: &[Rule] = &[
     rule("store.sync_flush_timeout_ms", whole(100, 600_000, "milliseconds")),
     rule("store.check_point_interval_ms", whole(100, 600_000, "milliseconds")),
     rule("store.offsets_flush_interval_ms", whole(10, 600_000, "milliseconds")),
+    rule("store.offsets_flush_mode", Kind::Word(&["async", "sync"])),
     rule("store.in_memory_percent", whole(1, 90, "percent")),
     rule("retention.hours", whole(1, 876_000, "hours")),
     rule("retention.delete_hours", Kind::Wholes { min: 0, max: 23, unit: "hours of the day" }),

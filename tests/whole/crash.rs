@@ -191,6 +191,31 @@ async fn crash_one_store(chance: &mut Chance, rounds: u64, flush_mode: &str) -> 
     acknowledged.len()
 }
 
+#[tokio::test]
+async fn awaited_commit_survives_being_killed_when_it_waits_for_the_disk() {
+    let dir = temp_dir();
+    let settings = ["store.offsets_flush_mode=sync", "store.offsets_flush_interval_ms=600000"];
+    let broker = Broker::start(dir.path(), &settings).await;
+    let client = broker.client().await;
+    client.create_topic("orders", 2).await;
+    client.pull(&pull_from("orders", 0, 0)).await; // the group is there from its first request on
+    for queue_id in 0..2 {
+        let header = UpdateConsumerOffset {
+            consumer_group: "cg".into(),
+            topic: "orders".into(),
+            queue_id: Some(queue_id),
+            commit_offset: Some(7 + i64::from(queue_id)),
+        };
+        client.call(Call::new(RequestCode::UPDATE_CONSUMER_OFFSET).header(&header)).await.success().unwrap();
+    }
+    broker.kill();
+    let client = Broker::start(dir.path(), &settings).await.client().await;
+    assert_eq!(
+        (client.consumer_offset("orders", 0).await, client.consumer_offset("orders", 1).await),
+        (Some(7), Some(8))
+    );
+}
+
 /// Sends and commits until the broker is gone; returns what was answered.
 async fn load(
     client: Client,

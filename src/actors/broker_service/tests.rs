@@ -40,6 +40,7 @@ fn plan() -> BrokerPlan {
         key_index: Some(IndexFileConfig { slots: 64, entries: 256 }),
         flusher: FlusherConfig::default(),
         offsets_flush_interval: Duration::from_secs(5),
+        offsets_flush_mode: FlushMode::Async,
         retention: RetentionRules::default(),
         retention_interval: Duration::from_secs(10),
         max_body_bytes: 4_096,

@@ -62,7 +62,8 @@ pub async fn update_consumer_offset(
     let queue_id = u32::try_from(queue_id).unwrap_or(u32::MAX);
     let offset = QueueOffset(not_negative(NAME, "commitOffset", asked.commit_offset)?);
     let key = OffsetKey { group: asked.consumer_group, topic: asked.topic, queue_id: QueueId(queue_id) };
-    let committed = offsets.send(CommitOffset { key, offset }).await?;
+    let awaited = !request.command.is_one_way();
+    let committed = offsets.send(CommitOffset { key, offset, awaited }).await??;
     Ok(Some(match committed.outcome {
         Committed::Stored => Answer::success(),
         Committed::IgnoredForReset => Answer::success().with_remark("Offset has been previously reset"),
@@ -210,7 +211,12 @@ mod tests {
         let store = TestStore::start(&[("T", 1)]).await;
         let (link, _client) = fake_client();
         let offsets = [(QueueId(0), QueueOffset(2))].into();
-        store.offsets.send(ResetOffsets { group: "g".into(), topic: "T".into(), offsets }).await.unwrap();
+        store
+            .offsets
+            .send(ResetOffsets { group: "g".into(), topic: "T".into(), offsets })
+            .await
+            .unwrap()
+            .unwrap();
         let asked =
             of_queue(RequestCode::UPDATE_CONSUMER_OFFSET, "T", 0).field("commitOffset", 9).from(&link);
         let answered = update_consumer_offset(&asked, &store.offsets, &groups(), &store.topics).await;

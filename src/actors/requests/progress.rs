@@ -255,7 +255,7 @@ pub async fn clone_group_offset(request: &Request, sources: &ProgressSources<'_>
     };
     for entry in entries {
         let (from, to) = (asked.src_group.clone(), asked.dest_group.clone());
-        sources.offsets.send(CloneOffsets { from, to, topic: entry.name().clone() }).await?;
+        sources.offsets.send(CloneOffsets { from, to, topic: entry.name().clone() }).await??;
     }
     Ok(Some(Answer::success()))
 }

@@ -115,8 +115,8 @@ impl PullOwners {
                 queue_id: QueueId(header.queue_id as u32),
             };
             // A commit that finds no room is made good by the next pull's.
-            let _ =
-                self.offsets.try_send(CommitOffset { key, offset: QueueOffset(header.commit_offset as u64) });
+            let offset = QueueOffset(header.commit_offset as u64);
+            let _ = self.offsets.try_send(CommitOffset { key, offset, awaited: false });
         }
         let hold = (header.sys_flag & PULL_SUSPEND != 0)
             .then(|| Duration::from_millis(header.suspend_timeout_ms.max(0) as u64).min(MAX_HOLD));
@@ -373,7 +373,7 @@ mod tests {
         let mut bench = start().await;
         let offsets = [(QueueId(0), QueueOffset(40))].into();
         let reset = ResetOffsets { group: "g".into(), topic: "T".into(), offsets };
-        bench.store.offsets.send(reset).await.unwrap();
+        bench.store.offsets.send(reset).await.unwrap().unwrap();
         let topics = bench.store.topics.load_full();
         let Ok(PullTaken::NeedsCare(request)) = bench.owners.pull(pull("T", 0).from(&bench.link), &topics)
         else {

@@ -64,7 +64,7 @@ async fn reset_here(
 ) -> Answered {
     let reset =
         ResetOffsets { group: asked.group.clone(), topic: asked.topic.clone(), offsets: offsets.clone() };
-    sources.offsets.send(reset).await?;
+    sources.offsets.send(reset).await??;
     // A pull that is held would keep its consumer from the reset until the hold ends.
     let wakes = queues.iter().map(|(_, queue)| queue.send(WakeHolds));
     future::join_all(wakes).await;

@@ -100,8 +100,9 @@ impl TestStore {
     }
 
     pub async fn commit(&self, group: &str, topic: &str, queue_id: u32, offset: u64) {
-        let commit = CommitOffset { key: key(group, topic, queue_id), offset: QueueOffset(offset) };
-        self.offsets.send(commit).await.unwrap();
+        let key = key(group, topic, queue_id);
+        let commit = CommitOffset { key, offset: QueueOffset(offset), awaited: true };
+        self.offsets.send(commit).await.unwrap().unwrap();
     }
 
     pub async fn offset(&self, group: &str, topic: &str, queue_id: u32) -> Option<u64> {
