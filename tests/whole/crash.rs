@@ -209,7 +209,8 @@ async fn awaited_commit_survives_being_killed_when_it_waits_for_the_disk() {
         client.call(Call::new(RequestCode::UPDATE_CONSUMER_OFFSET).header(&header)).await.success().unwrap();
     }
     broker.kill();
-    let client = Broker::start(dir.path(), &settings).await.client().await;
+    let broker = Broker::start(dir.path(), &settings).await;
+    let client = broker.client().await;
     assert_eq!(
         (client.consumer_offset("orders", 0).await, client.consumer_offset("orders", 1).await),
         (Some(7), Some(8))
