@@ -21,7 +21,7 @@ use telstar::protocol::request_code::RequestCode;
 use telstar::store::commit_log::CommitLog;
 use telstar::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit};
 use telstar::store::file::DiskFiles;
-use telstar::store::key_index::{IndexFileConfig, KeyIndex};
+use telstar::store::key_index::{IndexFileConfig, KeyIndex, KeyWalk, WantedEntries};
 use telstar::store::recovery::{LastStop, open_commit_log};
 use telstar::store::segment::SegmentDir;
 use telstar::store::store_check_point::StoreCheckPoint;
@@ -51,6 +51,7 @@ fn main() {
     dispatch(&mut criterion);
     consume_queue(&mut criterion);
     key_index(&mut criterion);
+    key_query(&mut criterion);
     actor_hop(&mut criterion);
     criterion.final_summary();
 }
@@ -275,6 +276,37 @@ fn key_index(criterion: &mut Criterion) {
             if count.is_multiple_of(config.entries) {
                 index.delete_before(at).expect("old files go");
             }
+        });
+    });
+}
+
+/// How long does it take to find one of a million keys in a file of a tenth of the usual size, which is as full as a
+/// usual one with ten million?
+///
+/// Not measured in a release build yet. A dev build on two cores, with ten million keys in one file of the usual size,
+/// all of it in memory: 1.3 µs at the median, 2.5 µs for 99 of 100, 18 ms at most of a million.
+fn key_query(criterion: &mut Criterion) {
+    const KEYS: u32 = 1_000_000;
+    let config = IndexFileConfig { slots: 500_000, entries: 2 * KEYS };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let opened = KeyIndex::open(DiskFiles::shared(), dir.path().join("index"), config, None);
+    let mut index = opened.expect("an empty index opens");
+    let hash_of = |n: u32| n.wrapping_mul(2_654_435_769) >> 1;
+    for n in 0..KEYS {
+        let at = PhysicalOffset(u64::from(n) * 1200);
+        index.put_hash(hash_of(n), at, 1_700_000_000_000).expect("there is room");
+    }
+    let mut n = 0u32;
+    criterion.bench_function("key index query", |bencher| {
+        bencher.iter(|| {
+            n = n.wrapping_add(7_919);
+            let wanted =
+                WantedEntries { hash: hash_of(n % KEYS), stored_at_ms: 0..=i64::MAX, before: None, max: 32 };
+            let mut walk = KeyWalk::new(wanted);
+            assert!(index.walk(&mut walk, usize::MAX));
+            let found = walk.into_found();
+            assert!(!found.is_empty());
+            found
         });
     });
 }

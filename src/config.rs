@@ -91,6 +91,7 @@ pub struct BrokerSection {
     pub default_queue_nums: u32,
     pub mixed_message_types: bool,
     pub notify_members: bool,
+    pub server_side_reset: bool,
     #[serde(with = "text::or_off")]
     pub trace_topic: Option<TopicName>,
 }

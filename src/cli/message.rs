@@ -83,7 +83,7 @@ pub struct FindArgs {
     /// Stored at this time or earlier
     #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "offset")]
     to: Option<TimeArg>,
-    /// Most messages that are shown; by default 1 with --offset, otherwise 32
+    /// Most messages that are shown; by default 1 with --offset, otherwise 32. By key a broker gives 64 at most
     #[arg(short, long, value_name = "N", value_parser = parse_count)]
     limit: Option<u64>,
     /// Each message in full, with its properties

@@ -178,6 +178,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             disk_clean_forcibly_percent: percent(retention.force_ratio),
             disk_full_percent: percent(retention.refuse_ratio),
             notify_members: broker.notify_members,
+            server_side_reset: broker.server_side_reset,
             ..SettingValues::default()
         },
         mixed_message_types: broker.mixed_message_types,

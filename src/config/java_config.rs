@@ -50,6 +50,7 @@ const SAME: &[(&str, &str)] = &[
     ("enableMixedMessageType", "broker.mixed_message_types"),
     ("namesrvAddr", "broker.name_servers"),
     ("notifyConsumerIdsChangedEnable", "broker.notify_members"),
+    ("useServerSideResetOffset", "broker.server_side_reset"),
     ("registerBrokerTimeoutMills", "broker.register_timeout_ms"),
     ("registerNameServerPeriod", "broker.register_interval_ms"),
     ("accessMessageInMemoryMaxRatio", "store.in_memory_percent"),

@@ -105,6 +105,7 @@ pub const RULES: &[Rule] = &[
     rule("broker.default_queue_nums", whole(1, 65_536, "queues")),
     rule("broker.mixed_message_types", Kind::Flag),
     rule("broker.notify_members", Kind::Flag),
+    rule("broker.server_side_reset", Kind::Flag),
     rule("broker.trace_topic", text(|text| is_name(text) && !text.contains('.'), "off, or 1 to 127 characters of a-z A-Z 0-9 _ - % |")),
     rule("name_server.listen", text(is_socket, "an IP address and a port, as 0.0.0.0:9876 or [::]:9876")),
     rule("name_server.scan_interval_ms", whole(100, MS_PER_HOUR, "milliseconds")),

@@ -295,7 +295,7 @@ async fn what_must_be_on_disk_before_it_is_consumed_waits_and_so_does_what_lies_
     let safe = bench.log.append(to("safe", 0), 0);
     let behind = bench.log.append(to("plain", 0), 1);
     bench.dispatcher.send(LogPublished).await.unwrap();
-    assert_eq!(bench.positions("plain", 0).await, starts(&[before.clone()]));
+    assert_eq!(bench.positions("plain", 0).await, starts(std::slice::from_ref(&before)));
     assert!(bench.positions("safe", 0).await.is_empty());
     assert_eq!(bench.progress.dispatched(), safe.start);
     bench.progress.set_flushed(safe.end);

@@ -75,19 +75,24 @@ pub async fn query_message(
     let mut body_bytes = 0;
     let mut last_update = None;
     // Equal hashes bring strangers along, and rounded times neighbours; what they took up is asked for again.
-    for _ in 0..CANDIDATES_MAX / max {
+    'looking: for _ in 0..CANDIDATES_MAX / max {
         let found = index.send(lookup.clone()).await.map_err(|_| Refusal::ShuttingDown)?;
         last_update = found.last_update;
         let exhausted = found.positions.len() < max;
         lookup.before = found.positions.last().copied();
-        for record in found.positions.into_iter().filter_map(|at| log.read_record(at)) {
-            let fits = records.is_empty() || body_bytes + record.len() <= QUERY_MAX_BYTES;
-            if records.len() < max && fits && wanted.is(&record) {
-                body_bytes += record.len();
-                records.push(record);
+        let candidates = found.positions.into_iter().filter_map(|at| log.read_record(at));
+        for record in candidates.filter(|record| wanted.is(record)) {
+            let is_first = records.is_empty();
+            body_bytes += record.len();
+            if !is_first && body_bytes > QUERY_MAX_BYTES {
+                break 'looking;
+            }
+            records.push(record);
+            if records.len() == max {
+                break 'looking;
             }
         }
-        if exhausted || records.len() == max || body_bytes > QUERY_MAX_BYTES / 2 {
+        if exhausted {
             break;
         }
     }
