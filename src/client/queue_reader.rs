@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::ClientError;
 use super::remoting::{Call, RemotingConnection};
-use super::route::{self, QueueAt};
+use super::route::{self, BrokerAt, QueueAt};
 use super::servers::Servers;
 use crate::protocol::body::subscription::EVERY_TAG;
 use crate::protocol::header::{
@@ -185,6 +185,15 @@ impl Servers {
     /// Messages with a key on all brokers of the topic, newest first.
     pub async fn find_by_key(&mut self, search: &KeySearch) -> Result<Vec<FoundMessage>, ClientError> {
         let route = self.route(&search.topic).await?;
+        self.find_by_key_on(&route::masters(&route), search).await
+    }
+
+    /// As [`find_by_key`](Self::find_by_key), on these brokers.
+    pub async fn find_by_key_on(
+        &mut self,
+        brokers: &[BrokerAt],
+        search: &KeySearch,
+    ) -> Result<Vec<FoundMessage>, ClientError> {
         let header = QueryMessage {
             topic: search.topic.clone(),
             key: search.key.clone(),
@@ -196,14 +205,14 @@ impl Servers {
             last_key: None,
         };
         let mut found = Vec::new();
-        for broker in route::masters(&route) {
+        for broker in brokers {
             let call = Call::new(RequestCode::QUERY_MESSAGE).header(&header);
             let answer = self.ask(&broker.addr, call).await?;
             if answer.code == ResponseCode::QUERY_NOT_FOUND {
                 continue;
             }
             let messages = StoredMessage::decode_all(answer.success()?.body);
-            let broker_name = broker.broker_name;
+            let broker_name = &broker.broker_name;
             found.extend(
                 messages
                     .into_iter()

@@ -197,7 +197,8 @@ impl Report {
     }
 }
 
-fn time_text(us: f64) -> String {
+/// A time for people.
+pub fn time_text(us: f64) -> String {
     match us {
         us if us < 1_000.0 => format!("{us:.0} us"),
         us if us < 1_000_000.0 => format!("{:.2} ms", us / 1_000.0),

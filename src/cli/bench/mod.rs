@@ -8,6 +8,7 @@ mod e2e;
 mod figures;
 mod frame;
 mod pull;
+mod query;
 mod run;
 mod schedule;
 mod send;
@@ -28,6 +29,7 @@ pub enum BenchCommand {
     Send(send::SendBenchArgs),
     Consume(consume::ConsumeBenchArgs),
     E2e(e2e::EndToEndArgs),
+    Query(query::QueryBenchArgs),
     Sink(sink::SinkArgs),
 }
 
@@ -45,6 +47,7 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
             let queues = on_runtime(e2e::prepare(&args))?;
             e2e::run(args, queues)
         }
+        BenchCommand::Query(args) => on_runtime(query::run(args)),
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
     }
 }
