@@ -12,7 +12,7 @@ use crate::client::Servers;
 use crate::client::queue_reader::Extent;
 use crate::client::remoting::Call;
 use crate::client::route::{self, QueueAt};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, WallMs};
 use crate::protocol::body::offsets::ResetOffsetBody;
 use crate::protocol::body::route::TopicList;
 use crate::protocol::header::{
@@ -154,11 +154,10 @@ impl ResetTo {
         at: &QueueAt,
         current: Option<i64>,
         extent: Extent,
+        now: WallMs,
     ) -> Result<Option<i64>, CliError> {
         let target = match self {
-            Self { to_time: Some(time), .. } => {
-                servers.offset_by_time(at, time.ms(SystemClock.now())).await?
-            }
+            Self { to_time: Some(time), .. } => servers.offset_by_time(at, time.ms(now)).await?,
             Self { to_offset: Some(offset), .. } => offset,
             Self { to_latest: true, .. } => extent.max,
             Self { to_earliest: true, .. } => extent.min,
@@ -183,11 +182,12 @@ pub async fn reset(args: ResetArgs) -> Result<(), CliError> {
     if queues.is_empty() {
         return Err(CliError::NoQueue { topic: args.topic });
     }
+    let now = SystemClock.now();
     let mut moves = Vec::with_capacity(queues.len());
     for at in &queues {
         let current = current_offset(&mut servers, at, &args.group).await?;
         let extent = servers.extent(at).await?;
-        if let Some(to) = args.to.target(&mut servers, at, current, extent).await? {
+        if let Some(to) = args.to.target(&mut servers, at, current, extent, now).await? {
             moves.push((at, Move::new(at, current, to, extent)));
         }
     }
