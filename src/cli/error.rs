@@ -33,6 +33,8 @@ pub enum CliError {
         "broker {broker} did something else than to set queue {queue_id}: is it older than 5.0? `telstar group show` has the offsets now"
     )]
     ResetElsewhere { broker: BrokerName, queue_id: i32 },
+    #[error("moved {done} of {queues} queues, then: {cause}; `telstar group show` has the offsets now")]
+    ResetStopped { done: usize, queues: usize, cause: String },
     #[error("topic {topic} has no such queue: `telstar topic show {topic}` has those there are")]
     NoQueue { topic: TopicName },
     #[error("no broker or cluster is called {name}: `telstar cluster` shows those there are")]

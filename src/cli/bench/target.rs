@@ -8,9 +8,10 @@ use crate::cli::args::ServerArgs;
 use crate::cli::brokers::all_masters;
 use crate::cli::error::CliError;
 use crate::client::Servers;
+use crate::client::queue_reader::Extent;
 use crate::client::remoting::Call;
 use crate::client::route::{self, QueueAt};
-use crate::protocol::header::{CreateTopic, OffsetResponse, QueueHeader};
+use crate::protocol::header::CreateTopic;
 use crate::protocol::names::DEFAULT_TOPIC;
 use crate::protocol::request_code::RequestCode;
 use crate::types::{MessageQueue, TopicName};
@@ -82,11 +83,9 @@ impl TargetArgs {
     pub async fn offsets(&self, queues: &[QueueAt]) -> Result<Vec<std::ops::Range<i64>>, CliError> {
         let mut servers = self.servers.servers();
         let mut ranges = Vec::with_capacity(queues.len());
-        for QueueAt { queue, addr } in queues {
-            let header = QueueHeader { topic: queue.topic.clone(), queue_id: queue.queue_id };
-            let min = servers.call(addr, Call::new(RequestCode::GET_MIN_OFFSET).header(&header)).await?;
-            let max = servers.call(addr, Call::new(RequestCode::GET_MAX_OFFSET).header(&header)).await?;
-            ranges.push(min.header::<OffsetResponse>()?.offset..max.header::<OffsetResponse>()?.offset);
+        for at in queues {
+            let Extent { min, max } = servers.extent(at).await?;
+            ranges.push(min..max);
         }
         Ok(ranges)
     }

@@ -195,8 +195,12 @@ pub async fn reset(args: ResetArgs) -> Result<(), CliError> {
         return Err(CliError::NothingToMove { group: args.group, topic: args.topic });
     }
     if !args.dry_run {
-        for (at, planned) in &moves {
-            set_offset(&mut servers, at, &args.group, planned.to).await?;
+        for (done, (at, planned)) in moves.iter().enumerate() {
+            let set = set_offset(&mut servers, at, &args.group, planned.to).await;
+            set.map_err(|error| match done {
+                0 => error,
+                done => CliError::ResetStopped { done, queues: moves.len(), cause: error.to_string() },
+            })?;
         }
     }
     let queues: Vec<Move> = moves.into_iter().map(|(_, planned)| planned).collect();
