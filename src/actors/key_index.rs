@@ -20,7 +20,7 @@ use super::dispatcher::IndexEntries;
 use crate::store::key_index::{KeyIndex as IndexFiles, KeyIndexError, KeyWalk, WantedEntries, hash_of};
 use crate::types::{PhysicalOffset, TopicName};
 
-/// Entries of a chain that a query looks at in one turn. The dispatcher shares the thread.
+/// Entries of a chain that a query looks at in one turn. Entries of new messages wait no longer than that.
 const STEPS_PER_TURN: usize = 1_024;
 
 /// Positions of messages with `key` in `topic`, newest first; equal hashes may bring others with them.
