@@ -137,6 +137,8 @@ pub struct StoreSection {
 pub struct RetentionSection {
     #[serde(rename = "hours", with = "text::hours")]
     pub max_age: Duration,
+    /// 0: any length.
+    pub max_log_bytes: u64,
     /// Of the day, local time.
     pub delete_hours: Vec<u32>,
     pub warn_ratio: f64,

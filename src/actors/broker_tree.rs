@@ -22,6 +22,7 @@ use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
 use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
 use super::key_index::KeyIndex;
+use super::message_expiry::MessageExpiry;
 use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll, Unregister};
 use super::producers::{Producers, ProducersConfig};
 use super::requests::pull::PullOwners;
@@ -292,6 +293,7 @@ impl BrokerTree {
         drop(current);
         let loaded = LoadedTopics::load(&metadata, &topics_config, &starter, &clock)?;
         let table = loaded.table.clone();
+        let expiry = MessageExpiry::new(table.clone(), clock.clone());
 
         // -- counters
         let counters = Arc::new(StoreCounters::default());
@@ -420,6 +422,8 @@ impl BrokerTree {
             truncate_at: None,
             counters,
             stats: stats.clone().recipient(),
+            expiry: expiry.clone(),
+            losses: Some(offsets.clone().recipient()),
         });
         debug_assert!(set.is_ok(), "set once, before any queue starts");
 
@@ -436,7 +440,11 @@ impl BrokerTree {
                 root: root.clone(),
                 log: reader.clone(),
                 topics: table.clone(),
-                deletes: writer.clone().recipient(),
+                queue_files: plan.queue.units,
+                consumers: consumer_table.clone(),
+                offsets: offsets.clone(),
+                delivered: metadata.delay_offsets()?,
+                retires: writer.clone().recipient(),
                 refusals: writer.clone().recipient(),
                 key_index: key_index.clone().map(Addr::recipient),
                 rules: plan.retention.clone(),
@@ -447,7 +455,7 @@ impl BrokerTree {
             Retention::start_in_arbiter(&threads.settings.handle(), move |_| Retention::new(parts))
         };
         let settings = {
-            let settings = settings.tell(topics.clone().recipient()).tell(retention.recipient());
+            let settings = settings.tell(topics.clone().recipient()).tell(retention.clone().recipient());
             BrokerSettings::start_in_arbiter(&threads.settings.handle(), move |_| settings)
         };
 
@@ -469,6 +477,8 @@ impl BrokerTree {
                 writer_capacity: plan.writer_mailbox_capacity,
             },
             key_index,
+            retention,
+            expiry,
             retry_router: retry_router.clone(),
             pulls: PullOwners {
                 settings: settings_table.clone(),

@@ -1,7 +1,7 @@
 //! The one writer of the commit log, on a thread of its own.
 //!
 //! - Owns: the write half of the memory-mapped log.
-//! - Takes: [`AppendBatch`], [`DeleteSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`].
+//! - Takes: [`AppendBatch`], [`RetireSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`].
 //! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher and [`FlushWanted`] to the
 //!   flusher, once per turn.
 //! - Fails: a full disk or a record that does not fit refuses that send alone; a write that fails refuses every
@@ -23,6 +23,7 @@ use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::message::PendingMessage;
 use crate::store::commit_log::{AppendError, Appended, CommitLogAppender, LogTail};
+use crate::store::retired_segments::RetiredSegments;
 use crate::store::segment::SegmentError;
 use crate::types::{PhysicalOffset, QueueOffset};
 
@@ -69,17 +70,14 @@ pub struct StoredSend {
 #[rtype(result = "()")]
 pub struct LogPublished;
 
-/// Deletes whole segments below `offset`, at most `max_segments` of them.
+/// Takes whole segments below `offset` out of the log, at most `max_segments` of them. Their files are left to
+/// whoever asks, since removing them takes the disk a while; if the answer is lost, they are there again after the
+/// next start.
 #[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Result<SegmentsDeleted, String>")]
-pub struct DeleteSegmentsBefore {
+#[rtype(result = "RetiredSegments")]
+pub struct RetireSegmentsBefore {
     pub offset: PhysicalOffset,
     pub max_segments: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SegmentsDeleted {
-    pub count: usize,
 }
 
 /// Refuses appends with a cause, or takes them again.
@@ -284,14 +282,11 @@ impl Handler<AppendBatch> for CommitLogWriter {
     }
 }
 
-impl Handler<DeleteSegmentsBefore> for CommitLogWriter {
-    type Result = Result<SegmentsDeleted, String>;
+impl Handler<RetireSegmentsBefore> for CommitLogWriter {
+    type Result = MessageResult<RetireSegmentsBefore>;
 
-    fn handle(&mut self, delete: DeleteSegmentsBefore, _: &mut Self::Context) -> Self::Result {
-        match self.appender.delete_before(delete.offset, delete.max_segments) {
-            Ok(count) => Ok(SegmentsDeleted { count }),
-            Err(error) => Err(error.to_string()),
-        }
+    fn handle(&mut self, retire: RetireSegmentsBefore, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.appender.retire_before(retire.offset, retire.max_segments))
     }
 }
 
@@ -315,6 +310,7 @@ impl Handler<QueryLogTail> for CommitLogWriter {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::path::Path;
 
     use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -323,6 +319,7 @@ mod tests {
     use crate::actors::testing::{RuntimeClock, fake_sink};
     use crate::clock::{ManualClock, WallMs};
     use crate::store::commit_log::CommitLogReader;
+    use crate::store::file::StoreFiles;
     use crate::store::memory_files::{FileOperation, MemoryFiles};
 
     struct Bench {
@@ -553,15 +550,20 @@ mod tests {
     }
 
     #[actix::test]
-    async fn whole_segments_are_deleted_and_what_fails_is_told() {
+    async fn segments_leave_the_log_and_their_files_stay_for_whoever_asked() {
         let mut bench = start();
         for n in 0..3 {
             bench.append(vec![one(&"x".repeat(10_000))], n).await;
         }
-        let delete = DeleteSegmentsBefore { offset: PhysicalOffset(2 * SEGMENT_BYTES), max_segments: 1 };
-        assert_eq!(bench.writer.send(delete).await.unwrap(), Ok(SegmentsDeleted { count: 1 }));
-        assert_eq!(bench.log.min_offset(), PhysicalOffset(SEGMENT_BYTES));
-        assert_eq!(bench.writer.send(delete).await.unwrap(), Ok(SegmentsDeleted { count: 1 }));
-        assert_eq!(bench.writer.send(delete).await.unwrap(), Ok(SegmentsDeleted { count: 0 }));
+        let retire = RetireSegmentsBefore { offset: PhysicalOffset(2 * SEGMENT_BYTES), max_segments: 1 };
+        let mut retired = bench.writer.send(retire).await.unwrap();
+        assert_eq!((retired.len(), bench.log.min_offset()), (1, PhysicalOffset(SEGMENT_BYTES)));
+        let file = Path::new("/commitlog/00000000000000000000");
+        assert!(bench.files.stat(file).unwrap().is_some());
+        assert!(retired.remove_oldest().unwrap());
+        assert!(bench.files.stat(file).unwrap().is_none());
+        assert!(!retired.remove_oldest().unwrap(), "that was all");
+        assert_eq!(bench.writer.send(retire).await.unwrap().len(), 1);
+        assert_eq!(bench.writer.send(retire).await.unwrap().len(), 0);
     }
 }

@@ -4,7 +4,8 @@
 //!   [`PendingResets`] shows. Nobody else writes any of them.
 //! - Takes: [`CommitOffset`], [`QueryOffset`], [`QueryTopicOffsets`], [`ListTopicsOfGroup`], [`ListGroupsOfTopic`],
 //!   [`ListAllOffsets`], [`ResetOffsets`], [`TakeReset`], [`CloneOffsets`], [`DeleteGroupOffsets`], [`TopicDeleted`],
-//!   [`SaveOffsets`], [`ObserveOffsets`].
+//!   [`SaveOffsets`], [`ObserveOffsets`]; of retention [`QuerySlowest`], [`ListConsumedQueues`], [`MessagesGone`],
+//!   [`QueryLosses`].
 //! - Sends: nothing; every request is answered by its reply.
 //! - Fails: offsets that cannot be saved are kept and saved again after `flush_interval`, with a line in the log,
 //!   and whoever waits for them is told; a deletion that cannot be saved is refused.
@@ -15,6 +16,8 @@
 //! Writing to the tree is done here; making it durable blocks for an fsync and is left to another thread. One flush is
 //! under way at a time, and all who wait when it begins share it.
 
+mod expiry;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,6 +26,8 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 use tracing::{error, info};
 
+use self::expiry::ExpiryRecord;
+pub use self::expiry::{ListConsumedQueues, Losses, MessagesGone, QueryLosses, QuerySlowest, SlowestOffset};
 use super::offset_table::{Committed, OffsetKey, OffsetTable, QueueOffsets};
 use super::topics::TopicDeleted;
 use crate::clock::SharedClock;
@@ -204,6 +209,7 @@ pub struct ConsumerOffsets {
     waiting: Vec<oneshot::Sender<Flushed>>,
     /// [`MakeDurable`] is on its way.
     flush_asked: bool,
+    expiry: ExpiryRecord,
 }
 
 impl ConsumerOffsets {
@@ -219,6 +225,7 @@ impl ConsumerOffsets {
             table.load(OffsetKey { group, topic, queue_id }, offset);
         }
         info!(offsets = table.len(), "consumer offsets loaded");
+        let expiry = ExpiryRecord::new(clock.now());
         Ok(Self {
             table,
             flush: Arc::new(move || metadata.flush()),
@@ -229,6 +236,7 @@ impl ConsumerOffsets {
             flushing: false,
             waiting: Vec::new(),
             flush_asked: false,
+            expiry,
         })
     }
 
@@ -390,6 +398,7 @@ impl Handler<CommitOffset> for ConsumerOffsets {
     type Result = Response<Result<OffsetCommitted, Refusal>>;
 
     fn handle(&mut self, commit: CommitOffset, ctx: &mut Self::Context) -> Self::Result {
+        self.expiry.committed(&commit.key.group, self.clock.now());
         let outcome = self.table.commit(commit.key, commit.offset);
         let committed = OffsetCommitted { outcome };
         if commit.awaited && outcome == Committed::Stored {
@@ -487,6 +496,7 @@ impl Handler<DeleteGroupOffsets> for ConsumerOffsets {
             }
         };
         self.table.delete_group(&delete.group);
+        self.expiry.forget(&delete.group);
         self.show_resets();
         info!(group = %delete.group, deleted, "consumer offsets deleted");
         self.answer((), WHAT, ctx)

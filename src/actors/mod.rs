@@ -16,6 +16,7 @@ pub mod group_table;
 pub mod key_index;
 pub mod listener;
 pub mod membership;
+pub mod message_expiry;
 pub mod name_server;
 pub mod name_server_connection;
 pub mod name_server_link;

@@ -189,6 +189,15 @@ impl OffsetTable {
         !self.unsaved.is_empty()
     }
 
+    /// Every offset, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&GroupName, &TopicName, QueueId, QueueOffset)> {
+        self.groups.iter().flat_map(|(group, topics)| {
+            topics.iter().flat_map(move |(topic, queues)| {
+                queues.iter().map(move |(queue_id, entry)| (group, topic, *queue_id, entry.offset))
+            })
+        })
+    }
+
     /// Offsets of all groups.
     pub fn len(&self) -> usize {
         self.groups.values().flat_map(|topics| topics.values()).map(BTreeMap::len).sum()

@@ -1,42 +1,104 @@
 //! Deletes what is too old, and stops writes before the disk is full.
 //!
-//! - Owns: a schedule, and whether writes are refused.
-//! - Takes: [`RetentionDue`], [`SettingsChanged`].
-//! - Sends: [`DeleteSegmentsBefore`] and [`RefuseWrites`] to the writer; [`LogTrimmed`] to started queues,
-//!   [`TrimKeyIndex`].
-//! - Fails: a disk that cannot be asked is logged; nothing is deleted and nothing refused for it.
-//! - Invariants: the log is trimmed before what was derived from it.
+//! - Owns: a schedule; whether writes are refused; segments that left the log and whose files are still there.
+//! - Takes: [`RetentionDue`], [`DeleteExpiredNow`], [`TrimQueuesNow`], [`ObserveRetention`], [`SettingsChanged`].
+//! - Sends: [`RetireSegmentsBefore`] and [`RefuseWrites`] to the writer; [`LogTrimmed`] to started queues,
+//!   [`TrimKeyIndex`]; [`QuerySlowest`] before anything goes early, [`MessagesGone`] for queues that nobody started.
+//! - Fails: a disk that cannot be asked is logged; nothing is deleted and nothing refused for it. A file that cannot
+//!   be removed is tried again in the next round, and nothing else leaves the log until it is gone.
+//! - Invariants: the log is trimmed before what was derived from it; files go oldest first, one at a time, with a
+//!   pause between them, on a thread that no message passes through; what a live group has not consumed goes
+//!   before its time only when the disk is full.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use actix_rt::task::spawn_blocking;
 use chrono::{Local, TimeZone, Timelike};
+use futures::future::join_all;
 use tracing::{info, warn};
 
 use super::broker_settings::SettingsChanged;
-use super::commit_log_writer::{DeleteSegmentsBefore, RefuseWrites};
+use super::commit_log_writer::{RefuseWrites, RetireSegmentsBefore};
+use super::consumer_groups::ConsumerGroupTable;
+use super::consumer_offsets::{
+    ConsumerOffsets, ListConsumedQueues, MessagesGone, QuerySlowest, SlowestOffset,
+};
 use super::key_index::TrimKeyIndex;
-use super::topic_queue::LogTrimmed;
+use super::topic_queue::{LocateOffset, LogTrimmed, TopicQueue};
 use super::topic_table::TopicTable;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, WallMs};
+use crate::error::Refusal;
+use crate::protocol::names::SCHEDULE_TOPIC;
 use crate::store::commit_log::CommitLogReader;
+use crate::store::consume_queue::{ConsumeQueueConfig, ConsumeQueueError, QueueGlance, queue_dir};
 use crate::store::file::StoreFiles;
-use crate::store::retention::{RetentionFacts, RetentionRules, decide};
+use crate::store::metadata::DelayOffsetTable;
+use crate::store::retention::{RetentionDecision, RetentionFacts, RetentionRules, decide};
+use crate::store::retired_segments::RetiredSegments;
+use crate::types::{PhysicalOffset, QueueId, TopicName};
+
+/// Longest wait between two looks at the disk while writes are refused: they are taken again soon after there is
+/// room.
+const REFUSING_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause between two files: removing a large one makes others wait for the disk. RocketMQ:
+/// `deleteCommitLogFilesInterval`.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks at ages and room now. Losing it delays deletion until the next one.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct RetentionDue;
 
+/// Deletes what is expired, whatever the hour. Answered when it has left the log; the files follow.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<SegmentsExpired, Refusal>")]
+pub struct DeleteExpiredNow;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentsExpired {
+    pub count: usize,
+}
+
+/// Trims the files of all queues to what the log still has, also those that nobody has used since the start.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<QueuesTrimmed, Refusal>")]
+pub struct TrimQueuesNow;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QueuesTrimmed {
+    /// Queues that were told; an idle one with nothing to delete is not.
+    pub told: usize,
+}
+
+/// Asks for the state, for tests and administration.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "RetentionObserved")]
+pub struct ObserveRetention;
+
+#[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RetentionObserved {
+    pub refusing: bool,
+    /// Something is being decided, removed or counted.
+    pub busy: bool,
+    /// Files that are still to be removed; not known while one is.
+    pub files_left: usize,
+}
+
 /// What retention is made of.
 pub struct RetentionParts {
     pub files: Arc<dyn StoreFiles>,
     pub root: PathBuf,
+    pub queue_files: ConsumeQueueConfig,
     pub log: CommitLogReader,
     pub topics: TopicTable,
-    pub deletes: Recipient<DeleteSegmentsBefore>,
+    pub consumers: ConsumerGroupTable,
+    pub offsets: Addr<ConsumerOffsets>,
+    /// How far delayed messages are delivered.
+    pub delivered: DelayOffsetTable,
+    pub retires: Recipient<RetireSegmentsBefore>,
     pub refusals: Recipient<RefuseWrites>,
     pub key_index: Option<Recipient<TrimKeyIndex>>,
     pub rules: RetentionRules,
@@ -47,61 +109,349 @@ pub struct RetentionParts {
 
 pub struct Retention {
     parts: RetentionParts,
+    progress: GroupProgress,
     refusing: bool,
+    /// A deletion is being decided.
+    deciding: bool,
+    retired: RetiredSegments,
+    /// A file is being removed, or the pause after it runs.
+    removing: bool,
+    /// Counts of lost messages under way.
+    counting: usize,
+    next_round: Option<SpawnHandle>,
 }
 
 impl Retention {
     pub fn new(parts: RetentionParts) -> Self {
-        Self { parts, refusing: false }
+        let progress = GroupProgress {
+            files: parts.files.clone(),
+            queues_dir: parts.root.join("consumequeue"),
+            queue_files: parts.queue_files,
+            topics: parts.topics.clone(),
+            offsets: parts.offsets.clone(),
+        };
+        Self {
+            parts,
+            progress,
+            refusing: false,
+            deciding: false,
+            retired: RetiredSegments::default(),
+            removing: false,
+            counting: 0,
+            next_round: None,
+        }
     }
 
-    fn round(&mut self, ctx: &mut Context<Self>) {
-        let parts = &self.parts;
-        let (space, segments) = match (parts.files.space(&parts.root), parts.log.segments()) {
-            (Ok(space), Ok(segments)) => (space, segments),
-            (Err(error), _) => return warn!(%error, "disk cannot be asked for its room"),
-            (_, Err(error)) => return warn!(%error, "segments cannot be asked for their age"),
+    /// Looks at everything once, and does what there is to do; answered with how many segments left the log.
+    fn round(
+        &mut self,
+        asked: bool,
+        ctx: &mut Context<Self>,
+    ) -> ResponseActFuture<Self, Result<usize, String>> {
+        let decision = match self.look(asked) {
+            Ok(decision) => decision,
+            Err(error) => {
+                warn!(error, "retention cannot look at the store");
+                return Box::pin(actix::fut::ready(Err(error)));
+            }
         };
+        self.refuse_writes(decision.refuse_writes.clone(), ctx);
+        self.expire_topics();
+        if self.removing || !self.retired.is_empty() {
+            // Their room is not free yet, and more of them would not make it so.
+            self.remove_files(ctx);
+            return Box::pin(actix::fut::ready(Ok(0)));
+        }
+        let idle = decision.expired_before.is_none() && decision.early.is_none();
+        if idle || std::mem::replace(&mut self.deciding, true) {
+            return Box::pin(actix::fut::ready(Ok(0)));
+        }
+        let log_min = self.parts.log.min_offset();
+        let retired = self.retire(decision).into_actor(self).map(move |retired, this, ctx| {
+            this.deciding = false;
+            let count = retired.len();
+            if count > 0 {
+                this.retired.append(retired);
+                this.trim_derived(log_min, ctx);
+                this.remove_files(ctx);
+            }
+            Ok(count)
+        });
+        Box::pin(retired)
+    }
+
+    fn look(&self, asked: bool) -> Result<RetentionDecision, String> {
+        let parts = &self.parts;
+        let space = parts.files.space(&parts.root).map_err(|error| error.to_string())?;
+        let segments = parts.log.segments().map_err(|error| error.to_string())?;
         let now = parts.clock.now();
         let hour = Local.timestamp_millis_opt(now.0).single().map_or(0, |local| local.hour());
-        let facts = RetentionFacts { now, hour, used_ratio: space.used_ratio() };
-        let decision = decide(&parts.rules, facts, &segments);
+        let facts = RetentionFacts { now, hour, asked, space, published: parts.log.published() };
+        Ok(decide(&parts.rules, facts, &segments))
+    }
 
-        if decision.refuse_writes.is_some() != self.refusing {
-            self.refusing = decision.refuse_writes.is_some();
-            match &decision.refuse_writes {
-                Some(cause) => warn!(cause, "writes are refused from now on"),
-                None => info!("writes are taken again"),
-            }
-            // The writer must hear it even when it is busy.
-            parts.refusals.do_send(RefuseWrites(decision.refuse_writes));
+    fn refuse_writes(&mut self, cause: Option<String>, ctx: &mut Context<Self>) {
+        if cause.is_some() == self.refusing {
+            return;
         }
-        if let Some(offset) = decision.delete_before {
-            if decision.forced {
-                warn!(before = offset.0, "messages are deleted before their time: the disk is nearly full");
+        self.refusing = cause.is_some();
+        match &cause {
+            Some(cause) => warn!(cause, "writes are refused from now on"),
+            None => info!("writes are taken again"),
+        }
+        // The writer must hear it even when it is busy.
+        self.parts.refusals.do_send(RefuseWrites(cause));
+        self.schedule(ctx);
+    }
+
+    /// Takes out of the log what may go.
+    fn retire(&self, decision: RetentionDecision) -> impl Future<Output = RetiredSegments> + 'static {
+        let parts = &self.parts;
+        let (retires, progress) = (parts.retires.clone(), self.progress.clone());
+        let max_segments = parts.rules.max_segments;
+        let query = QuerySlowest {
+            online: parts.consumers.online().iter().map(|view| view.group.clone()).collect(),
+            committed_since: WallMs(
+                parts.clock.now().0.saturating_sub(parts.rules.max_age.as_millis() as i64),
+            ),
+        };
+        let delivered = self.delivered();
+        let log_end = parts.log.published();
+        async move {
+            let consumed_to = match &decision.early {
+                Some(_) => progress.consumed_to(query, delivered, log_end).await,
+                None => PhysicalOffset(0),
+            };
+            let Some(deletion) = decision.deletion(consumed_to) else { return RetiredSegments::default() };
+            if let Some(cause) = deletion.early {
+                warn!(before = deletion.before.0, consumed_to = consumed_to.0, %cause, "segments go before their time");
             }
-            let delete = DeleteSegmentsBefore { offset, max_segments: parts.rules.max_segments };
-            let deleted = parts.deletes.send(delete).into_actor(self);
-            ctx.spawn(deleted.map(|deleted, retention, _| match deleted {
-                Ok(Ok(deleted)) if deleted.count > 0 => retention.trim_derived(deleted.count),
-                Ok(Ok(_)) | Err(_) => {}
-                Ok(Err(error)) => warn!(error, "expired segments cannot be deleted"),
-            }));
+            let retire = RetireSegmentsBefore { offset: deletion.before, max_segments };
+            // The writer ends with the broker.
+            retires.send(retire).await.unwrap_or_default()
         }
     }
 
-    fn trim_derived(&self, count: usize) {
+    /// Delayed messages that wait for their time are not consumed, whoever has an offset.
+    fn delivered(&self) -> Vec<SlowestOffset> {
+        let levels = self.parts.topics.get(SCHEDULE_TOPIC).map_or(0, |entry| entry.queue_nums());
+        let of_level = |queue: u32| {
+            let saved = self.parts.delivered.get(queue as usize + 1);
+            let offset = saved.unwrap_or_else(|error| {
+                warn!(level = queue + 1, %error, "a delay level cannot be asked how far it is");
+                None
+            });
+            SlowestOffset {
+                topic: SCHEDULE_TOPIC.into(),
+                queue_id: QueueId(queue),
+                offset: offset.unwrap_or_default(),
+            }
+        };
+        (0..levels).map(of_level).collect()
+    }
+
+    /// Trims what was derived from messages between `old_min` and where the log begins now.
+    fn trim_derived(&mut self, old_min: PhysicalOffset, ctx: &mut Context<Self>) {
         let log_min = self.parts.log.min_offset();
-        info!(count, log_min = log_min.0, "expired segments deleted");
         for entry in self.parts.topics.load().topics.values() {
             for (_, queue) in entry.started_queues() {
-                // A queue that is not told corrects itself when it is opened next.
+                // A queue that is not told now is told after the next deletion.
                 let _ = queue.try_send(LogTrimmed { log_min });
             }
         }
         if let Some(index) = &self.parts.key_index {
             let _ = index.try_send(TrimKeyIndex { log_min });
         }
+        let progress = self.progress.clone();
+        let told = async move { progress.tell_losses_of_idle_queues(old_min, log_min).await };
+        self.counting += 1;
+        ctx.spawn(told.into_actor(self).map(|(), this, _| this.counting -= 1));
+    }
+
+    /// Lets topics with a retention of their own say what they lose by it, though nobody asks them.
+    fn expire_topics(&self) {
+        let log_min = self.parts.log.min_offset();
+        for entry in self.parts.topics.load().topics.values().filter(|entry| entry.retention_ms().is_some()) {
+            for (_, queue) in entry.started_queues() {
+                let _ = queue.try_send(LogTrimmed { log_min });
+            }
+        }
+    }
+
+    /// Removes the files of retired segments, one by one.
+    fn remove_files(&mut self, ctx: &mut Context<Self>) {
+        if self.retired.is_empty() || std::mem::replace(&mut self.removing, true) {
+            return;
+        }
+        let mut retired = std::mem::take(&mut self.retired);
+        let removal = spawn_blocking(move || {
+            let removed = retired.remove_oldest();
+            (retired, removed)
+        });
+        ctx.spawn(removal.into_actor(self).map(|removal, this, ctx| {
+            let Ok((mut retired, removed)) = removal else {
+                // The thread could not run: the files are found again at the next start.
+                this.removing = false;
+                return;
+            };
+            // What was retired meanwhile lies behind.
+            retired.append(std::mem::take(&mut this.retired));
+            this.retired = retired;
+            match removed {
+                Ok(_) => {
+                    info!(
+                        log_min = this.parts.log.min_offset().0,
+                        left = this.retired.len(),
+                        "expired segment deleted"
+                    );
+                    ctx.run_later(REMOVAL_PAUSE, |this, ctx| {
+                        this.removing = false;
+                        this.remove_files(ctx);
+                    });
+                }
+                Err(error) => {
+                    this.removing = false;
+                    let left = this.retired.len();
+                    warn!(%error, left, "expired segments cannot be removed, trying again in the next round");
+                }
+            }
+        }));
+    }
+
+    fn interval(&self) -> Duration {
+        if self.refusing { self.parts.interval.min(REFUSING_INTERVAL) } else { self.parts.interval }
+    }
+
+    /// Makes the next round come after the present interval.
+    fn schedule(&mut self, ctx: &mut Context<Self>) {
+        if let Some(earlier) = self.next_round.take() {
+            ctx.cancel_future(earlier);
+        }
+        self.next_round = Some(ctx.run_later(self.interval(), |this, ctx| {
+            this.next_round = None;
+            this.begin_round(ctx);
+            this.schedule(ctx);
+        }));
+    }
+
+    fn begin_round(&mut self, ctx: &mut Context<Self>) {
+        let round = self.round(false, ctx);
+        ctx.spawn(round.map(|_, _, _| ()));
+    }
+}
+
+/// How far groups are, in terms of the log. Cheap to clone.
+#[derive(Clone)]
+struct GroupProgress {
+    files: Arc<dyn StoreFiles>,
+    queues_dir: PathBuf,
+    queue_files: ConsumeQueueConfig,
+    topics: TopicTable,
+    offsets: Addr<ConsumerOffsets>,
+}
+
+impl GroupProgress {
+    /// Everything below is consumed by every group that lives; the end of the log if there is none.
+    async fn consumed_to(
+        &self,
+        query: QuerySlowest,
+        delivered: Vec<SlowestOffset>,
+        log_end: PhysicalOffset,
+    ) -> PhysicalOffset {
+        // Without an answer nothing counts as consumed.
+        let Ok(mut slowest) = self.offsets.send(query).await else { return PhysicalOffset(0) };
+        slowest.extend(delivered);
+        let (mut started, mut idle) = (Vec::new(), Vec::new());
+        for at in slowest {
+            match self.queue(&at.topic, at.queue_id) {
+                Some(Some(queue)) => started.push((queue, at.offset)),
+                Some(None) => idle.push(at),
+                None => {} // the topic is gone, and what it held is nobody's
+            }
+        }
+        let located =
+            join_all(started.iter().map(|(queue, offset)| queue.send(LocateOffset { offset: *offset })))
+                .await;
+        let of_started = located.into_iter().map(|located| match located {
+            Ok(Ok(position)) => position.unwrap_or(log_end),
+            Ok(Err(_)) | Err(_) => PhysicalOffset(0),
+        });
+        let consumed_to = of_started.min().unwrap_or(log_end);
+        let this = self.clone();
+        let of_idle = spawn_blocking(move || {
+            let located = idle.iter().map(|at| {
+                let position =
+                    this.glance(&at.topic, at.queue_id).and_then(|mut queue| queue.locate(at.offset));
+                position.unwrap_or(Some(PhysicalOffset(0))).unwrap_or(log_end)
+            });
+            located.min().unwrap_or(log_end)
+        });
+        consumed_to.min(of_idle.await.unwrap_or_default())
+    }
+
+    /// Tells whose messages between two beginnings of the log were lost, of queues that nobody has started: those
+    /// cannot tell.
+    async fn tell_losses_of_idle_queues(&self, old_min: PhysicalOffset, log_min: PhysicalOffset) {
+        let Ok(mut queues) = self.offsets.send(ListConsumedQueues).await else { return };
+        queues.retain(|(topic, queue_id)| matches!(self.queue(topic, *queue_id), Some(None)));
+        let this = self.clone();
+        let told = spawn_blocking(move || {
+            for (topic, queue_id) in queues {
+                let ends = this
+                    .glance(&topic, queue_id)
+                    .and_then(|mut queue| Ok((queue.first_at(old_min)?, queue.first_at(log_min)?)));
+                match ends {
+                    Ok((from, to)) if to > from => {
+                        this.offsets.do_send(MessagesGone { topic, queue_id, from, to });
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        warn!(%topic, %queue_id, %error, "deleted messages of an idle queue cannot be counted")
+                    }
+                }
+            }
+        });
+        // A thread that could not run leaves them out of the count.
+        let _ = told.await;
+    }
+
+    /// Has every queue trimmed that is started or has something to delete; returns how many.
+    async fn trim_queues(&self, log_min: PhysicalOffset) -> usize {
+        let topics = self.topics.load_full();
+        let mut idle = Vec::new();
+        let mut told = Vec::new();
+        for (topic, entry) in &topics.topics {
+            for queue_id in (0..entry.queue_nums()).map(QueueId) {
+                match entry.started_queue(queue_id) {
+                    Some(queue) => told.push(queue.clone()),
+                    None => idle.push((topic.clone(), queue_id)),
+                }
+            }
+        }
+        let this = self.clone();
+        let deletable = spawn_blocking(move || {
+            idle.retain(|(topic, queue_id)| {
+                let deletable =
+                    this.glance(topic, *queue_id).and_then(|mut queue| queue.has_deletable_file(log_min));
+                deletable.unwrap_or(true) // its owner says what is wrong
+            });
+            idle
+        });
+        for (topic, queue_id) in deletable.await.unwrap_or_default() {
+            told.extend(topics.topics.get(&topic).and_then(|entry| entry.queue(queue_id)).cloned());
+        }
+        join_all(told.iter().map(|queue| queue.send(LogTrimmed { log_min }))).await;
+        told.len()
+    }
+
+    /// The actor of a queue if it was started; `None` without such a queue.
+    fn queue(&self, topic: &TopicName, queue_id: QueueId) -> Option<Option<Addr<TopicQueue>>> {
+        let entry = self.topics.get(topic)?;
+        (queue_id.0 < entry.queue_nums()).then(|| entry.started_queue(queue_id).cloned())
+    }
+
+    fn glance(&self, topic: &TopicName, queue_id: QueueId) -> Result<QueueGlance, ConsumeQueueError> {
+        QueueGlance::at(self.files.clone(), queue_dir(&self.queues_dir, topic, queue_id), self.queue_files)
     }
 }
 
@@ -110,8 +460,8 @@ impl Actor for Retention {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.parts.mailbox_capacity);
-        self.round(ctx);
-        ctx.run_interval(self.parts.interval, |retention, ctx| retention.round(ctx));
+        self.begin_round(ctx);
+        self.schedule(ctx);
     }
 }
 
@@ -119,7 +469,37 @@ impl Handler<RetentionDue> for Retention {
     type Result = ();
 
     fn handle(&mut self, _: RetentionDue, ctx: &mut Self::Context) {
-        self.round(ctx);
+        self.begin_round(ctx);
+    }
+}
+
+impl Handler<DeleteExpiredNow> for Retention {
+    type Result = ResponseActFuture<Self, Result<SegmentsExpired, Refusal>>;
+
+    fn handle(&mut self, _: DeleteExpiredNow, ctx: &mut Self::Context) -> Self::Result {
+        let round = self.round(true, ctx);
+        Box::pin(round.map(|count, _, _| match count {
+            Ok(count) => Ok(SegmentsExpired { count }),
+            Err(error) => Err(Refusal::Failed(format!("nothing was deleted: {error}"))),
+        }))
+    }
+}
+
+impl Handler<TrimQueuesNow> for Retention {
+    type Result = ResponseFuture<Result<QueuesTrimmed, Refusal>>;
+
+    fn handle(&mut self, _: TrimQueuesNow, _: &mut Self::Context) -> Self::Result {
+        let (progress, log_min) = (self.progress.clone(), self.parts.log.min_offset());
+        Box::pin(async move { Ok(QueuesTrimmed { told: progress.trim_queues(log_min).await }) })
+    }
+}
+
+impl Handler<ObserveRetention> for Retention {
+    type Result = RetentionObserved;
+
+    fn handle(&mut self, _: ObserveRetention, _: &mut Self::Context) -> RetentionObserved {
+        let busy = self.deciding || self.removing || self.counting > 0;
+        RetentionObserved { refusing: self.refusing, busy, files_left: self.retired.len() }
     }
 }
 
@@ -134,175 +514,9 @@ impl Handler<SettingsChanged> for Retention {
         rules.warn_ratio = f64::from(settings.disk_max_used_percent) / 100.0;
         rules.force_ratio = f64::from(settings.disk_clean_forcibly_percent) / 100.0;
         rules.refuse_ratio = f64::from(settings.disk_full_percent) / 100.0;
-        self.round(ctx);
+        self.begin_round(ctx);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use tokio::sync::mpsc::UnboundedReceiver;
-
-    use super::*;
-    use crate::actors::broker_settings::SettingValues;
-    use crate::actors::commit_log_writer::SegmentsDeleted;
-    use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, queue_of, settle, topic_table};
-    use crate::actors::testing::{fake_mailbox, fake_sink};
-    use crate::actors::topic_queue::{Dispatched, QueryExtent};
-    use crate::clock::{ManualClock, WallMs};
-    use crate::store::memory_files::MemoryFiles;
-    use crate::types::{PhysicalOffset, QueueOffset};
-
-    const HOUR_MS: i64 = 3_600_000;
-
-    struct Bench {
-        files: MemoryFiles,
-        clock: Arc<ManualClock>,
-        topics: TopicTable,
-        retention: Addr<Retention>,
-        log: CommitLogReader,
-        /// Why deletion fails, if it does.
-        broken: Arc<Mutex<Option<String>>>,
-        refusals: UnboundedReceiver<RefuseWrites>,
-        trims: UnboundedReceiver<TrimKeyIndex>,
-    }
-
-    /// A log of three segments, one message each, written in hours 0, 1 and 2. It is hour 2, and expired
-    /// segments go at any hour.
-    async fn start() -> Bench {
-        let mut log = TestLog::new();
-        let topics = topic_table(&[("T", 1), ("idle", 1)], &log.queue_parts());
-        let mut units = Vec::new();
-        for n in 0..3 {
-            log.files.set_now(WallMs(n * HOUR_MS));
-            let appended = log.append(message("T", &"x".repeat(10_000)), n as u64);
-            units.push(TestLog::unit(&appended, 0));
-            log.reader.flush(appended.start, appended.end).unwrap();
-        }
-        let queue = queue_of(&topics, "T", 0);
-        let dispatched = Dispatched { first: QueueOffset(0), units, last_stored_at_ms: 1 };
-        queue.send(dispatched).await.unwrap();
-        let TestLog { files, mut appender, reader, .. } = log;
-        let clock = ManualClock::at(WallMs(2 * HOUR_MS));
-        let broken = Arc::new(Mutex::new(None));
-        let failing = broken.clone();
-        let (deletes, _) =
-            fake_mailbox(move |delete: &DeleteSegmentsBefore| match failing.lock().unwrap().clone() {
-                Some(cause) => Err(cause),
-                None => Ok(SegmentsDeleted {
-                    count: appender.delete_before(delete.offset, delete.max_segments).unwrap(),
-                }),
-            });
-        let (refuse, refusals) = fake_sink::<RefuseWrites>();
-        let (trim, trims) = fake_sink::<TrimKeyIndex>();
-        let rules = RetentionRules { delete_hours: (0..24).collect(), ..RetentionRules::default() };
-        let retention = Retention::new(RetentionParts {
-            files: Arc::new(files.clone()),
-            root: PathBuf::from("/"),
-            log: reader.clone(),
-            topics: topics.clone(),
-            deletes,
-            refusals: refuse,
-            key_index: Some(trim),
-            rules,
-            clock: clock.clone(),
-            interval: Duration::from_secs(10),
-            mailbox_capacity: 16,
-        })
-        .start();
-        let bench = Bench { files, clock, topics, retention, log: reader, broken, refusals, trims };
-        bench.round().await;
-        bench
-    }
-
-    impl Bench {
-        async fn round(&self) {
-            self.retention.send(RetentionDue).await.unwrap();
-            settle().await;
-        }
-
-        /// Makes the disk so full, with what lies on it now.
-        fn fill(&self, used_ratio: f64) {
-            self.files.set_capacity(None);
-            let space = self.files.space(&PathBuf::from("/")).unwrap();
-            let used = space.total_bytes - space.available_bytes;
-            self.files.set_capacity(Some((used as f64 / used_ratio) as u64));
-        }
-    }
-
-    #[actix::test]
-    async fn expired_segments_go_and_what_was_derived_from_them() {
-        let mut bench = start().await;
-        assert_eq!(bench.log.min_offset(), PhysicalOffset(0), "nothing is old enough");
-        bench.clock.set(WallMs(73 * HOUR_MS));
-        bench.round().await;
-        let log_min = PhysicalOffset(2 * SEGMENT_BYTES);
-        assert_eq!(bench.log.min_offset(), log_min);
-        assert_eq!(bench.trims.recv().await.unwrap().log_min, log_min);
-        let extent = queue_of(&bench.topics, "T", 0).send(QueryExtent).await.unwrap();
-        assert_eq!((extent.min.0, extent.max.0), (2, 3));
-        let idle = bench.topics.get("idle").unwrap();
-        assert_eq!(idle.started_queues().count(), 0, "no queue is started to be told");
-    }
-
-    #[actix::test]
-    async fn what_cannot_be_deleted_is_not_trimmed_and_tried_again() {
-        let mut bench = start().await;
-        *bench.broken.lock().unwrap() = Some("busy".into());
-        bench.clock.set(WallMs(72 * HOUR_MS));
-        bench.round().await;
-        assert!(bench.trims.try_recv().is_err());
-        *bench.broken.lock().unwrap() = None;
-        bench.round().await;
-        assert_eq!(bench.trims.recv().await.unwrap().log_min, PhysicalOffset(SEGMENT_BYTES));
-    }
-
-    #[actix::test]
-    async fn writes_are_refused_once_the_disk_is_full_and_taken_again() {
-        let mut bench = start().await;
-        assert!(bench.refusals.try_recv().is_err());
-        bench.fill(0.95);
-        bench.round().await;
-        let RefuseWrites(cause) = bench.refusals.recv().await.unwrap();
-        assert!(cause.as_deref().is_some_and(|cause| cause.contains("95.0 %")), "{cause:?}");
-        bench.fill(0.95);
-        bench.round().await;
-        assert!(bench.refusals.try_recv().is_err(), "the writer knows");
-        bench.files.set_capacity(None);
-        bench.round().await;
-        assert_eq!(bench.refusals.recv().await.unwrap().0, None);
-    }
-
-    #[actix::test]
-    async fn full_disk_costs_the_oldest_segments_whatever_their_age() {
-        let bench = start().await;
-        bench.fill(0.86);
-        bench.round().await;
-        assert_eq!(bench.log.min_offset(), PhysicalOffset(SEGMENT_BYTES));
-    }
-
-    #[actix::test]
-    async fn altered_settings_count_at_once() {
-        let bench = start().await;
-        let settings = SettingValues {
-            file_reserved: Duration::from_secs(3_600),
-            delete_when: (0..24).collect(),
-            ..SettingValues::default()
-        };
-        let settings = Arc::new(settings);
-        bench.retention.send(SettingsChanged { settings }).await.unwrap();
-        settle().await;
-        assert_eq!(bench.log.min_offset(), PhysicalOffset(2 * SEGMENT_BYTES));
-    }
-
-    #[actix::test]
-    async fn looks_again_in_its_interval() {
-        tokio::time::pause();
-        let bench = start().await;
-        bench.clock.set(WallMs(73 * HOUR_MS));
-        tokio::time::advance(Duration::from_secs(11)).await;
-        settle().await;
-        assert_eq!(bench.log.min_offset(), PhysicalOffset(2 * SEGMENT_BYTES));
-    }
-}
+mod tests;

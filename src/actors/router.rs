@@ -10,6 +10,7 @@ use super::broker_stats::BrokerStats;
 use super::consumer_groups::ConsumerDirectory;
 use super::facts::FactsSource;
 use super::key_index::KeyIndex;
+use super::message_expiry::MessageExpiry;
 use super::producers::Producers;
 use super::request::{Answered, Request};
 use super::requests::membership::HeartbeatPeers;
@@ -19,6 +20,7 @@ use super::requests::relays::DirectSources;
 use super::requests::{
     broker, groups, membership, messages, offsets, progress, relays, resets, topics as topic_requests,
 };
+use super::retention::Retention;
 use super::retry_router::{RetryRouter, SendToDeadLetterQueue};
 use super::subscription_groups::SubscriptionGroups;
 use super::topic_queue::SendRequest;
@@ -44,6 +46,8 @@ pub struct BrokerRouter {
     pub stats: Addr<BrokerStats>,
     pub facts: FactsSource,
     pub key_index: Option<Addr<KeyIndex>>,
+    pub retention: Addr<Retention>,
+    pub expiry: MessageExpiry,
     pub retry_router: Addr<RetryRouter>,
     pub pulls: PullOwners,
     pub consumers: ConsumerDirectory,
@@ -100,9 +104,8 @@ impl BrokerRouter {
             RequestCode::CLEAN_UNUSED_TOPIC => {
                 topic_requests::clean_unused_topics(request, &self.topics_actor).await
             }
-            RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE | RequestCode::DELETE_EXPIRED_COMMITLOG => {
-                topic_requests::nothing_to_clean(request).await
-            }
+            RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE => broker::clean_queues(request, &self.retention).await,
+            RequestCode::DELETE_EXPIRED_COMMITLOG => broker::delete_expired(request, &self.retention).await,
             RequestCode::GET_BROKER_CONFIG => broker::broker_config(request, &self.settings_actor).await,
             RequestCode::UPDATE_BROKER_CONFIG => {
                 broker::update_broker_config(request, &self.settings_actor).await
@@ -220,9 +223,9 @@ impl BrokerRouter {
                 let group = self.pulls.groups.find_or_create(&back.group).await?;
                 messages::send_back(request, &group, &self.retry_router).await
             }
-            RequestCode::VIEW_MESSAGE_BY_ID => messages::view_message(request, &self.log).await,
+            RequestCode::VIEW_MESSAGE_BY_ID => messages::view_message(request, &self.log, &self.expiry).await,
             RequestCode::QUERY_MESSAGE => {
-                messages::query_message(request, &self.log, self.key_index.as_ref()).await
+                messages::query_message(request, &self.log, &self.expiry, self.key_index.as_ref()).await
             }
             RequestCode::QUERY_CONSUME_QUEUE => {
                 messages::query_consume_queue(request, &self.topics, self.consumers.table()).await

@@ -3,9 +3,9 @@
 //! - Owns: the consume queue, the next queue offset, the pulls that are held, the sends that wait for the disk.
 //! - Takes: [`SendMessages`], [`BatchAppended`] from the writer, [`LogFlushed`] from the flusher, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
 //!   [`LogTrimmed`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
-//!   [`QueryStoredAt`], [`ReadUnits`], [`ReadRecords`].
+//!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`].
 //! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`] to connections, [`MessageStored`] to an
-//!   actor that sent; [`CountTraffic`] once for each counter it begins.
+//!   actor that sent; [`CountTraffic`] once for each counter it begins; [`MessagesGone`] when its beginning moves.
 //! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
 //!   cannot be read or written answers with the cause, and what was to be derived is tried again.
 //! - Invariants: queue offsets are consecutive, a refused send burns none; a held pull is answered exactly once,
@@ -23,14 +23,18 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
-pub use questions::{QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime};
+pub use questions::{
+    LocateOffset, QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime,
+};
 use tokio::time::Instant;
 use tracing::{error, warn};
 use unflushed_sends::UnflushedSends;
 
 use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
 use super::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
+use super::consumer_offsets::MessagesGone;
 use super::flusher::LogFlushed;
+use super::message_expiry::MessageExpiry;
 use super::request::{ClientLink, Kept, PulledReply, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
 use super::topic_table::TopicEntry;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
@@ -40,7 +44,9 @@ use crate::protocol::header::PullResponse;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::response_code::ResponseCode;
 use crate::store::commit_log::CommitLogReader;
-use crate::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, Unflushed};
+use crate::store::consume_queue::{
+    ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, TimeBoundary, Unflushed,
+};
 use crate::store::file::StoreFiles;
 use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
 use crate::types::{FlushMode, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
@@ -203,6 +209,10 @@ pub struct QueueParts {
     pub truncate_at: Option<PhysicalOffset>,
     pub counters: Arc<StoreCounters>,
     pub stats: Recipient<CountTraffic>,
+    /// Which messages are too old to be shown.
+    pub expiry: MessageExpiry,
+    /// Who is told of messages that are gone; `None`: nobody.
+    pub losses: Option<Recipient<MessagesGone>>,
 }
 
 pub struct TopicQueue {
@@ -228,6 +238,8 @@ pub struct TopicQueue {
     hold_timer: Option<(Instant, SpawnHandle)>,
     own: Option<Addr<Self>>,
     units: Vec<ConsumeQueueUnit>,
+    /// The first message that is shown, and when it was stored, ms; kept for topics with a retention of their own.
+    oldest: Option<(QueueOffset, i64)>,
     puts: Arc<Traffic>,
     gets: HashMap<GroupName, Arc<Traffic>>,
     /// When the batch in work was handed to the writer.
@@ -277,11 +289,14 @@ impl TopicQueue {
             hold_timer: None,
             own: None,
             units: Vec::new(),
+            oldest: None,
             puts,
             gets: HashMap::new(),
             handed_over_at: Instant::now(),
         };
+        // What went before we opened is nobody's news.
         opened.trim(opened.parts.log.min_offset());
+        opened.expire();
         opened.last_stored_at_ms = opened.newest_stored_at();
         opened
     }
@@ -295,6 +310,40 @@ impl TopicQueue {
         let Ok(queue) = &mut self.queue else { return };
         if let Err(error) = queue.delete_before(log_min) {
             warn!(topic = %self.topic, queue_id = self.queue_id.0, %error, "units of deleted messages remain");
+        }
+    }
+
+    /// Hides what is too old for the topic.
+    fn expire(&mut self) {
+        let Some(begins_at_ms) = self.parts.expiry.begins_at_ms(&self.topic) else { return };
+        let Ok(queue) = &mut self.queue else { return };
+        let is_young = |(offset, at_ms)| offset == queue.min_offset() && at_ms >= begins_at_ms;
+        if queue.min_offset() >= queue.max_offset() || self.oldest.is_some_and(is_young) {
+            return;
+        }
+        let log = &self.parts.log;
+        let stored_at = |at, _| log.store_time_at(at).map(|at| at.0);
+        // Where the queue cannot be read, the request behind this says so.
+        if let Ok(begin) = queue.offset_by_time(begins_at_ms, TimeBoundary::Lower, stored_at) {
+            queue.hide_before(begin);
+            let first = queue.locate(begin).ok().flatten().and_then(|at| log.store_time_at(at));
+            self.oldest = first.map(|at| (begin, at.0));
+        }
+    }
+
+    /// As [`expire`](Self::expire), and tells what is gone by it.
+    fn expire_and_tell(&mut self) {
+        let from = self.extent().0;
+        self.expire();
+        self.tell_gone(from);
+    }
+
+    /// The queue began at `from` before.
+    fn tell_gone(&self, from: QueueOffset) {
+        let to = self.extent().0;
+        if let Some(losses) = self.parts.losses.as_ref().filter(|_| to > from) {
+            let (topic, queue_id) = (self.topic.clone(), self.queue_id);
+            losses.do_send(MessagesGone { topic, queue_id, from, to });
         }
     }
 
@@ -397,6 +446,7 @@ impl TopicQueue {
 
     /// The outcome of a pull now.
     fn pull_now(&mut self, request: &PullMessages) -> Result<Pulled, Refusal> {
+        self.expire_and_tell();
         let queue = match &mut self.queue {
             Ok(queue) => queue,
             Err(cause) => return Err(Refusal::StoreFailed { cause: cause.clone() }),
@@ -699,7 +749,10 @@ impl Handler<LogTrimmed> for TopicQueue {
     type Result = ();
 
     fn handle(&mut self, trimmed: LogTrimmed, _: &mut Self::Context) {
+        let from = self.extent().0;
         self.trim(trimmed.log_min);
+        self.expire();
+        self.tell_gone(from);
     }
 }
 

@@ -9,7 +9,7 @@ use actix::Addr;
 use arc_swap::{ArcSwap, Guard};
 
 use super::topic_queue::TopicQueue;
-use crate::protocol::attributes::FLUSH_DISK_TYPE;
+use crate::protocol::attributes::{FLUSH_DISK_TYPE, RETENTION_MS};
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::topic_config::TopicConfig;
 use crate::types::{FlushMode, QueueId, TopicName};
@@ -22,6 +22,7 @@ pub struct TopicEntry {
     pub config: TopicConfig,
     /// What the topic asks for; the broker may be stricter.
     pub flush: FlushMode,
+    retention_ms: Option<i64>,
     queues: Vec<Arc<OnceLock<Addr<TopicQueue>>>>,
     starter: QueueStarter,
 }
@@ -37,11 +38,22 @@ impl TopicEntry {
             Some("SYNC_FLUSH") => FlushMode::Sync,
             _ => FlushMode::Async,
         };
-        Self { config, flush, queues, starter }
+        let retention_ms = config.attributes.get(RETENTION_MS).and_then(|text| text.parse().ok());
+        Self { config, flush, retention_ms, queues, starter }
     }
 
     pub fn name(&self) -> &TopicName {
         &self.config.topic_name
+    }
+
+    /// How long its messages are shown, if that is not left to the log.
+    pub fn retention_ms(&self) -> Option<i64> {
+        self.retention_ms
+    }
+
+    /// The actor of a queue, if it was started.
+    pub fn started_queue(&self, id: QueueId) -> Option<&Addr<TopicQueue>> {
+        self.queues.get(id.0 as usize)?.get()
     }
 
     /// The actor of a queue, started now if it was not; `None` for an id that the topic never had.

@@ -214,6 +214,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
         offsets_flush_mode: store.offsets_flush_mode,
         retention: RetentionRules {
             max_age: retention.max_age,
+            max_log_bytes: Some(retention.max_log_bytes).filter(|bytes| *bytes > 0),
             delete_hours: retention.delete_hours.clone(),
             warn_ratio: retention.warn_ratio,
             force_ratio: retention.force_ratio,

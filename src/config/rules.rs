@@ -123,6 +123,7 @@ pub const RULES: &[Rule] = &[
     rule("store.offsets_flush_mode", Kind::Word(&["async", "sync"])),
     rule("store.in_memory_percent", whole(1, 90, "percent")),
     rule("retention.hours", whole(1, 876_000, "hours")),
+    rule("retention.max_log_bytes", whole(0, i64::MAX, "bytes")),
     rule("retention.delete_hours", Kind::Wholes { min: 0, max: 23, unit: "hours of the day" }),
     rule("retention.warn_ratio", Kind::Ratio { min: 0.1, max: 0.99 }),
     rule("retention.force_ratio", Kind::Ratio { min: 0.1, max: 0.99 }),

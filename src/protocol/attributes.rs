@@ -36,6 +36,8 @@ pub const QUEUE_TYPE: &str = "queue.type";
 pub const CLEANUP_POLICY: &str = "cleanup.policy";
 pub const FLUSH_DISK_TYPE: &str = "flush.disk.type";
 pub const RESERVE_TIME: &str = "reserve.time";
+/// How long messages of the topic are shown, in milliseconds. Ours: Java has `reserve.time`, and does nothing by it.
+pub const RETENTION_MS: &str = "retention.ms";
 pub const PRIORITY_FACTOR: &str = "priority.factor";
 pub const LITE_BIND_TOPIC: &str = "lite.bind.topic";
 
@@ -59,6 +61,7 @@ pub const TOPIC_ATTRIBUTES: &[AttributeRule] = &[
     // Ours: RocketMQ knows this choice for a whole broker only.
     changeable(FLUSH_DISK_TYPE, AttributeValues::OneOf(&["ASYNC_FLUSH", "SYNC_FLUSH"])),
     changeable(RESERVE_TIME, AttributeValues::Range { min: -1, max: i64::MAX }),
+    changeable(RETENTION_MS, AttributeValues::Range { min: 1, max: i64::MAX }),
     // Minutes, at most 30 days.
     changeable("lite.topic.expiration", AttributeValues::Range { min: -1, max: 30 * 24 * 60 }),
 ];

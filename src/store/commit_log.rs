@@ -21,6 +21,7 @@ use tracing::{info, warn};
 pub use super::commit_log_reader::{CommitLogReader, LogDamage, SegmentInfo};
 use super::commit_log_reader::{SegmentList, SharedLog};
 use super::mapped_file::MapWriter;
+use super::retired_segments::RetiredSegments;
 use super::segment::{MadeSegment, Segment, SegmentDir, SegmentError};
 use crate::clock::WallMs;
 use crate::kill_point;
@@ -339,32 +340,37 @@ impl CommitLogAppender {
     }
 
     /// Deletes whole segments below `offset`, oldest first, at most `max_segments` and never the last.
-    /// Returns how many.
+    /// Returns how many. Waits for the disk.
     pub fn delete_before(
         &mut self,
         offset: PhysicalOffset,
         max_segments: usize,
     ) -> Result<usize, SegmentError> {
+        let mut retired = self.retire_before(offset, max_segments);
+        let count = retired.len();
+        while retired.remove_oldest()? {}
+        Ok(count)
+    }
+
+    /// As [`delete_before`](Self::delete_before), but the files are left to the caller: readers only lose sight
+    /// of the segments, and slices in flight keep their maps.
+    pub fn retire_before(&mut self, offset: PhysicalOffset, max_segments: usize) -> RetiredSegments {
         let list = self.shared.segments.load_full();
         let below = (0..list.maps.len() - 1)
             .take_while(|index| list.base(index + 1) <= offset && list.base(index + 1) <= self.published())
             .take(max_segments)
             .count();
         if below == 0 {
-            return Ok(0);
+            return RetiredSegments::default();
         }
-        // Readers first lose sight of the segments, then the files go; slices in flight keep their maps.
         self.shared.segments.store(Arc::new(SegmentList {
             first: list.base(below),
             segment_bytes: list.segment_bytes,
             maps: list.maps[below..].to_vec(),
         }));
-        for index in 0..below {
-            self.shared.dir.remove(list.base(index))?;
-        }
-        self.shared.names_unsynced.store(true, Ordering::Release);
-        info!(segments = below, min_offset = %list.base(below), "expired segments deleted");
-        Ok(below)
+        info!(segments = below, min_offset = %list.base(below), "segments leave the log");
+        let gone = (0..below).map(|index| (list.base(index), list.maps[index].clone()));
+        RetiredSegments::new(Arc::clone(&self.shared), gone)
     }
 
     /// Cuts the log at `offset`, which must lie behind an entry. What is appended from there on replaces

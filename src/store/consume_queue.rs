@@ -13,6 +13,7 @@
 //! Everything here is derived from the commit log. After a crash the queue is opened with the physical offset
 //! up to which it had been flushed; what lies beyond is dropped and dispatched again.
 
+mod glance;
 mod segments;
 mod unit;
 
@@ -21,6 +22,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use glance::QueueGlance;
 use segments::Segments;
 pub use segments::Unflushed;
 use tracing::warn;
@@ -192,6 +194,20 @@ impl ConsumeQueue {
     pub fn set_min_by(&mut self, log_min: PhysicalOffset) -> Result<(), ConsumeQueueError> {
         self.min = self.search(|unit| unit.is_filler() || unit.physical_offset < log_min)?;
         Ok(())
+    }
+
+    /// Hides the units before `offset`: their messages are too old for their topic, though the log has them.
+    pub fn hide_before(&mut self, offset: QueueOffset) {
+        self.min = self.min.max(offset.min(self.max));
+    }
+
+    /// Where in the commit log the first message at or behind `offset` begins; `None` when there is none.
+    pub fn locate(&mut self, offset: QueueOffset) -> Result<Option<PhysicalOffset>, ConsumeQueueError> {
+        let at = offset.max(self.min);
+        if at >= self.max {
+            return Ok(None);
+        }
+        Ok(Some(self.segments.read_one(at)?.physical_offset))
     }
 
     /// Deletes segments whose messages all lie before `log_min`, never the last one, and corrects the minimum.

@@ -29,6 +29,10 @@ pub enum FileOperation {
     Sync,
     /// Creating a plain or mapped file.
     Create,
+    /// Reading a plain file.
+    Read,
+    /// Removing a file.
+    Remove,
 }
 
 /// A disk in memory; clones are the same disk.
@@ -264,7 +268,9 @@ impl StoreFiles for MemoryFiles {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        match self.disk().live.remove(path) {
+        let mut disk = self.disk();
+        disk.fail_if_planned(FileOperation::Remove)?;
+        match disk.live.remove(path) {
             Some(_) => Ok(()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -357,6 +363,7 @@ impl MemoryFile {
 
 impl StoreFile for MemoryFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.files.disk().fail_if_planned(FileOperation::Read)?;
         let content = lock(&self.node);
         let start = (offset as usize).min(content.live.len());
         let end = (start + buf.len()).min(content.live.len());

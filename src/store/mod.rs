@@ -16,6 +16,7 @@ pub mod metadata;
 pub mod pull;
 pub mod recovery;
 pub mod retention;
+pub mod retired_segments;
 pub mod segment;
 pub mod store_check_point;
 pub mod store_lock;

@@ -6,6 +6,7 @@ use super::runtime_info::{RuntimeFacts, runtime_table};
 use crate::actors::broker_settings::{BrokerSettings, ChangeSettings, ShowSettings};
 use crate::actors::broker_stats::{BrokerStats, ObserveStats, ViewStats};
 use crate::actors::request::{Answer, Answered, Request};
+use crate::actors::retention::{DeleteExpiredNow, QueuesTrimmed, Retention, SegmentsExpired, TrimQueuesNow};
 use crate::error::Refusal;
 use crate::protocol::body::route::KVTable;
 use crate::protocol::fastjson;
@@ -45,6 +46,19 @@ pub async fn view_stats(request: &Request, stats: &Addr<BrokerStats>) -> Answere
     let ViewBrokerStats { stats_name, stats_key } = request.header("VIEW_BROKER_STATS_DATA")?;
     let data = stats.send(ViewStats { name: stats_name, key: stats_key }).await.map_err(gone)??;
     Ok(Some(Answer::json(&data)))
+}
+
+/// DELETE_EXPIRED_COMMITLOG (329): what is expired goes now, whatever the hour.
+pub async fn delete_expired(_: &Request, retention: &Addr<Retention>) -> Answered {
+    let SegmentsExpired { count } = retention.send(DeleteExpiredNow).await.map_err(gone)??;
+    Ok(Some(Answer::success().with_remark(format!("{count} files of the commit log are deleted"))))
+}
+
+/// CLEAN_EXPIRED_CONSUMEQUEUE (306): files of queues whose messages are gone. Unlike Java, a queue keeps its last
+/// file, and with it its numbering: groups would find their offsets beyond its end otherwise.
+pub async fn clean_queues(_: &Request, retention: &Addr<Retention>) -> Answered {
+    let QueuesTrimmed { told } = retention.send(TrimQueuesNow).await.map_err(gone)??;
+    Ok(Some(Answer::success().with_remark(format!("{told} queues were looked through"))))
 }
 
 /// Owners live as long as the broker does.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::offsets::{extent_of, queue_of};
 use crate::actors::consumer_groups::ConsumerGroupTable;
 use crate::actors::key_index::{KeyIndex, QueryKey};
+use crate::actors::message_expiry::MessageExpiry;
 use crate::actors::request::{Answer, Answered, Request};
 use crate::actors::retry_router::{RetryRouter, SendBackMessage};
 use crate::actors::topic_queue::ReadUnits;
@@ -37,9 +38,10 @@ const UNITS_MAX: i32 = 1_024;
 const MAX_RECONSUME_SINCE: i32 = 121;
 
 /// VIEW_MESSAGE_BY_ID (33): the record at a physical offset.
-pub async fn view_message(request: &Request, log: &CommitLogReader) -> Answered {
+pub async fn view_message(request: &Request, log: &CommitLogReader, expiry: &MessageExpiry) -> Answered {
     let ViewMessage { offset } = request.header("VIEW_MESSAGE_BY_ID")?;
     let record = position(offset).and_then(|offset| log.read_record(offset));
+    let record = record.filter(|record| is_shown(record, expiry));
     let record = record.ok_or_else(|| {
         Refusal::Failed(format!(
             "can not find message by the offset, {offset}: none begins there, or it has expired"
@@ -48,10 +50,16 @@ pub async fn view_message(request: &Request, log: &CommitLogReader) -> Answered 
     Ok(Some(Answer::success().with_body(record)))
 }
 
+/// Whether a record is young enough for its topic.
+fn is_shown(record: &Bytes, expiry: &MessageExpiry) -> bool {
+    RecordView::parse(record).is_ok_and(|view| !expiry.hides(view.topic(), view.stored_at_ms()))
+}
+
 /// QUERY_MESSAGE (12): messages with a key, a unique key or a tag, newest first.
 pub async fn query_message(
     request: &Request,
     log: &CommitLogReader,
+    expiry: &MessageExpiry,
     key_index: Option<&Addr<KeyIndex>>,
 ) -> Answered {
     let query: QueryMessage = request.header("QUERY_MESSAGE")?;
@@ -81,7 +89,7 @@ pub async fn query_message(
         let exhausted = found.positions.len() < max;
         lookup.before = found.positions.last().copied();
         let candidates = found.positions.into_iter().filter_map(|at| log.read_record(at));
-        for record in candidates.filter(|record| wanted.is(record)) {
+        for record in candidates.filter(|record| wanted.is(record) && is_shown(record, expiry)) {
             let is_first = records.is_empty();
             body_bytes += record.len();
             if !is_first && body_bytes > QUERY_MAX_BYTES {
@@ -260,6 +268,7 @@ mod tests {
     struct Bench {
         log: TestLog,
         index: Addr<KeyIndex>,
+        expiry: MessageExpiry,
         link: Arc<ClientLink>,
         _client: FakeClient,
     }
@@ -270,7 +279,7 @@ mod tests {
         let files = IndexFiles::open(Arc::new(log.files.clone()), PathBuf::from("/index"), config, None);
         let index = KeyIndex::new(files.unwrap(), 64).start();
         let (link, _client) = fake_client();
-        Bench { log, index, link, _client }
+        Bench { log, index, expiry: MessageExpiry::default(), link, _client }
     }
 
     impl Bench {
@@ -285,7 +294,7 @@ mod tests {
         }
 
         async fn query(&self, builder: RequestBuilder) -> Answered {
-            query_message(&builder.from(&self.link), &self.log.reader, Some(&self.index)).await
+            query_message(&builder.from(&self.link), &self.log.reader, &self.expiry, Some(&self.index)).await
         }
 
         async fn bodies(&self, builder: RequestBuilder) -> Vec<Bytes> {
@@ -305,10 +314,14 @@ mod tests {
         let at = bench.store("second", &[], &[]).await;
         let view =
             |offset: i64| request(RequestCode::VIEW_MESSAGE_BY_ID).field("offset", offset).from(&bench.link);
-        let answer = view_message(&view(at.0 as i64), &bench.log.reader).await.unwrap().unwrap();
+        let answer = view_message(&view(at.0 as i64), &bench.log.reader, &MessageExpiry::default())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(StoredMessage::decode(&answer.body).unwrap().body, "second");
         for offset in [at.0 as i64 + 1, 1 << 40, -1] {
-            let refused = refusal(view_message(&view(offset), &bench.log.reader).await);
+            let refused =
+                refusal(view_message(&view(offset), &bench.log.reader, &MessageExpiry::default()).await);
             assert_eq!(refused.code(), ResponseCode::SYSTEM_ERROR, "{offset}");
         }
     }
@@ -435,7 +448,9 @@ mod tests {
     async fn nothing_found_is_no_error_and_no_index_is_said_so() {
         let bench = start();
         assert_eq!(refusal(bench.query(query("none")).await).code(), ResponseCode::QUERY_NOT_FOUND);
-        let without = query_message(&query("k").from(&bench.link), &bench.log.reader, None).await;
+        let without =
+            query_message(&query("k").from(&bench.link), &bench.log.reader, &MessageExpiry::default(), None)
+                .await;
         assert_eq!(refusal(without).code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
     }
 }

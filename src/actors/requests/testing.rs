@@ -19,6 +19,7 @@ use crate::actors::consumer_offsets::{
     CommitOffset, ConsumerOffsets, OffsetsConfig, PendingResets, QueryOffset,
 };
 use crate::actors::membership::Member;
+use crate::actors::message_expiry::MessageExpiry;
 use crate::actors::offset_table::OffsetKey;
 use crate::actors::request::{Answered, ClientLink};
 use crate::actors::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
@@ -187,6 +188,8 @@ pub fn queue_parts() -> QueueParts {
         truncate_at: None,
         counters: Arc::new(StoreCounters::default()),
         stats: fake_sink::<CountTraffic>().0,
+        expiry: MessageExpiry::default(),
+        losses: None,
     }
 }
 

@@ -103,12 +103,6 @@ pub async fn clean_unused_topics(_: &Request, topics: &Addr<Topics>) -> Answered
     Ok(Some(Answer::success()))
 }
 
-/// CLEAN_EXPIRED_CONSUMEQUEUE (306), DELETE_EXPIRED_COMMITLOG (329): retention sees to both by itself, as soon
-/// as there is something to delete, so there is never anything left to ask for.
-pub async fn nothing_to_clean(_: &Request) -> Answered {
-    Ok(Some(Answer::success()))
-}
-
 fn asked_config(asked: header::CreateTopic, request: &'static str) -> Result<TopicConfig, Refusal> {
     let not_a = |field, value: &str, expected| {
         let error = HeaderError::NotA { field, value: value.to_owned(), expected };

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{CLOCK_BEGINS, fake_sink};
 use crate::actors::broker_stats::{CountTraffic, StoreCounters};
 use crate::actors::commit_log_writer::AppendBatch;
+use crate::actors::message_expiry::MessageExpiry;
 use crate::actors::topic_queue::{QueueParts, ReadUnits, TopicQueue, TopicQueueConfig};
 use crate::actors::topic_table::{TopicEntry, TopicMap, TopicTable};
 use crate::clock::WallMs;
@@ -114,6 +115,8 @@ impl TestLog {
             truncate_at: None,
             counters: Arc::new(StoreCounters::default()),
             stats: fake_sink::<CountTraffic>().0,
+            expiry: MessageExpiry::default(),
+            losses: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::TopicQueue;
 use crate::error::Refusal;
 use crate::store::consume_queue::{ConsumeQueueUnit, TimeBoundary};
-use crate::types::QueueOffset;
+use crate::types::{PhysicalOffset, QueueOffset};
 
 /// The extent of the queue: `[min, max)`.
 #[derive(Message, Clone, Copy, Debug)]
@@ -36,6 +36,13 @@ pub struct SearchOffsetByTime {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Option<i64>")]
 pub struct QueryStoredAt {
+    pub offset: QueueOffset,
+}
+
+/// Where in the log the first message at or behind an offset begins; `None` when there is none.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<Option<PhysicalOffset>, Refusal>")]
+pub struct LocateOffset {
     pub offset: QueueOffset,
 }
 
@@ -76,6 +83,7 @@ impl Handler<QueryExtent> for TopicQueue {
     type Result = QueueExtent;
 
     fn handle(&mut self, _: QueryExtent, _: &mut Self::Context) -> QueueExtent {
+        self.expire_and_tell();
         let (min, max) = self.extent();
         let last_stored_at_ms = self.last_stored_at_ms.filter(|_| max > min);
         QueueExtent { min, max, last_stored_at_ms, begins_young: self.begins_young() }
@@ -86,6 +94,7 @@ impl Handler<SearchOffsetByTime> for TopicQueue {
     type Result = Result<QueueOffset, Refusal>;
 
     fn handle(&mut self, search: SearchOffsetByTime, _: &mut Self::Context) -> Self::Result {
+        self.expire_and_tell();
         let boundary = if search.upper { TimeBoundary::Upper } else { TimeBoundary::Lower };
         let log = self.parts.log.clone();
         let queue = self.queue.as_mut().map_err(|cause| Refusal::StoreFailed { cause: cause.clone() })?;
@@ -99,6 +108,7 @@ impl Handler<QueryStoredAt> for TopicQueue {
     type Result = Option<i64>;
 
     fn handle(&mut self, query: QueryStoredAt, _: &mut Self::Context) -> Self::Result {
+        self.expire_and_tell();
         self.units.clear();
         self.queue.as_mut().ok()?.read(query.offset, 1, &mut self.units).ok()?;
         self.parts.log.store_time_at(self.units.first()?.physical_offset).map(|at| at.0)
@@ -109,12 +119,22 @@ impl Handler<ReadUnits> for TopicQueue {
     type Result = Vec<ConsumeQueueUnit>;
 
     fn handle(&mut self, read: ReadUnits, _: &mut Self::Context) -> Self::Result {
+        self.expire_and_tell();
         let mut units = Vec::new();
         if let Ok(queue) = &mut self.queue {
             // What cannot be read now is asked for again.
             let _ = queue.read(read.offset, read.max as usize, &mut units);
         }
         units
+    }
+}
+
+impl Handler<LocateOffset> for TopicQueue {
+    type Result = Result<Option<PhysicalOffset>, Refusal>;
+
+    fn handle(&mut self, locate: LocateOffset, _: &mut Self::Context) -> Self::Result {
+        let queue = self.queue.as_mut().map_err(|cause| Refusal::StoreFailed { cause: cause.clone() })?;
+        queue.locate(locate.offset).map_err(|error| Refusal::Failed(error.to_string()))
     }
 }
 

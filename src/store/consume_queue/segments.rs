@@ -70,6 +70,32 @@ impl Segments {
         Ok(segments)
     }
 
+    /// As [`open`](Self::open), changing nothing: what is not a whole segment is left out.
+    pub fn look(
+        files: Arc<dyn StoreFiles>,
+        dir: PathBuf,
+        units_per_segment: u64,
+    ) -> Result<Self, ConsumeQueueError> {
+        let found = files.list(&dir).map_err(|source| io_error(&dir, source))?;
+        let segment_bytes = units_per_segment * UNIT_BYTES as u64;
+        let whole = found.iter().filter(|entry| entry.stat.len_bytes == segment_bytes);
+        let mut numbers = whole.filter_map(|entry| Some(position_in(&entry.name)? / segment_bytes));
+        let first = numbers.next();
+        let followers = numbers.zip(first.unwrap_or(0) + 1..).take_while(|(number, next)| number == next);
+        let end = first.map_or(0, |first| first + 1 + followers.count() as u64);
+        Ok(Self {
+            files,
+            dir,
+            units_per_segment,
+            first: first.unwrap_or(0),
+            end,
+            appending: None,
+            reading: None,
+            unflushed_from: None,
+            names_unflushed: false,
+        })
+    }
+
     fn find_files(&mut self) -> Result<(), ConsumeQueueError> {
         let mut found = self.files.list(&self.dir).map_err(|source| io_error(&self.dir, source))?;
         found.retain(|entry| !entry.stat.is_dir && position_in(&entry.name).is_some());
