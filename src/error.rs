@@ -69,6 +69,10 @@ pub enum Refusal {
     Busy { actor: &'static str, waiting: usize },
     #[error("the broker is shutting down; use another broker")]
     ShuttingDown,
+    #[error(
+        "the broker is draining and takes no new messages; use another broker (telstar drain --undo ends it)"
+    )]
+    Draining,
 
     // -- groups and consumers
     #[error(
@@ -189,7 +193,7 @@ impl Refusal {
             MessageIllegal { .. } | BodyTooLarge { .. } | PropertiesTooLarge { .. } => {
                 ResponseCode::MESSAGE_ILLEGAL
             }
-            NotWritable { .. } | ShuttingDown => ResponseCode::SERVICE_NOT_AVAILABLE,
+            NotWritable { .. } | ShuttingDown | Draining => ResponseCode::SERVICE_NOT_AVAILABLE,
             Busy { .. } => ResponseCode::SYSTEM_BUSY,
             GroupUnknown { .. } | GroupNotCreatable { .. } | GroupNeverSeen { .. } => {
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST
@@ -245,6 +249,7 @@ mod tests {
             StoreFailed { .. } => "StoreFailed",
             Busy { .. } => "Busy",
             ShuttingDown => "ShuttingDown",
+            Draining => "Draining",
             GroupUnknown { .. } => "GroupUnknown",
             GroupNotCreatable { .. } => "GroupNotCreatable",
             GroupNeverSeen { .. } => "GroupNeverSeen",
@@ -304,6 +309,7 @@ mod tests {
             (1, StoreFailed { cause: x() }),
             (2, Busy { actor: "x", waiting: 1 }),
             (14, ShuttingDown),
+            (14, Draining),
             (26, GroupUnknown { group: "g".into() }),
             (26, GroupNotCreatable { group: "g".into(), error: NameError::Blank { kind: NameKind::Topic } }),
             (26, GroupNeverSeen { group: "g".into() }),
@@ -340,6 +346,6 @@ mod tests {
             assert!(!refusal.to_string().trim().is_empty());
         }
         let names: BTreeSet<_> = golden.iter().map(|(_, refusal)| name(refusal)).collect();
-        assert_eq!(names.len(), 50, "every refusal is in the table");
+        assert_eq!(names.len(), 51, "every refusal is in the table");
     }
 }

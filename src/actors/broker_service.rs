@@ -4,7 +4,6 @@
 //! else is asked runs as a small task that asks the owners and replies.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::prelude::*;
 use arc_swap::Guard;
@@ -15,6 +14,7 @@ use super::request::{Answered, Reply, ReplyContent, ReplyTo, Request};
 use super::requests::pull::PullTaken;
 use super::requests::send::{self, PreparedSend, SendRules};
 use super::router::BrokerRouter;
+use super::send_gate::SendGate;
 use super::topic_queue::{SendMessages, SendReply, SendRequest};
 use super::topic_table::{TopicEntry, TopicMap};
 use super::topics::AutoCreateTopic;
@@ -28,7 +28,7 @@ use crate::types::{GroupName, QueueId, TopicName};
 pub struct BrokerService {
     router: Arc<BrokerRouter>,
     rules: Arc<SendRules>,
-    draining: Arc<AtomicBool>,
+    gate: SendGate,
 }
 
 /// Sends of one read for one queue.
@@ -39,9 +39,9 @@ struct QueueSends {
 }
 
 impl BrokerService {
-    /// `draining`: once set, new sends are refused so that clients turn to another broker.
-    pub fn new(router: Arc<BrokerRouter>, rules: Arc<SendRules>, draining: Arc<AtomicBool>) -> Self {
-        Self { router, rules, draining }
+    /// `gate`: while it is not open, sends are refused so that clients turn to another broker.
+    pub fn new(router: Arc<BrokerRouter>, rules: Arc<SendRules>, gate: SendGate) -> Self {
+        Self { router, rules, gate }
     }
 
     fn take_send(
@@ -52,10 +52,10 @@ impl BrokerService {
     ) -> Result<(), (ReplyTo, Refusal)> {
         let to = request.reply_to();
         let taken = || -> Result<Option<PreparedSend>, Refusal> {
-            if self.draining.load(Ordering::Relaxed) {
-                return Err(Refusal::ShuttingDown);
-            }
             let header = send::header_of(&request)?;
+            if let Some(refusal) = self.gate.refusal(names::is_retry_topic(header.topic)) {
+                return Err(refusal);
+            }
             send::check_name(&header)?;
             self.router.check_broker_writable(&header, topics)?;
             let Some(entry) = topics.topics.get(header.topic) else { return Ok(None) };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use tracing::{info, warn};
 use super::broker_service::BrokerService;
 use super::broker_settings::{BrokerSettings, BrokerSettingsConfig, SettingValues};
 use super::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
-use super::commit_log_writer::{CommitLogWriter, PublishedSignal, QueryLogTail};
+use super::commit_log_writer::{CommitLogWriter, PublishedSignal};
 use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsConfig};
-use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig, SaveOffsets};
+use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig};
 use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
-use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
+use super::flusher::{DiskFailed, Flusher, FlusherConfig, FlusherParts};
 use super::key_index::KeyIndex;
 use super::message_expiry::MessageExpiry;
 use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll, Unregister};
@@ -28,8 +28,10 @@ use super::producers::{Producers, ProducersConfig};
 use super::requests::pull::PullOwners;
 use super::requests::send::SendRules;
 use super::retention::{Retention, RetentionParts};
-use super::retry_router::{RetryRouter, RetryRouterParts, SaveNow, StartDelivery};
+use super::retry_router::{RetryRouter, RetryRouterParts, StartDelivery};
 use super::router::BrokerRouter;
+use super::send_gate::{BrokerPermission, SendGate};
+use super::settling::Settling;
 use super::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
 use super::topic_queue::{QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
 use super::topic_table::{QueueStarter, TopicTable};
@@ -175,14 +177,9 @@ impl Threads {
 pub struct BrokerTree {
     pub service: Arc<BrokerService>,
     pub topics: TopicTable,
-    draining: Arc<AtomicBool>,
-    writer: Addr<CommitLogWriter>,
-    dispatcher: Addr<Dispatcher>,
-    flusher: Addr<Flusher>,
+    gate: SendGate,
+    settling: Settling,
     link: Addr<NameServerLink>,
-    retry_router: Addr<RetryRouter>,
-    offsets: Addr<ConsumerOffsets>,
-    metadata: Metadata,
     files: Arc<dyn StoreFiles>,
     root: PathBuf,
 }
@@ -246,6 +243,7 @@ impl BrokerTree {
         AbortFile::create(&*files, &root).map_err(at_root)?;
 
         // -- settings and topics
+        let gate = SendGate::default();
         let settings_config = BrokerSettingsConfig {
             initial: plan.settings.clone(),
             fixed: fixed_settings(&plan),
@@ -284,6 +282,7 @@ impl BrokerTree {
         let topics_config = TopicsConfig {
             rules: rules.clone(),
             auto_create: current.auto_create_topic,
+            permission: current.permission,
             default_queue_nums: current.default_topic_queue_nums,
             trace_topic: plan.trace_topic.clone(),
             delay_levels: plan.delay_levels.max_level() as u32,
@@ -324,7 +323,7 @@ impl BrokerTree {
             config.register_period = plan.register_interval;
             config.register_timeout = plan.register_timeout;
             config.heartbeat_timeout = plan.expiry;
-            config.broker_permission = settings_table.load().permission;
+            config.broker_permission = BrokerPermission::new(settings_table.clone(), gate.clone());
             config.ha_server_addr =
                 SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
             let table = table.clone();
@@ -459,6 +458,14 @@ impl BrokerTree {
             BrokerSettings::start_in_arbiter(&threads.settings.handle(), move |_| settings)
         };
 
+        let settling = Settling {
+            writer,
+            dispatcher,
+            flusher,
+            retry_router: retry_router.clone(),
+            offsets: offsets.clone(),
+            metadata,
+        };
         let router = BrokerRouter {
             topics: table.clone(),
             ensure_topic: topics.clone().recipient(),
@@ -490,6 +497,8 @@ impl BrokerTree {
             consumers: ConsumerDirectory::new(consumer_table, consumers.recipient()),
             producers,
             groups_actor: groups,
+            gate: gate.clone(),
+            settling: settling.clone(),
             log: reader,
             clock,
         };
@@ -500,22 +509,8 @@ impl BrokerTree {
             plan.delay_levels.clone(),
             plan.flush,
         );
-        let draining = Arc::new(AtomicBool::new(false));
-        let service = Arc::new(BrokerService::new(Arc::new(router), Arc::new(send_rules), draining.clone()));
-        Ok(Self {
-            service,
-            topics: table,
-            draining,
-            writer,
-            dispatcher,
-            flusher,
-            link,
-            retry_router,
-            offsets,
-            metadata,
-            files,
-            root,
-        })
+        let service = Arc::new(BrokerService::new(Arc::new(router), Arc::new(send_rules), gate.clone()));
+        Ok(Self { service, topics: table, gate, settling, link, files, root })
     }
 
     /// Registers with the name servers: clients find this broker from now on. Returns when those that answer have it.
@@ -528,34 +523,21 @@ impl BrokerTree {
 
     /// Ends the broker so that the next start has nothing to check. Listeners have stopped before.
     pub async fn stop(self) {
-        self.draining.store(true, Ordering::Relaxed);
-        // Those who ended already have nothing left to do; hence the results that are not looked at.
+        self.gate.stop();
+        // A link that ended already has nothing left to do.
         let _ = self.link.send(Unregister).await;
         for entry in self.topics.load().topics.values() {
             for (_, queue) in entry.started_queues() {
                 queue.do_send(WakeHolds);
             }
         }
-        if let Ok(tail) = self.writer.send(QueryLogTail).await {
-            // Consumers, and so the dispatcher, may have to wait for the disk.
-            let _ = self.flusher.send(FlushNow).await;
-            let _ = self.dispatcher.send(DispatchTo(tail.end)).await;
-        }
-        let _ = self.retry_router.send(SaveNow).await;
-        let _ = self.offsets.send(SaveOffsets).await;
-        if let Err(error) = self.metadata.flush() {
-            warn!(%error, "settings and offsets are not durable");
-        }
-        match self.flusher.send(CheckPointNow).await {
-            Ok(Ok(())) => {
+        match self.settling.settle().await {
+            Ok(()) => {
                 if let Err(error) = AbortFile::remove(&*self.files, &self.root) {
                     warn!(%error, "the next start will check the log: the file abort cannot be removed");
                 }
             }
-            Ok(Err(error)) => {
-                warn!(error, "the next start will check the log: no check point could be taken")
-            }
-            Err(_) => warn!("the next start will check the log: the flusher has ended"),
+            Err(cause) => warn!(cause, "the next start will check the log"),
         }
     }
 }

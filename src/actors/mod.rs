@@ -37,6 +37,8 @@ pub mod route_hint;
 pub mod route_table;
 pub mod router;
 pub mod routes;
+pub mod send_gate;
+pub mod settling;
 pub mod subscription_groups;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -257,7 +257,7 @@ impl NameServerConnection {
         } else {
             (untold.data_version, untold.changed.clone())
         };
-        let masked = self.config.broker_permission;
+        let masked = self.config.broker_permission.get();
         if !masked.allows(Permission::READ_WRITE) {
             for config in topic_config_table.values_mut() {
                 config.perm = Permission(config.perm.0 & masked.0);

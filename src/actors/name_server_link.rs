@@ -16,6 +16,7 @@ use futures::future::join_all;
 use tracing::warn;
 
 use super::name_server_connection::{Change, Leave, NameServerConnection, Register};
+use super::send_gate::BrokerPermission;
 use super::topic_table::TopicTable;
 use super::topics::RegisterTopics;
 use crate::protocol::topic_config::Permission;
@@ -53,7 +54,7 @@ pub struct NameServerLinkConfig {
     /// Where slaves reach it, "host:port".
     pub ha_server_addr: String,
     /// Masks the permissions of all topics. Default: read and write.
-    pub broker_permission: Permission,
+    pub broker_permission: BrokerPermission,
     /// Silence after which name servers drop this broker. Default 120 s.
     pub heartbeat_timeout: Duration,
     /// How often name servers are asked what they know. Default 30 s, as Java.
@@ -78,7 +79,7 @@ impl NameServerLinkConfig {
             broker_addr: broker_addr.to_owned(),
             broker_id: super::route_table::MASTER_ID,
             ha_server_addr: broker_addr.to_owned(),
-            broker_permission: Permission::READ_WRITE,
+            broker_permission: Permission::READ_WRITE.into(),
             heartbeat_timeout: Duration::from_secs(120),
             register_period: Duration::from_secs(30),
             register_timeout: Duration::from_secs(3),

@@ -27,6 +27,7 @@ use super::commit_log_writer::{AppendBatch, CommitLogWriter, PublishedSignal, Qu
 use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::Progress;
 use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
+use super::message_expiry::MessageExpiry;
 use super::testing::log::{SEGMENT_BYTES, message, queue_of, store_host, topic_table_of};
 use super::testing::{RuntimeClock, fake_sink};
 use super::topic_queue::{
@@ -218,6 +219,8 @@ impl Life {
             truncate_at: None,
             counters: Arc::new(StoreCounters::default()),
             stats: fake_sink::<CountTraffic>().0,
+            expiry: MessageExpiry::default(),
+            losses: None,
         };
         let mut safe = TopicConfig::new("safe", 1);
         safe.attributes.insert(FLUSH_DISK_TYPE.into(), "SYNC_FLUSH".into());

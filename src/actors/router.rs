@@ -13,15 +13,18 @@ use super::key_index::KeyIndex;
 use super::message_expiry::MessageExpiry;
 use super::producers::Producers;
 use super::request::{Answered, Request};
+use super::requests::drain::DrainPeers;
 use super::requests::membership::HeartbeatPeers;
 use super::requests::progress::ProgressSources;
 use super::requests::pull::PullOwners;
 use super::requests::relays::DirectSources;
 use super::requests::{
-    broker, groups, membership, messages, offsets, progress, relays, resets, topics as topic_requests,
+    broker, drain, groups, membership, messages, offsets, progress, relays, resets, topics as topic_requests,
 };
 use super::retention::Retention;
 use super::retry_router::{RetryRouter, SendToDeadLetterQueue};
+use super::send_gate::SendGate;
+use super::settling::Settling;
 use super::subscription_groups::SubscriptionGroups;
 use super::topic_queue::SendRequest;
 use super::topic_table::{TopicMap, TopicTable};
@@ -53,6 +56,8 @@ pub struct BrokerRouter {
     pub consumers: ConsumerDirectory,
     pub producers: Addr<Producers>,
     pub groups_actor: Addr<SubscriptionGroups>,
+    pub gate: SendGate,
+    pub settling: Settling,
     pub log: CommitLogReader,
     pub clock: SharedClock,
 }
@@ -103,6 +108,16 @@ impl BrokerRouter {
             }
             RequestCode::CLEAN_UNUSED_TOPIC => {
                 topic_requests::clean_unused_topics(request, &self.topics_actor).await
+            }
+            RequestCode::DRAIN_BROKER => {
+                let peers = DrainPeers {
+                    gate: &self.gate,
+                    topics: &self.topics_actor,
+                    settling: &self.settling,
+                    producers: &self.producers,
+                    consumers: self.consumers.table(),
+                };
+                drain::drain_broker(request, &peers).await
             }
             RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE => broker::clean_queues(request, &self.retention).await,
             RequestCode::DELETE_EXPIRED_COMMITLOG => broker::delete_expired(request, &self.retention).await,

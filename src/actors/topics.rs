@@ -3,7 +3,7 @@
 //! - Owns: the sled tree of topics and its data version, the write half of the topic table; nobody else
 //!   writes either.
 //! - Takes: [`CreateTopic`], [`CreateTopics`], [`AutoCreateTopic`], [`EnsureTopic`], [`SetTopicPermission`],
-//!   [`DeleteTopic`], [`DeleteUnusedFiles`], [`SettingsChanged`].
+//!   [`DeleteTopic`], [`DeleteUnusedFiles`], [`RegisterAnew`], [`SettingsChanged`].
 //! - Sends: [`RegisterTopics`] to the link with the name servers, [`DeleteQueue`] to the queues of a deleted
 //!   topic, [`TopicDeleted`] to whoever keeps something by topic.
 //! - Fails: settings that cannot be saved refuse the changes they came with, and the snapshot stays as it was.
@@ -105,6 +105,12 @@ pub struct DeleteOutcome {
 #[rtype(result = "Result<(), Refusal>")]
 pub struct DeleteUnusedFiles;
 
+/// Tells every name server the whole table under a new version: what it says of every topic is different now, as when
+/// the broker becomes read-only. Answered as a change of topics is.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct RegisterAnew;
+
 /// Tells every name server about topics. Answered when they know, or cannot be reached: the next periodic
 /// registration mends that. A deletion comes with nothing in `changed`.
 #[derive(Message, Clone, PartialEq, Debug)]
@@ -134,6 +140,8 @@ pub struct TopicsConfig {
     pub rules: TopicRules,
     /// Whether sends create topics. Default true; the settings of the broker decide, also while it runs.
     pub auto_create: bool,
+    /// What clients may do with any topic; name servers are told anew when it changes.
+    pub permission: Permission,
     /// Queues of automatically created topics, at most. Default 8.
     pub default_queue_nums: u32,
     /// Where traces go, if this broker takes them. Default none.
@@ -270,14 +278,30 @@ impl Handler<DeleteUnusedFiles> for Topics {
     }
 }
 
+impl Handler<RegisterAnew> for Topics {
+    type Result = ResponseFuture<Result<(), Refusal>>;
+
+    fn handle(&mut self, _: RegisterAnew, ctx: &mut Self::Context) -> Self::Result {
+        self.enqueue(ctx, |draft| {
+            draft.raise_version();
+            Ok(())
+        })
+    }
+}
+
 impl Handler<SettingsChanged> for Topics {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, changed: SettingsChanged, ctx: &mut Self::Context) -> Self::Result {
         let settings = &changed.settings;
         let config = settings.auto_create_topic.then(|| default_topic(settings.default_topic_queue_nums));
+        let permission = std::mem::replace(&mut self.config.permission, settings.permission);
+        let permission_changed = permission != settings.permission;
         let done = self.enqueue(ctx, move |draft| {
             draft.set_default_topic(config);
+            if permission_changed {
+                draft.raise_version();
+            }
             Ok(())
         });
         Box::pin(done.map(|_| ()))

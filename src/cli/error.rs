@@ -41,6 +41,8 @@ pub enum CliError {
     BrokerUnknown { name: String },
     #[error("no broker is registered at {name_servers}: start one with `telstar start`")]
     NoBroker { name_servers: String },
+    #[error("there are several brokers, {addrs}: name one with --broker")]
+    WhichBroker { addrs: String },
     #[error("no broker at {addr} ({cause}): is it running? `telstar cluster` shows the brokers there are")]
     BrokerUnreachable { addr: String, cause: String },
     #[error("refused with {code}: {remark}")]

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod cluster;
 pub mod completion;
 pub mod consume;
+pub mod drain;
 pub mod error;
 pub mod group;
 pub mod logging;
@@ -59,6 +60,7 @@ enum Command {
     #[command(subcommand)]
     Message(message::MessageCommand),
     Cluster(cluster::ClusterArgs),
+    Drain(drain::DrainArgs),
     #[command(subcommand)]
     Store(store::StoreCommand),
     #[command(subcommand)]
@@ -75,6 +77,7 @@ pub fn run() -> ExitCode {
         Some(Command::Group(command)) => on_runtime(group::run(command)),
         Some(Command::Message(command)) => on_runtime(message::run(command)),
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
+        Some(Command::Drain(args)) => on_runtime(drain::run(args)),
         Some(Command::Store(command)) => store::run(command),
         Some(Command::Bench(command)) => bench::run(command),
         Some(Command::Completion(args)) => completion::run(args, Cli::command()),

@@ -174,6 +174,9 @@ codes! {
         AUTH_GET_ACL = 3009,
         AUTH_LIST_ACL = 3010,
 
+        // Ours, where RocketMQ has none.
+        DRAIN_BROKER = 29001,
+
         // Pop; too big for the binary header.
         POP_MESSAGE = 200050,
         ACK_MESSAGE = 200051,

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use telstar::client::Call;
+use telstar::client::{Call, ConnectOptions, Servers};
 use telstar::protocol::header::*;
 use telstar::protocol::request_code::RequestCode;
 
@@ -212,4 +212,115 @@ async fn delayed_messages_are_delivered_once_across_a_stop() {
     let delivered = client.pull_all("orders", 0, 4).await;
     let bodies: Vec<_> = delivered.iter().map(|message| &message.body[..]).collect();
     assert_eq!(bodies, [&b"before"[..], b"after 1", b"after 2", b"new"]);
+}
+
+/// The permission that name servers tell clients of.
+async fn routed_permission(broker: &Broker, topic: &str) -> i32 {
+    let mut servers = Servers::new(&broker.name_server, ConnectOptions::default(), PATIENCE);
+    let route = servers.route(&topic.into()).await.expect("the topic has a route");
+    route.queue_datas[0].perm.0
+}
+
+#[tokio::test]
+async fn a_drained_broker_sends_producers_elsewhere_and_serves_consumers() {
+    let dir = temp_dir();
+    let broker = Broker::start(dir.path(), &[]).await;
+    let client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    for n in 0..5 {
+        client.send(Send::to("orders", 0, n.to_string())).await;
+    }
+    assert_eq!(client.pull_all("orders", 0, 5).await.len(), 5);
+    let commit = |offset| {
+        Call::new(RequestCode::UPDATE_CONSUMER_OFFSET).header(&UpdateConsumerOffset {
+            consumer_group: "cg".into(),
+            topic: "orders".into(),
+            queue_id: Some(0),
+            commit_offset: Some(offset),
+        })
+    };
+    client.call(commit(2)).await.success().unwrap();
+    let drain = |more: &[&str]| {
+        let (status, output, error) = run_words(&[&["drain", "-n", &broker.name_server], more].concat());
+        assert_eq!((status, error.as_str()), (0, ""), "{output}");
+        output
+    };
+
+    let shown = drain(&["--show"]);
+    assert!(shown.contains("takes messages"), "{shown}");
+    let drained = drain(&[]);
+    assert!(drained.contains("draining; everything stored is on disk"), "{drained}");
+    let row: Vec<&str> = drained.lines().last().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(row, ["cg", "orders", "3"], "{drained}");
+    assert_eq!(routed_permission(&broker, "orders").await, 4, "read only");
+    let (code, remark) = client.refused(Send::to("orders", 0, "x").call()).await;
+    assert_eq!(code, 14, "a code on which clients try another broker");
+    assert!(remark.contains("the broker is draining"), "{remark}");
+    assert_eq!(client.pull_all("orders", 0, 5).await.len(), 5);
+    client.call(commit(5)).await.success().unwrap();
+    // Whose retries the client sends itself is a consumer as well.
+    client.send(Send::to("%RETRY%cg", 0, "again")).await;
+    let drained = drain(&["--broker", &broker.broker]);
+    assert!(!drained.contains("orders"), "everything is consumed: {drained}");
+
+    assert!(drain(&["--undo"]).contains("takes messages"));
+    assert_eq!(routed_permission(&broker, "orders").await, 6);
+    assert_eq!(client.send(Send::to("orders", 0, "x")).await.queue_offset, 5, "no number was burnt");
+    let (code, remark) = client
+        .refused(Call::new(RequestCode::DRAIN_BROKER).header(&DrainBroker { action: "x".into() }))
+        .await;
+    assert_eq!(code, 29);
+    assert!(remark.contains("drain, undo or show"), "{remark}");
+}
+
+#[tokio::test]
+async fn a_stop_under_load_keeps_what_was_acknowledged_and_leaves_nothing_to_check() {
+    let dir = temp_dir();
+    let mut broker = Broker::start(dir.path(), &[]).await;
+    broker.client().await.create_topic("orders", 2).await;
+    let senders: Vec<_> = (0..2)
+        .map(|queue_id| {
+            let addr = broker.broker.clone();
+            tokio::spawn(async move {
+                let client = Client::connect(&addr, telstar::protocol::frame::HeaderCodec::Json).await;
+                let mut acknowledged = 0;
+                loop {
+                    let send = Send::to("orders", queue_id, format!("body {acknowledged}")).call();
+                    match client.connection.call(send, PATIENCE).await {
+                        Ok(answer) if answer.code.as_i32() == 0 => acknowledged += 1,
+                        Ok(answer) => {
+                            assert_eq!(answer.code.as_i32(), 14, "{:?}", answer.remark);
+                            return acknowledged;
+                        }
+                        Err(_) => return acknowledged,
+                    }
+                }
+            })
+        })
+        .collect();
+    let client = broker.client().await;
+    while client.offset_of(RequestCode::GET_MAX_OFFSET, "orders", 1).await < 200 {}
+    broker.signal(Signal::TERM);
+    let mut acknowledged = Vec::new();
+    for sender in senders {
+        acknowledged.push(sender.await.unwrap());
+    }
+    assert_eq!(broker.wait().code(), Some(0), "{}", broker.logged());
+    assert!(!dir.path().join("data/abort").exists(), "the mark of a run that did not stop cleanly");
+
+    let broker = Broker::start(dir.path(), &[]).await;
+    let client = broker.client().await;
+    for (queue_id, acknowledged) in (0..).zip(acknowledged) {
+        let messages = client.pull_all("orders", queue_id, acknowledged).await;
+        for (n, message) in messages.iter().enumerate() {
+            assert_eq!(message.body, format!("body {n}"));
+        }
+        // Stored just before the connection went, at most one is there that nobody heard of.
+        assert!(
+            (acknowledged..=acknowledged + 1).contains(&messages.len()),
+            "{acknowledged} {}",
+            messages.len()
+        );
+    }
+    assert!(!broker.logged().contains("the log was checked"), "{}", broker.logged());
 }

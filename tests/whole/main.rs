@@ -8,5 +8,6 @@ mod layers;
 mod lifecycle;
 mod messages;
 mod replay;
+mod retention;
 mod support;
 mod tolerance;

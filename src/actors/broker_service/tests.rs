@@ -191,7 +191,7 @@ async fn one_way_requests_are_done_without_anything_to_write() {
 async fn draining_broker_takes_no_sends_and_answers_the_rest() {
     let mut bench = Bench::start_new().await;
     bench.code(send("T", "before")).await;
-    bench.tree.service.draining.store(true, Ordering::Relaxed);
+    bench.tree.service.gate.stop();
     assert_eq!(bench.code(send("T", "after")).await, ResponseCode::SERVICE_NOT_AVAILABLE);
     assert_eq!(bench.bodies("T").await, ["before"]);
     bench.stop().await;

@@ -4,6 +4,7 @@
 pub(super) mod testing;
 
 pub mod broker;
+pub mod drain;
 pub mod groups;
 pub mod membership;
 pub mod messages;

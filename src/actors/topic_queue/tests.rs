@@ -4,8 +4,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
+use crate::actors::testing::log::topic_table_of;
 use crate::actors::testing::log::{TestLog, message, message_with, positions, settle, topic_entry};
 use crate::actors::testing::{FakeClient, fake_client, fake_mailbox, fake_sink, full_mailbox};
+use crate::clock::{ManualClock, WallMs};
 use crate::protocol::attributes::FLUSH_DISK_TYPE;
 use crate::protocol::frame::HeaderCodec;
 use crate::protocol::topic_config::TopicConfig;
@@ -414,6 +416,48 @@ async fn pull_of_deleted_messages_moves_past_them() {
     assert_eq!(bench.pulled(bench.pull(0)).await, (MOVED, 1));
     let extent = bench.queue.send(QueryExtent).await.unwrap();
     assert_eq!((extent.min.0, extent.max.0, extent.begins_young), (1, 3, false));
+}
+
+#[actix::test]
+async fn messages_too_old_for_their_topic_are_gone_from_every_answer_and_are_told_of() {
+    let clock = ManualClock::at(WallMs(10_000));
+    let (losses, mut lost) = fake_sink::<MessagesGone>();
+    let mut bench = start_with(|parts| {
+        let mut config = TopicConfig::new("T", 1);
+        config.attributes.insert("retention.ms".into(), "3000".into());
+        parts.expiry = MessageExpiry::new(topic_table_of([config], parts), clock.clone());
+        parts.losses = Some(losses);
+    });
+    let mut units = Vec::new();
+    for n in 0..4 {
+        let at = WallMs(10_000 + 1_000 * n);
+        units.push(TestLog::unit(&bench.log.append_at(message("T", "x"), n as u64, at), 0));
+    }
+    bench.queue.send(Dispatched { first: QueueOffset(0), units, last_stored_at_ms: 13_000 }).await.unwrap();
+    clock.set(WallMs(13_000));
+    assert_eq!(bench.pulled(bench.pull(0)).await, (FOUND, 4), "the first is just young enough");
+    clock.set(WallMs(14_001));
+    assert_eq!(bench.pulled(bench.pull(0)).await, (MOVED, 2));
+    let gone = |from, to| MessagesGone {
+        topic: "T".into(),
+        queue_id: QueueId(0),
+        from: QueueOffset(from),
+        to: QueueOffset(to),
+    };
+    assert_eq!(lost.recv().await, Some(gone(0, 2)));
+    let extent = bench.queue.send(QueryExtent).await.unwrap();
+    assert_eq!((extent.min.0, extent.max.0), (2, 4));
+    let found = bench.queue.send(SearchOffsetByTime { timestamp_ms: 0, upper: false }).await.unwrap();
+    assert_eq!(found.unwrap(), QueueOffset(2));
+    assert_eq!(bench.queue.send(QueryStoredAt { offset: QueueOffset(1) }).await.unwrap(), None);
+    assert!(bench.queue.send(ReadRecords { offset: QueueOffset(0), max: 4 }).await.unwrap().is_empty());
+    clock.set(WallMs(20_000));
+    assert_eq!(bench.pulled(bench.pull(4)).await, (NOT_FOUND, 4), "empty, and numbered on");
+    assert_eq!(lost.recv().await, Some(gone(2, 4)));
+    // Opened again, it is as it was, and that is no news.
+    let queue = TopicQueue::new("T".into(), QueueId(0), bench.parts.clone()).start();
+    assert_eq!(queue.send(QueryExtent).await.unwrap().min, QueueOffset(4));
+    assert!(lost.try_recv().is_err());
 }
 
 #[actix::test]

@@ -39,11 +39,12 @@ pub struct Draft {
     /// `None`: deleted.
     changes: BTreeMap<TopicName, Option<Arc<TopicEntry>>>,
     removed: Vec<Arc<TopicEntry>>,
+    version_raised: bool,
 }
 
 impl Draft {
     pub fn new(base: Arc<TopicMap>, rules: Arc<TopicRules>, starter: QueueStarter) -> Self {
-        Self { base, rules, starter, changes: BTreeMap::new(), removed: Vec::new() }
+        Self { base, rules, starter, changes: BTreeMap::new(), removed: Vec::new(), version_raised: false }
     }
 
     pub fn get(&self, topic: &str) -> Option<&Arc<TopicEntry>> {
@@ -54,7 +55,12 @@ impl Draft {
     }
 
     pub fn is_unchanged(&self) -> bool {
-        self.changes.is_empty()
+        self.changes.is_empty() && !self.version_raised
+    }
+
+    /// Makes a new version though no topic changes.
+    pub fn raise_version(&mut self) {
+        self.version_raised = true;
     }
 
     /// The settings that are new or altered.

@@ -76,6 +76,7 @@ fn config() -> TopicsConfig {
             mixed_message_type: false,
         },
         auto_create: true,
+        permission: Permission::READ_WRITE,
         default_queue_nums: 8,
         trace_topic: Some(names::TRACE_TOPIC.into()),
         delay_levels: 18,

@@ -16,6 +16,12 @@ header! {
         pub stats_key: String => "statsKey",
     }
 
+    /// DRAIN_BROKER (29001).
+    pub struct DrainBroker {
+        /// drain, undo or show.
+        pub action: String => "action",
+    }
+
     /// QUERY_CONSUME_QUEUE (321).
     pub struct QueryConsumeQueue {
         pub topic: TopicName => "topic",

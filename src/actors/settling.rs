@@ -1,0 +1,48 @@
+//! Brings everything that was taken to where the next start finds it: what a stop and a drain have in common.
+
+use actix::prelude::*;
+use actix_rt::task::spawn_blocking;
+use tracing::warn;
+
+use super::commit_log_writer::{CommitLogWriter, QueryLogTail};
+use super::consumer_offsets::{ConsumerOffsets, SaveOffsets};
+use super::dispatcher::{DispatchTo, Dispatcher};
+use super::flusher::{CheckPointNow, FlushNow, Flusher};
+use super::retry_router::{RetryRouter, SaveNow};
+use crate::store::metadata::Metadata;
+
+/// Those who hold something that is not on disk. Cheap to clone.
+#[derive(Clone)]
+pub struct Settling {
+    pub writer: Addr<CommitLogWriter>,
+    pub dispatcher: Addr<Dispatcher>,
+    pub flusher: Addr<Flusher>,
+    pub retry_router: Addr<RetryRouter>,
+    pub offsets: Addr<ConsumerOffsets>,
+    pub metadata: Metadata,
+}
+
+impl Settling {
+    /// Flushes and dispatches what was appended, saves offsets and settings, takes a check point. The cause tells
+    /// why there is none.
+    pub async fn settle(&self) -> Result<(), String> {
+        // Those who ended already have nothing left to do; hence the results that are not looked at.
+        if let Ok(tail) = self.writer.send(QueryLogTail).await {
+            // Consumers, and so the dispatcher, may have to wait for the disk.
+            let _ = self.flusher.send(FlushNow).await;
+            let _ = self.dispatcher.send(DispatchTo(tail.end)).await;
+        }
+        let _ = self.retry_router.send(SaveNow).await;
+        let _ = self.offsets.send(SaveOffsets).await;
+        let metadata = self.metadata.clone();
+        match spawn_blocking(move || metadata.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "settings and offsets are not durable"),
+            Err(error) => warn!(%error, "settings and offsets are not durable"),
+        }
+        match self.flusher.send(CheckPointNow).await {
+            Ok(taken) => taken.map_err(|error| format!("no check point could be taken: {error}")),
+            Err(_) => Err("the flusher has ended".to_owned()),
+        }
+    }
+}
