@@ -187,7 +187,7 @@ impl Default for TopicQueueConfig {
             units: ConsumeQueueConfig::default(),
             pull: PullLimits::default(),
             mailbox_capacity: 1024,
-            max_waiting_sends: 8192,
+            max_waiting_sends: 1_000_000,
             max_append_bytes: 1024 * 1024,
             sync_flush_timeout: Duration::from_secs(5),
             max_holds: 8192,

@@ -397,7 +397,10 @@ impl Topics {
             self.table.delete(topic)?;
         }
         self.table.put_version(data_version)?;
-        self.metadata.flush()?;
+        if let Err(error) = self.metadata.flush() {
+            self.take_back(&changed, &deleted);
+            return Err(error);
+        }
         self.publisher.publish(map);
         for config in &changed {
             info!(topic = %config.topic_name, read_queue_nums = config.read_queue_nums,
@@ -407,6 +410,26 @@ impl Topics {
             info!(%topic, "topic deleted");
         }
         Ok(RegisterTopics { data_version, changed })
+    }
+}
+
+impl Topics {
+    /// Writes over a batch that could not be made durable, or a later flush would bring back what was refused.
+    fn take_back(&self, changed: &[TopicConfig], deleted: &[TopicName]) {
+        let before = self.publisher.load();
+        let touched = changed.iter().map(|config| &config.topic_name).chain(deleted);
+        let taken_back = || -> Result<(), MetadataError> {
+            for topic in touched.filter(|topic| &***topic != DEFAULT_TOPIC) {
+                match before.topics.get(topic) {
+                    Some(entry) => self.table.put_all(std::slice::from_ref(&entry.config))?,
+                    None => _ = self.table.delete(topic)?,
+                }
+            }
+            self.table.put_version(before.data_version)
+        };
+        if let Err(error) = taken_back() {
+            error!(%error, "refused changes of topics may be there after a restart");
+        }
     }
 }
 

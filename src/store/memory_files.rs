@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::file::{DirEntry, DiskSpace, FileStat, OpenMode, StoreFile, StoreFiles};
 use super::mapped_file::{MapBacking, MapMemory, MappedFile};
@@ -39,6 +39,14 @@ pub enum FileOperation {
 #[derive(Clone, Default)]
 pub struct MemoryFiles {
     disk: Arc<Mutex<Disk>>,
+    stall: Arc<Stall>,
+}
+
+/// What waits until the disk goes on.
+#[derive(Default)]
+struct Stall {
+    stalled: Mutex<Option<FileOperation>>,
+    goes_on: Condvar,
 }
 
 #[derive(Default)]
@@ -56,6 +64,8 @@ struct PlannedFailure {
     /// Operations of the kind that succeed before.
     after: usize,
     kind: io::ErrorKind,
+    /// Fails again and again.
+    stays: bool,
 }
 
 /// A file, whatever its name; the map or handle of a removed file still holds it.
@@ -122,7 +132,29 @@ impl MemoryFiles {
 
     /// Makes an `operation` fail with `kind`, once, after `successes` that do not.
     pub fn fail_after(&self, operation: FileOperation, successes: usize, kind: io::ErrorKind) {
-        self.disk().failures.push(PlannedFailure { operation, after: successes, kind });
+        self.disk().failures.push(PlannedFailure { operation, after: successes, kind, stays: false });
+    }
+
+    /// Makes every `operation` fail with `kind`, until [`fail_nothing`](Self::fail_nothing).
+    pub fn fail_always(&self, operation: FileOperation, kind: io::ErrorKind) {
+        self.disk().failures.push(PlannedFailure { operation, after: 0, kind, stays: true });
+    }
+
+    /// Makes every `operation` wait, on the thread that asks for it, until [`go_on`](Self::go_on).
+    pub fn stall(&self, operation: FileOperation) {
+        *lock(&self.stall.stalled) = Some(operation);
+    }
+
+    /// Ends a stall.
+    pub fn go_on(&self) {
+        *lock(&self.stall.stalled) = None;
+        self.stall.goes_on.notify_all();
+    }
+
+    fn wait_while_stalled(&self, operation: FileOperation) {
+        let stalled = lock(&self.stall.stalled);
+        let went_on = self.stall.goes_on.wait_while(stalled, |stalled| *stalled == Some(operation));
+        drop(went_on);
     }
 
     /// Takes back every planned failure.
@@ -173,6 +205,7 @@ impl Disk {
                 self.failures[at].after = left;
                 Ok(())
             }
+            None if self.failures[at].stays => Err(self.failures[at].kind.into()),
             None => Err(self.failures.remove(at).kind.into()),
         }
     }
@@ -347,6 +380,7 @@ struct MemoryFile {
 impl MemoryFile {
     /// Runs `change` on the content as a vector that becomes the new content.
     fn change(&self, new_len: usize, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        self.files.wait_while_stalled(FileOperation::Write);
         let mut disk = self.files.disk();
         disk.fail_if_planned(FileOperation::Write)?;
         let old_len = lock(&self.node).live.len();
@@ -401,6 +435,7 @@ impl StoreFile for MemoryFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.files.wait_while_stalled(FileOperation::Sync);
         self.files.disk().fail_if_planned(FileOperation::Sync)?;
         let mut content = lock(&self.node);
         content.durable = content.live.to_vec();
@@ -415,6 +450,7 @@ struct MappedMemoryFile {
 
 impl MapBacking for MappedMemoryFile {
     fn write(&self, memory: &MapMemory, at: usize, bytes: &[u8]) -> io::Result<()> {
+        self.files.wait_while_stalled(FileOperation::Write);
         let mut disk = self.files.disk();
         let planned = disk.fail_if_planned(FileOperation::Write);
         let written = if planned.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
@@ -423,6 +459,7 @@ impl MapBacking for MappedMemoryFile {
     }
 
     fn sync(&self, memory: &MapMemory, range: Range<usize>) -> io::Result<()> {
+        self.files.wait_while_stalled(FileOperation::Sync);
         let mut disk = self.files.disk();
         disk.fail_if_planned(FileOperation::Sync)?;
         let mut content = lock(&self.node);

@@ -56,6 +56,9 @@ pub enum MetadataError {
 #[derive(Clone, Debug)]
 pub struct Metadata {
     db: sled::Db,
+    /// Whether flushes fail, for tests: sled has no seam below it.
+    #[cfg(test)]
+    failing: std::sync::Arc<std::sync::atomic::AtomicBool>,
 }
 
 /// How long an earlier handle of this process may take to let go.
@@ -81,7 +84,13 @@ impl Metadata {
         let begun = Instant::now();
         loop {
             match config.open() {
-                Ok(db) => return Ok(Self { db }),
+                Ok(db) => {
+                    return Ok(Self {
+                        db,
+                        #[cfg(test)]
+                        failing: Default::default(),
+                    });
+                }
                 Err(sled::Error::Io(_)) if begun.elapsed() < LOCK_WAIT_MAX && dir.join("db").exists() => {
                     thread::sleep(LOCK_PAUSE);
                 }
@@ -93,7 +102,18 @@ impl Metadata {
     /// Makes everything written so far durable. Blocks for an fsync.
     pub fn flush(&self) -> Result<(), MetadataError> {
         crate::kill_point::reach("metadata.before_flush");
+        #[cfg(test)]
+        if self.failing.load(std::sync::atomic::Ordering::SeqCst) {
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull).into();
+            return Err(MetadataError::Flush { source });
+        }
         self.db.flush().map(|_bytes| ()).map_err(|source| MetadataError::Flush { source })
+    }
+
+    /// Makes every flush fail as on a full disk, or no more.
+    #[cfg(test)]
+    pub fn fail_flushes(&self, fail: bool) {
+        self.failing.store(fail, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// A table of records of one kind, for owners that need one of their own.

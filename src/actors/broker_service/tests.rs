@@ -1,3 +1,5 @@
+mod disk_trouble;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

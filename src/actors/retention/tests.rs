@@ -137,7 +137,7 @@ impl Bench {
 async fn expired_segments_go_and_what_was_derived_from_them() {
     let mut bench = start().await;
     assert_eq!(bench.log.min_offset(), PhysicalOffset(0), "nothing is old enough");
-    bench.clock.set(WallMs(74 * HOUR_MS));
+    bench.clock.set(WallMs(73 * HOUR_MS));
     bench.round().await;
     let log_min = PhysicalOffset(2 * SEGMENT_BYTES);
     assert_eq!(bench.log.min_offset(), log_min);
@@ -152,11 +152,11 @@ async fn expired_segments_go_and_what_was_derived_from_them() {
 async fn file_that_cannot_be_removed_is_tried_again_before_anything_else_goes() {
     let mut bench = start().await;
     bench.files.fail_next(FileOperation::Remove, io::ErrorKind::PermissionDenied);
-    bench.clock.set(WallMs(73 * HOUR_MS));
+    bench.clock.set(WallMs(72 * HOUR_MS));
     bench.round().await;
     assert_eq!(bench.trims.recv().await.unwrap().log_min, PhysicalOffset(SEGMENT_BYTES));
     assert_eq!(bench.segment_files(), 3, "it left the log, and is still there");
-    bench.clock.set(WallMs(74 * HOUR_MS));
+    bench.clock.set(WallMs(73 * HOUR_MS));
     bench.round().await;
     assert_eq!(bench.segment_files(), 2);
     assert_eq!(bench.log.min_offset(), PhysicalOffset(SEGMENT_BYTES));
@@ -248,7 +248,7 @@ async fn full_disk_takes_unconsumed_messages_one_segment_at_a_time_and_says_so()
 async fn expired_messages_are_counted_for_who_had_not_consumed_them() {
     let bench = start().await;
     bench.commit("slow", "T", 1).await;
-    bench.clock.set(WallMs(74 * HOUR_MS));
+    bench.clock.set(WallMs(73 * HOUR_MS));
     bench.round().await;
     assert_eq!(bench.losses().await, Losses::from([(("slow".into(), "T".into()), 1)]));
 }
@@ -258,7 +258,7 @@ async fn expired_segments_go_on_request_whatever_the_hour() {
     let bench = start().await;
     let settings = SettingValues { delete_when: Vec::new(), ..SettingValues::default() };
     bench.retention.send(SettingsChanged { settings: Arc::new(settings) }).await.unwrap();
-    bench.clock.set(WallMs(74 * HOUR_MS));
+    bench.clock.set(WallMs(73 * HOUR_MS));
     bench.round().await;
     assert_eq!(bench.log.min_offset(), PhysicalOffset(0));
     let expired = bench.retention.send(DeleteExpiredNow).await.unwrap().unwrap();
@@ -270,7 +270,7 @@ async fn expired_segments_go_on_request_whatever_the_hour() {
 #[actix::test]
 async fn queues_are_trimmed_on_request_and_idle_ones_only_if_they_have_files_to_lose() {
     let bench = start().await;
-    bench.clock.set(WallMs(74 * HOUR_MS));
+    bench.clock.set(WallMs(73 * HOUR_MS));
     bench.round().await;
     bench.derive("idle", &[(0, 0), (1, 100)]);
     let trimmed = bench.retention.send(TrimQueuesNow).await.unwrap().unwrap();
@@ -296,13 +296,13 @@ async fn altered_settings_count_at_once() {
     let settings = Arc::new(settings);
     bench.retention.send(SettingsChanged { settings }).await.unwrap();
     bench.done().await;
-    assert_eq!(bench.log.min_offset(), PhysicalOffset(SEGMENT_BYTES));
+    assert_eq!(bench.log.min_offset(), PhysicalOffset(2 * SEGMENT_BYTES));
 }
 
 #[actix::test]
 async fn looks_again_in_its_interval() {
     let bench = start().await;
-    bench.clock.set(WallMs(74 * HOUR_MS));
+    bench.clock.set(WallMs(73 * HOUR_MS));
     tokio::time::advance(Duration::from_secs(11)).await;
     bench.done().await;
     assert_eq!(bench.log.min_offset(), PhysicalOffset(2 * SEGMENT_BYTES));
