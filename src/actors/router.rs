@@ -126,7 +126,13 @@ impl BrokerRouter {
                 broker::update_broker_config(request, &self.settings_actor).await
             }
             RequestCode::GET_BROKER_RUNTIME_INFO => {
-                broker::runtime_info(request, &self.stats, &self.facts.gather(&self.clock)).await
+                broker::runtime_info(
+                    request,
+                    &self.stats,
+                    &self.pulls.offsets,
+                    &self.facts.gather(&self.clock),
+                )
+                .await
             }
             RequestCode::VIEW_BROKER_STATS_DATA => broker::view_stats(request, &self.stats).await,
             RequestCode::QUERY_CONSUMER_OFFSET => {

@@ -15,8 +15,10 @@ use crate::client::remoting::Call;
 use crate::client::route::BrokerAt;
 use crate::client::{ClientError, Servers, calendar};
 use crate::protocol::body::connections::ConsumerConnection;
+use crate::protocol::body::route::KVTable;
 use crate::protocol::body::settings::SubscriptionGroupWrapper;
 use crate::protocol::body::stats::ConsumeStats;
+use crate::protocol::body::stats::LOSS_PREFIX;
 use crate::protocol::fastjson;
 use crate::protocol::header::{ConsumeStatsHeader, ConsumerGroupHeader, DeleteGroup, GetAllGroupConfig};
 use crate::protocol::names;
@@ -211,6 +213,8 @@ struct Shown {
     consume_tps: f64,
     /// Messages not yet consumed, over all queues.
     lag: i64,
+    /// Messages that retention deleted before they were consumed, since the brokers started.
+    deleted_unconsumed: u64,
     members: Vec<Member>,
     queues: Vec<ShownQueue>,
 }
@@ -256,10 +260,28 @@ async fn show(args: ShowArgs) -> Result<(), CliError> {
         retry_max_times: config.retry_max_times,
         consume_tps,
         lag: queues.iter().map(|queue| queue.lag).sum(),
+        deleted_unconsumed: deleted_unconsumed(&mut servers, &masters, &args.group).await?,
         members: members.into_values().collect(),
         queues,
     };
     output::print_as(args.output.output, &shown, shown_as_text)
+}
+
+/// What the brokers say that retention took from the group.
+async fn deleted_unconsumed(
+    servers: &mut Servers,
+    masters: &[BrokerAt],
+    group: &GroupName,
+) -> Result<u64, CliError> {
+    let prefix = format!("{LOSS_PREFIX}{group}@");
+    let mut deleted = 0;
+    for master in masters {
+        let figures: KVTable =
+            servers.call(&master.addr, Call::new(RequestCode::GET_BROKER_RUNTIME_INFO)).await?.json()?;
+        let of_group = figures.table.iter().filter(|(key, _)| key.starts_with(&prefix));
+        deleted += of_group.filter_map(|(_, messages)| messages.parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(deleted)
 }
 
 fn shown_as_text(shown: &Shown) -> String {
@@ -267,6 +289,7 @@ fn shown_as_text(shown: &Shown) -> String {
         ("group", shown.group.clone()),
         ("members", shown.members.len().to_string()),
         ("lag", shown.lag.to_string()),
+        ("deleted unconsumed", shown.deleted_unconsumed.to_string()),
         ("consumed per second", format!("{:.1}", shown.consume_tps)),
         ("retries", shown.retry_max_times.to_string()),
     ]);

@@ -54,6 +54,10 @@ async fn messages_older_than_the_retention_of_their_topic_are_shown_by_nobody() 
     assert_eq!(client.refused(view).await.0, 1);
     let log = broker.logged();
     assert!(log.contains("messages were deleted that the group had not consumed"), "{log}");
+    let (status, shown, error) = run_words(&["group", "show", "cg", "-n", &broker.name_server]);
+    assert_eq!((status, error.as_str()), (0, ""));
+    let row = shown.lines().find(|line| line.starts_with("deleted unconsumed")).unwrap_or_default();
+    assert_eq!(row.split_whitespace().last(), Some("1"), "{shown}");
 
     let (code, remark) = client
         .refused(Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&CreateTopic {

@@ -199,6 +199,19 @@ async fn everything_a_check_point_claims_survives_a_power_failure() {
 }
 
 #[actix::test]
+async fn check_point_file_that_cannot_be_written_is_tried_again() {
+    let mut bench = start();
+    let queue = bench.queue(0);
+    bench.store(&queue, 0).await;
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &[&queue]);
+    bench.log.files.fail_next(FileOperation::Write, ErrorKind::Other);
+    assert!(bench.check_point().await.is_err());
+    bench.check_point().await.unwrap();
+    assert_eq!(bench.after_power_failure(&[0]), (Some(tail), tail.end, vec![1]));
+}
+
+#[actix::test]
 async fn failed_sync_of_a_queue_ends_the_process_and_keeps_the_old_check_point() {
     let (mut bench, mut failures) = start_watched();
     let queue = bench.queue(0);

@@ -2,9 +2,10 @@
 
 use actix::{Addr, MailboxError};
 
-use super::runtime_info::{RuntimeFacts, runtime_table};
+use super::runtime_info::{RuntimeFacts, loss_rows, runtime_table};
 use crate::actors::broker_settings::{BrokerSettings, ChangeSettings, ShowSettings};
 use crate::actors::broker_stats::{BrokerStats, ObserveStats, ViewStats};
+use crate::actors::consumer_offsets::{ConsumerOffsets, QueryLosses};
 use crate::actors::request::{Answer, Answered, Request};
 use crate::actors::retention::{DeleteExpiredNow, QueuesTrimmed, Retention, SegmentsExpired, TrimQueuesNow};
 use crate::error::Refusal;
@@ -36,9 +37,17 @@ pub async fn update_broker_config(request: &Request, settings: &Addr<BrokerSetti
 }
 
 /// GET_BROKER_RUNTIME_INFO (28). The facts are read by the caller, from whoever owns them.
-pub async fn runtime_info(_: &Request, stats: &Addr<BrokerStats>, facts: &RuntimeFacts) -> Answered {
+pub async fn runtime_info(
+    _: &Request,
+    stats: &Addr<BrokerStats>,
+    offsets: &Addr<ConsumerOffsets>,
+    facts: &RuntimeFacts,
+) -> Answered {
     let figures = stats.send(ObserveStats).await.map_err(gone)?;
-    Ok(Some(Answer::json(&KVTable { table: runtime_table(&figures, facts) })))
+    let losses = offsets.send(QueryLosses).await.map_err(gone)?;
+    let mut table = runtime_table(&figures, facts);
+    table.extend(loss_rows(&losses));
+    Ok(Some(Answer::json(&KVTable { table })))
 }
 
 /// VIEW_BROKER_STATS_DATA (315).

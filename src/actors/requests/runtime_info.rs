@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::actors::broker_stats::{BrokerFigures, Rates};
+use crate::actors::consumer_offsets::Losses;
 use crate::clock::WallMs;
+use crate::protocol::body::stats::LOSS_PREFIX;
 use crate::protocol::command::OWN_VERSION;
 use crate::types::PhysicalOffset;
 
@@ -134,6 +136,14 @@ pub fn runtime_table(figures: &BrokerFigures, facts: &RuntimeFacts) -> BTreeMap<
     table
 }
 
+/// Messages that retention deleted before a group had consumed them, since the start of the broker: a row for each
+/// group and topic. Ours; the key ends in `GROUP@TOPIC`.
+pub fn loss_rows(losses: &Losses) -> impl Iterator<Item = (String, String)> {
+    losses
+        .iter()
+        .map(|((group, topic), messages)| (format!("{LOSS_PREFIX}{group}@{topic}"), messages.to_string()))
+}
+
 fn figure_rows(figures: &BrokerFigures) -> impl Iterator<Item = (&'static str, String)> {
     let (totals, times) = (&figures.totals, &figures.put_times);
     let (puts, gets) = (&figures.puts_by_day, &figures.gets_by_day);
@@ -255,6 +265,13 @@ mod tests {
             assert!(table.contains_key(key), "{key}");
         }
         assert_eq!(table["commitLogDiskRatio_/store/commitlog"], "0.75");
+    }
+
+    #[test]
+    fn losses_are_named_by_group_and_topic() {
+        let losses = Losses::from([(("g".into(), "T".into()), 7)]);
+        let rows: Vec<_> = loss_rows(&losses).collect();
+        assert_eq!(rows, [("unconsumedDeleted_g@T".to_owned(), "7".to_owned())]);
     }
 
     #[test]

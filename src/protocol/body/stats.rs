@@ -50,6 +50,10 @@ pub struct OffsetWrapper {
     pub pull_offset: i64,
 }
 
+/// Begins the keys, in the answer to 28, of what retention deleted before a group consumed it; `GROUP@TOPIC` ends them.
+/// Ours.
+pub const LOSS_PREFIX: &str = "unconsumedDeleted_";
+
 /// All groups of a broker (317). RocketMQ: `ConsumeStatsList`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
