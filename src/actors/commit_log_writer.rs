@@ -119,6 +119,8 @@ pub struct CommitLogWriter {
     answers: Vec<(Recipient<BatchAppended>, BatchAppended)>,
     /// Who of this turn waits for the disk.
     wait_for_disk: Vec<Recipient<LogFlushed>>,
+    /// The last append found no room for a segment.
+    disk_is_full: bool,
 }
 
 impl BatchAppended {
@@ -173,6 +175,7 @@ impl CommitLogWriter {
             clock,
             mailbox_capacity,
             refusing: None,
+            disk_is_full: false,
             unpublished: false,
             answers: Vec::new(),
             wait_for_disk: Vec::new(),
@@ -185,13 +188,21 @@ impl CommitLogWriter {
         }
         let end = self.appender.end();
         match self.appender.append(messages, first, self.clock.now()) {
-            Ok(Appended { end, positions, stored_at, .. }) => Ok(StoredSend {
-                first_queue_offset: first,
-                physical_offsets: positions,
-                end,
-                stored_at_ms: stored_at.0,
-            }),
+            Ok(Appended { end, positions, stored_at, .. }) => {
+                self.disk_is_full = false;
+                Ok(StoredSend {
+                    first_queue_offset: first,
+                    physical_offsets: positions,
+                    end,
+                    stored_at_ms: stored_at.0,
+                })
+            }
             Err(error) => {
+                // One line for a disk that runs full, not one for each send.
+                if matches!(error, AppendError::DiskFull) && !std::mem::replace(&mut self.disk_is_full, true)
+                {
+                    warn!("sends are refused: the disk is full");
+                }
                 let refusal = refusal_of(error);
                 if self.appender.end() < end {
                     self.take_back(&refusal);
@@ -223,7 +234,6 @@ fn refusal_of(error: AppendError) -> Refusal {
         | AppendError::PropertiesTooLong { .. }
         | AppendError::TooLarge { .. } => Refusal::MessageIllegal { what: error.to_string() },
         AppendError::DiskFull => {
-            warn!("append refused: the disk is full");
             Refusal::NotWritable { cause: "the disk is full; free space, or shorten the retention".into() }
         }
         AppendError::Write { ref source, .. }

@@ -40,9 +40,9 @@ use crate::store::retention::{RetentionDecision, RetentionFacts, RetentionRules,
 use crate::store::retired_segments::RetiredSegments;
 use crate::types::{PhysicalOffset, QueueId, TopicName};
 
-/// Longest wait between two looks at the disk while writes are refused: they are taken again soon after there is
-/// room.
-const REFUSING_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait between two looks at a disk that fills or is full: room is made in time, and writes are taken again
+/// soon after there is some.
+const TIGHT_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause between two files: removing a large one makes others wait for the disk. RocketMQ:
 /// `deleteCommitLogFilesInterval`.
 const REMOVAL_PAUSE: Duration = Duration::from_millis(100);
@@ -111,6 +111,8 @@ pub struct Retention {
     parts: RetentionParts,
     progress: GroupProgress,
     refusing: bool,
+    /// The disk fills.
+    tight: bool,
     /// A deletion is being decided.
     deciding: bool,
     retired: RetiredSegments,
@@ -134,6 +136,7 @@ impl Retention {
             parts,
             progress,
             refusing: false,
+            tight: false,
             deciding: false,
             retired: RetiredSegments::default(),
             removing: false,
@@ -155,7 +158,10 @@ impl Retention {
                 return Box::pin(actix::fut::ready(Err(error)));
             }
         };
-        self.refuse_writes(decision.refuse_writes.clone(), ctx);
+        self.refuse_writes(decision.refuse_writes.clone());
+        if std::mem::replace(&mut self.tight, decision.tight) != decision.tight {
+            self.schedule(ctx);
+        }
         self.expire_topics();
         if self.removing || !self.retired.is_empty() {
             // Their room is not free yet, and more of them would not make it so.
@@ -190,7 +196,7 @@ impl Retention {
         Ok(decide(&parts.rules, facts, &segments))
     }
 
-    fn refuse_writes(&mut self, cause: Option<String>, ctx: &mut Context<Self>) {
+    fn refuse_writes(&mut self, cause: Option<String>) {
         if cause.is_some() == self.refusing {
             return;
         }
@@ -201,7 +207,6 @@ impl Retention {
         }
         // The writer must hear it even when it is busy.
         self.parts.refusals.do_send(RefuseWrites(cause));
-        self.schedule(ctx);
     }
 
     /// Takes out of the log what may go.
@@ -319,7 +324,7 @@ impl Retention {
     }
 
     fn interval(&self) -> Duration {
-        if self.refusing { self.parts.interval.min(REFUSING_INTERVAL) } else { self.parts.interval }
+        if self.tight { self.parts.interval.min(TIGHT_INTERVAL) } else { self.parts.interval }
     }
 
     /// Makes the next round come after the present interval.

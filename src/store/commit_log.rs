@@ -496,8 +496,9 @@ impl CommitLogAppender {
     /// The prepared segment, or one made here and now.
     fn take_segment(&mut self, base: PhysicalOffset) -> Result<Segment, SegmentError> {
         let Ok(made) = self.prepared.try_recv() else {
+            let made = self.shared.dir.make("writer")?;
             warn!(%base, "segment was not prepared in time");
-            return self.shared.dir.install(self.shared.dir.make("writer")?, base);
+            return self.shared.dir.install(made, base);
         };
         let installed = self.shared.dir.install(made, base);
         kill_point::reach("log.segment_installed");

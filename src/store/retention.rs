@@ -80,6 +80,8 @@ pub struct RetentionDecision {
     pub early: Option<EarlyDeletion>,
     /// Why writes are refused; `None`: they are taken.
     pub refuse_writes: Option<String>,
+    /// Room is getting short: worth another look soon.
+    pub tight: bool,
 }
 
 /// Segments that are to go before their time.
@@ -166,7 +168,9 @@ pub fn decide(rules: &RetentionRules, facts: RetentionFacts, segments: &[Segment
             rules.refuse_ratio * 100.0
         )
     });
-    RetentionDecision { expired_before: end_of(expired.min(rules.max_segments)), early, refuse_writes }
+    let tight = used > rules.warn_ratio || is_short(&facts, segments);
+    let expired_before = end_of(expired.min(rules.max_segments));
+    RetentionDecision { expired_before, early, refuse_writes, tight }
 }
 
 /// How many segments are to go whatever their age, and why.
@@ -254,6 +258,7 @@ mod tests {
     fn expired_segments_go_at_any_hour_once_the_disk_fills_or_somebody_asks() {
         assert_eq!(goes(&decided(5, 0.76, &[80, 1, 1]), 0), Some(100));
         assert_eq!(goes(&decided(5, 0.76, &[10, 1, 1]), 300), None);
+        assert!(decided(5, 0.76, &[1]).tight && !decided(5, 0.74, &[1]).tight);
         let ages = [80, 1, 1];
         let asked = RetentionFacts { asked: true, ..facts(5, 0.1, &ages) };
         assert_eq!(goes(&decide(&RetentionRules::default(), asked, &segments(&ages)), 0), Some(100));
