@@ -440,6 +440,7 @@ impl BrokerTree {
                 log: reader.clone(),
                 topics: table.clone(),
                 queue_files: plan.queue.units,
+                positions: progress.clone(),
                 consumers: consumer_table.clone(),
                 offsets: offsets.clone(),
                 delivered: metadata.delay_offsets()?,

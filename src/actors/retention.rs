@@ -26,6 +26,7 @@ use super::consumer_groups::ConsumerGroupTable;
 use super::consumer_offsets::{
     ConsumerOffsets, ListConsumedQueues, MessagesGone, QuerySlowest, SlowestOffset,
 };
+use super::facts::Progress;
 use super::key_index::TrimKeyIndex;
 use super::topic_queue::{LocateOffset, LogTrimmed, TopicQueue};
 use super::topic_table::TopicTable;
@@ -93,6 +94,7 @@ pub struct RetentionParts {
     pub root: PathBuf,
     pub queue_files: ConsumeQueueConfig,
     pub log: CommitLogReader,
+    pub positions: Progress,
     pub topics: TopicTable,
     pub consumers: ConsumerGroupTable,
     pub offsets: Addr<ConsumerOffsets>,
@@ -221,7 +223,8 @@ impl Retention {
             ),
         };
         let delivered = self.delivered();
-        let log_end = parts.log.published();
+        // What is not dispatched yet is in no queue, and so looks consumed to whoever asks the queues.
+        let log_end = parts.positions.dispatched();
         async move {
             let consumed_to = match &decision.early {
                 Some(_) => progress.consumed_to(query, delivered, log_end).await,
@@ -356,7 +359,7 @@ struct GroupProgress {
 }
 
 impl GroupProgress {
-    /// Everything below is consumed by every group that lives; the end of the log if there is none.
+    /// Everything below is consumed by every group that lives; the end of what is dispatched if there is none.
     async fn consumed_to(
         &self,
         query: QuerySlowest,

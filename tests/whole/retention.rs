@@ -88,11 +88,6 @@ async fn a_log_over_its_size_loses_what_is_consumed_and_keeps_the_rest() {
     let client = broker.client().await;
     client.create_topic("orders", 1).await;
     client.pull(&pull_from("orders", 0, 0)).await; // the group is there from its first request on
-    let body = "x".repeat(400_000);
-    for _ in 0..9 {
-        client.send(Send::to("orders", 0, body.clone())).await;
-    }
-    assert_eq!(client.pull_all("orders", 0, 9).await.len(), 9);
     let commit = |offset| {
         Call::new(RequestCode::UPDATE_CONSUMER_OFFSET).header(&UpdateConsumerOffset {
             consumer_group: "cg".into(),
@@ -101,6 +96,12 @@ async fn a_log_over_its_size_loses_what_is_consumed_and_keeps_the_rest() {
             commit_offset: Some(offset),
         })
     };
+    client.call(commit(0)).await.success().unwrap(); // from now on it holds what it has not consumed
+    let body = "x".repeat(400_000);
+    for _ in 0..9 {
+        client.send(Send::to("orders", 0, body.clone())).await;
+    }
+    assert_eq!(client.pull_all("orders", 0, 9).await.len(), 9);
     // Two messages in each file; the group has done with the first file and half of the second.
     client.call(commit(3)).await.success().unwrap();
     while client.offset_of(RequestCode::GET_MIN_OFFSET, "orders", 0).await < 2 {}

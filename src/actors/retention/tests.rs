@@ -56,11 +56,14 @@ async fn start() -> Bench {
     });
     let (refuse, refusals) = fake_sink::<RefuseWrites>();
     let (trim, trims) = fake_sink::<TrimKeyIndex>();
+    let positions = Progress::default();
+    positions.set_dispatched(reader.published());
     let rules = RetentionRules { delete_hours: (0..24).collect(), ..RetentionRules::default() };
     let retention = Retention::new(RetentionParts {
         files: Arc::new(files.clone()),
         root: PathBuf::from("/"),
         log: reader.clone(),
+        positions,
         topics: topics.clone(),
         queue_files: ConsumeQueueConfig { segment_units: 8 },
         consumers: ConsumerGroupTable::default(),
