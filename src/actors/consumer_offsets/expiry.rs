@@ -144,7 +144,11 @@ mod tests {
 
     async fn commit(offsets: &Addr<ConsumerOffsets>, group: &str, topic: &str, queue_id: u32, offset: u64) {
         let key = OffsetKey { group: group.into(), topic: topic.into(), queue_id: QueueId(queue_id) };
-        offsets.send(CommitOffset { key, offset: QueueOffset(offset) }).await.unwrap();
+        offsets
+            .send(CommitOffset { key, offset: QueueOffset(offset), awaited: false })
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     fn start(clock: &std::sync::Arc<ManualClock>) -> Addr<ConsumerOffsets> {

@@ -99,7 +99,11 @@ impl Bench {
 
     async fn commit(&self, group: &str, topic: &str, offset: u64) {
         let key = OffsetKey { group: group.into(), topic: topic.into(), queue_id: QueueId(0) };
-        self.offsets.send(CommitOffset { key, offset: QueueOffset(offset) }).await.unwrap();
+        self.offsets
+            .send(CommitOffset { key, offset: QueueOffset(offset), awaited: false })
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     async fn losses(&self) -> Losses {
