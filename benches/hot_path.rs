@@ -23,6 +23,7 @@ use telstar::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQue
 use telstar::store::file::DiskFiles;
 use telstar::store::key_index::{IndexFileConfig, KeyIndex, KeyWalk, WantedEntries};
 use telstar::store::recovery::{LastStop, open_commit_log};
+use telstar::store::recovery_progress::RecoveryProgress;
 use telstar::store::segment::SegmentDir;
 use telstar::store::store_check_point::StoreCheckPoint;
 use telstar::types::{PhysicalOffset, QueueId, QueueOffset};
@@ -90,7 +91,9 @@ fn message() -> PendingMessage {
 
 fn new_log(dir: &Path) -> CommitLog {
     let dir = SegmentDir { files: DiskFiles::shared(), dir: dir.to_owned(), segment_bytes: SEGMENT_BYTES };
-    open_commit_log(dir, &StoreCheckPoint::default(), LastStop::Clean).expect("an empty log opens").0
+    open_commit_log(dir, &StoreCheckPoint::default(), LastStop::Clean, &RecoveryProgress::default())
+        .expect("an empty log opens")
+        .0
 }
 
 /// How long does a connection take to make a typed send of the bytes of a frame?

@@ -73,6 +73,10 @@ pub enum Refusal {
         "the broker is draining and takes no new messages; use another broker (telstar drain --undo ends it)"
     )]
     Draining,
+    #[error(
+        "the broker is recovering, {percent} %; nothing was done, try again in a moment or use another broker"
+    )]
+    Recovering { percent: u64 },
 
     // -- groups and consumers
     #[error(
@@ -193,7 +197,9 @@ impl Refusal {
             MessageIllegal { .. } | BodyTooLarge { .. } | PropertiesTooLarge { .. } => {
                 ResponseCode::MESSAGE_ILLEGAL
             }
-            NotWritable { .. } | ShuttingDown | Draining => ResponseCode::SERVICE_NOT_AVAILABLE,
+            NotWritable { .. } | ShuttingDown | Draining | Recovering { .. } => {
+                ResponseCode::SERVICE_NOT_AVAILABLE
+            }
             Busy { .. } => ResponseCode::SYSTEM_BUSY,
             GroupUnknown { .. } | GroupNotCreatable { .. } | GroupNeverSeen { .. } => {
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST
@@ -250,6 +256,7 @@ mod tests {
             Busy { .. } => "Busy",
             ShuttingDown => "ShuttingDown",
             Draining => "Draining",
+            Recovering { .. } => "Recovering",
             GroupUnknown { .. } => "GroupUnknown",
             GroupNotCreatable { .. } => "GroupNotCreatable",
             GroupNeverSeen { .. } => "GroupNeverSeen",

@@ -11,9 +11,11 @@ use thiserror::Error;
 use crate::actors::broker_tree::StartError;
 use crate::actors::root::NodeError;
 use crate::config::ConfigError;
+use crate::store::derived_check::DerivedError;
 use crate::store::java_import::JavaImportError;
 use crate::store::key_index::KeyIndexError;
 use crate::store::metadata::MetadataError;
+use crate::store::opening::OpenError;
 use crate::store::segment::SegmentError;
 use crate::store::store_lock::LockError;
 
@@ -108,10 +110,14 @@ impl From<StartError> for Fatal {
             StartError::Files { root, source } => {
                 Self::DataDirUnwritable { dir: root, cause: source.to_string() }
             }
-            StartError::Log(error) => error.into(),
+            StartError::Open(OpenError::Files { root, source }) => {
+                Self::DataDirUnwritable { dir: root, cause: source.to_string() }
+            }
+            StartError::Open(OpenError::Log(error)) => error.into(),
+            StartError::Open(OpenError::KeyIndex(error)) => error.into(),
+            StartError::Open(OpenError::Derived(error)) => error.into(),
             StartError::Metadata(error) => error.into(),
-            StartError::ConsumeQueue(error) => Self::DiskFailed { cause: sentence(&error) },
-            StartError::KeyIndex(error) => error.into(),
+            StartError::Open(OpenError::ConsumeQueue(error)) => Self::DiskFailed { cause: sentence(&error) },
             StartError::JavaStore(error) => error.into(),
             StartError::ActorEnded(part) => Self::PartEnded { part: part.to_owned() },
         }
@@ -153,6 +159,22 @@ impl From<KeyIndexError> for Fatal {
         match error {
             KeyIndexError::Io { .. } => Self::DiskFailed { cause },
             KeyIndexError::UnexpectedLength { .. } => {
+                Self::StoreOtherwise { cause, key: "store.index_slots and store.index_entries" }
+            }
+        }
+    }
+}
+
+impl From<DerivedError> for Fatal {
+    fn from(error: DerivedError) -> Self {
+        let cause = sentence(&error);
+        match error {
+            DerivedError::Io { .. } | DerivedError::Queue(_) => Self::DiskFailed { cause },
+            DerivedError::Metadata(source) => source.into(),
+            DerivedError::QueueUnits { .. } => {
+                Self::StoreOtherwise { cause, key: "store.consume_queue_segment_units" }
+            }
+            DerivedError::IndexSizes { .. } | DerivedError::IndexLength { .. } => {
                 Self::StoreOtherwise { cause, key: "store.index_slots and store.index_entries" }
             }
         }

@@ -18,7 +18,7 @@ use super::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
 use super::commit_log_writer::{CommitLogWriter, PublishedSignal};
 use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsConfig};
 use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig};
-use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
+use super::dispatcher::{CatchUp, DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
 use super::flusher::{DiskFailed, Flusher, FlusherConfig, FlusherParts};
 use super::key_index::KeyIndex;
@@ -33,21 +33,24 @@ use super::router::BrokerRouter;
 use super::send_gate::{BrokerPermission, SendGate};
 use super::settling::Settling;
 use super::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
-use super::topic_queue::{QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
+use super::topic_queue::{ContinueAt, QueryKnown, QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
 use super::topic_table::{QueueStarter, TopicTable};
 use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
 use crate::clock::SharedClock;
 use crate::protocol::delay_level::DelayLevels;
-use crate::store::consume_queue::{ConsumeQueueError, list_queues, truncate_queues};
+use crate::store::consume_queue::list_queues;
 use crate::store::file::StoreFiles;
-use crate::store::key_index::{IndexFileConfig, KeyIndex as IndexFiles, KeyIndexError};
+use crate::store::key_index::IndexFileConfig;
+use crate::store::known_derived::KnownDerived;
 use crate::store::metadata::{Metadata, MetadataError};
-use crate::store::recovery::{LastStop, open_commit_log};
+use crate::store::opening::{OpenError, OpenedStore, StorePlan, open_store};
+use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::retention::RetentionRules;
-use crate::store::segment::{SegmentDir, SegmentError};
-use crate::store::store_check_point::CheckPointFile;
 use crate::store::store_lock::AbortFile;
-use crate::types::{BrokerName, FlushMode, QueueId, TopicName};
+use crate::types::{BrokerName, FlushMode, QueueId, QueueOffset, TopicName};
+
+/// Between two looks at how far deriving has come.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
 /// Everything a broker is told before it starts.
 #[derive(Clone, Debug)]
@@ -93,13 +96,9 @@ pub enum StartError {
     #[error("cannot use the store in {}: {source}", root.display())]
     Files { root: PathBuf, source: io::Error },
     #[error(transparent)]
-    Log(#[from] SegmentError),
+    Open(#[from] OpenError),
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    #[error(transparent)]
-    ConsumeQueue(#[from] ConsumeQueueError),
-    #[error(transparent)]
-    KeyIndex(#[from] KeyIndexError),
     #[error(transparent)]
     JavaStore(#[from] crate::store::java_import::JavaImportError),
     #[error("{0} ended while the broker started")]
@@ -188,10 +187,13 @@ pub struct BrokerTree {
 struct DiskQueueFiles {
     files: Arc<dyn StoreFiles>,
     consume_queue_root: PathBuf,
+    known: KnownDerived,
 }
 
 impl QueueFiles for DiskQueueFiles {
     fn delete_topic(&self, topic: &TopicName) -> io::Result<()> {
+        // First what is known of them, or the next start would miss them.
+        self.known.forget_topic(topic).map_err(io::Error::other)?;
         self.files.remove_dir_all(&self.consume_queue_root.join(topic.as_str()))
     }
 
@@ -210,36 +212,31 @@ impl BrokerTree {
         metadata: Metadata,
         failed: Recipient<DiskFailed>,
         clock: SharedClock,
+        recovery: &RecoveryProgress,
     ) -> Result<Self, StartError> {
         let root = plan.root.clone();
         let at_root = |source| StartError::Files { root: root.clone(), source };
         crate::store::java_import::import_once(&*files, &root, &metadata)?;
 
         // -- the store
-        let unclean = AbortFile::exists(&*files, &root).map_err(at_root)?;
-        let last_stop = if unclean { LastStop::Unclean } else { LastStop::Clean };
-        let (check_point_file, check_point) = CheckPointFile::open(&*files, &root).map_err(at_root)?;
-        let segments = SegmentDir {
+        let known = KnownDerived::open(&metadata)?;
+        let store_plan = StorePlan {
             files: files.clone(),
-            dir: root.join("commitlog"),
+            root: root.clone(),
             segment_bytes: plan.commit_log_segment_bytes,
+            units: plan.queue.units,
+            key_index: plan.key_index,
         };
-        let (log, recovered) = open_commit_log(segments, &check_point, last_stop)?;
-        if unclean {
-            info!(?recovered, "the last run did not stop cleanly; the log was checked");
-        }
-        // What was derived beyond the check point is derived again; its files may lack what they seem to have.
-        let truncate_at =
-            (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
-        if let Some(at) = truncate_at {
-            truncate_queues(&files, &root.join("consumequeue"), plan.queue.units, at)?;
-        }
+        // Away from this thread, which answers clients meanwhile.
+        let opening = {
+            let recovery = recovery.clone();
+            tokio::task::spawn_blocking(move || (open_store(&store_plan, &known, &recovery), known))
+        };
+        let (opened, known) = opening.await.map_err(|_| StartError::ActorEnded("the recovery"))?;
+        let OpenedStore { log, recovered, check_point_file, check_point, key_index, missing, derive_from } =
+            opened?;
         let reader = log.reader.clone();
-        let key_index = match plan.key_index {
-            Some(config) => Some(IndexFiles::open(files.clone(), root.join("index"), config, truncate_at)?),
-            None => None,
-        };
-        // Nothing was written so far: a start that is refused leaves the store as cleanly stopped as it was.
+        // A start that was refused before has left the store as cleanly stopped as it was.
         AbortFile::create(&*files, &root).map_err(at_root)?;
 
         // -- settings and topics
@@ -337,6 +334,7 @@ impl BrokerTree {
                 files: Arc::new(DiskQueueFiles {
                     files: files.clone(),
                     consume_queue_root: root.join("consumequeue"),
+                    known: KnownDerived::open(&metadata)?,
                 }),
                 registrar: Some(link.clone().recipient()),
                 deletions: vec![offsets.clone().recipient()],
@@ -375,16 +373,13 @@ impl BrokerTree {
                 delay_levels: plan.delay_levels.clone(),
                 flush: plan.flush,
                 progress: progress.clone(),
+                catch_up: CatchUp::of(&missing, recovered.dispatch_from),
+                damaged: recovered.damaged.iter().map(|damaged| damaged.at).collect(),
                 mailbox_capacity: plan.mailbox_capacity,
             };
-            let mut from = log.appender.tail();
-            if recovered.dispatch_from < from.end {
-                from = crate::store::commit_log::LogTail {
-                    end: recovered.dispatch_from,
-                    ..check_point.dispatched.unwrap_or_default()
-                };
-            }
-            Dispatcher::start_in_arbiter(&threads.dispatcher_handle(), move |_| Dispatcher::new(parts, from))
+            Dispatcher::start_in_arbiter(&threads.dispatcher_handle(), move |_| {
+                Dispatcher::new(parts, derive_from)
+            })
         };
         let flusher = {
             let parts = FlusherParts {
@@ -395,6 +390,7 @@ impl BrokerTree {
                 dispatch: dispatcher.clone().recipient(),
                 check_point_file,
                 check_point,
+                known: KnownDerived::open(&metadata)?,
                 dispatcher: dispatcher.clone().recipient(),
                 key_index: key_index.clone().map(Addr::recipient),
                 progress: progress.clone(),
@@ -427,10 +423,17 @@ impl BrokerTree {
         debug_assert!(set.is_ok(), "set once, before any queue starts");
 
         // -- what was stored and not derived yet
-        dispatcher
-            .send(DispatchTo(recovered.log_end))
-            .await
-            .map_err(|_| StartError::ActorEnded("the dispatcher"))?;
+        let mut deriving = Box::pin(dispatcher.send(DispatchTo(recovered.log_end)));
+        let derived = loop {
+            match tokio::time::timeout(PROGRESS_PAUSE, &mut deriving).await {
+                Ok(derived) => break derived,
+                Err(_still_under_way) => {
+                    recovery.derived(progress.dispatched().0.saturating_sub(derive_from.end.0));
+                }
+            }
+        };
+        derived.map_err(|_| StartError::ActorEnded("the dispatcher"))?;
+        continue_numbers(&missing.numbers, &table, &known).await?;
         retry_router.send(StartDelivery).await.map_err(|_| StartError::ActorEnded("the retry router"))?;
 
         let retention = {
@@ -522,6 +525,21 @@ impl BrokerTree {
         }
     }
 
+    /// Keeps what there is of the queues now: retention may have been there since their last check point.
+    async fn note_queues(&self) {
+        let mut queues = Vec::new();
+        for entry in self.topics.load_full().topics.values() {
+            for (_, queue) in entry.started_queues() {
+                // What is not known anew stays known as it was.
+                queues.extend(queue.send(QueryKnown).await.ok().and_then(Result::ok));
+            }
+        }
+        let saved = KnownDerived::open(&self.settling.metadata).and_then(|known| known.save(&queues, None));
+        if let Err(error) = saved {
+            warn!(%error, "the next start may derive queues again that are whole");
+        }
+    }
+
     /// Ends the broker so that the next start has nothing to check. Listeners have stopped before.
     pub async fn stop(self) {
         self.gate.stop();
@@ -534,6 +552,7 @@ impl BrokerTree {
         }
         match self.settling.settle().await {
             Ok(()) => {
+                self.note_queues().await;
                 if let Err(error) = AbortFile::remove(&*self.files, &self.root) {
                     warn!(%error, "the next start will check the log: the file abort cannot be removed");
                 }
@@ -541,6 +560,34 @@ impl BrokerTree {
             Err(cause) => warn!(cause, "the next start will check the log"),
         }
     }
+}
+
+/// Lets queues go on with their numbers where their files, derived anew, may not tell.
+async fn continue_numbers(
+    numbers: &[(TopicName, QueueId, QueueOffset)],
+    topics: &TopicTable,
+    known: &KnownDerived,
+) -> Result<(), StartError> {
+    let (mut continued, mut gone) = (Vec::new(), Vec::new());
+    for (topic, queue_id, next) in numbers {
+        let entry = topics.get(topic);
+        let Some(queue) = entry.as_ref().and_then(|entry| entry.queue(*queue_id)) else {
+            gone.push((topic, *queue_id));
+            continue;
+        };
+        match queue.send(ContinueAt { next: *next }).await {
+            Ok(Ok(known)) => continued.push(known),
+            Ok(Err(error)) => {
+                warn!(%topic, queue_id = queue_id.0, error, "queue cannot go on with its numbers yet")
+            }
+            Err(_) => return Err(StartError::ActorEnded("a queue")),
+        }
+    }
+    if !numbers.is_empty() {
+        known.forget(gone)?;
+        known.save(&continued, None)?;
+    }
+    Ok(())
 }
 
 /// Starts queues on the workers in turn. Actors that start before `parts` are known may ask for queues already; such a

@@ -4,10 +4,12 @@
 //! - Owns: the dispatched position.
 //! - Takes: [`LogPublished`], [`DispatchTo`], [`BeginCheckPoint`].
 //! - Sends: [`Dispatched`] to each queue touched, one per turn; [`IndexEntries`]; [`UnitsScheduled`].
-//! - Fails: a full mailbox stops it until there is room; a record that cannot be parsed stops dispatch there,
-//!   named in the log, while everything before stays readable.
+//! - Fails: a full mailbox stops it until there is room; a damaged record is named in the log, counted and passed
+//!   over, and its number becomes a gap in its queue.
 //! - Invariants: positions only grow; a unit is handed over before the position passes it; what must be on disk
 //!   before it is consumed waits for that, and what lies behind it too.
+
+mod catch_up;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+pub use catch_up::{CatchUp, Damaged};
 use tracing::{error, warn};
 
 use super::commit_log_writer::{LogPublished, PublishedSignal};
@@ -30,6 +33,7 @@ use crate::protocol::properties;
 use crate::protocol::sys_flag::TransactionType;
 use crate::store::commit_log::{CommitLogReader, LogTail};
 use crate::store::consume_queue::ConsumeQueueUnit;
+use crate::store::damage::DamagedEntry;
 use crate::store::key_index::{hash_of, tag_key};
 use crate::types::{FlushMode, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
@@ -41,8 +45,6 @@ const INDEX_ENTRIES: usize = 1024;
 const INDEX_PAUSE: Duration = Duration::from_millis(10);
 /// Pause before a full mailbox is tried again.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
-/// Pause before a log that cannot be parsed is looked at again.
-const DAMAGE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Keys of messages, for the key index. Losing it loses finding, not messages; the dispatcher keeps it until
 /// the mailbox takes it.
@@ -97,6 +99,9 @@ pub struct DispatcherParts {
     /// Sync: consumers see only what is on disk.
     pub flush: FlushMode,
     pub progress: Progress,
+    /// What lies before the check point and is derived all the same; no check point is taken until that is done.
+    pub catch_up: Option<CatchUp>,
+    pub damaged: Damaged,
     pub mailbox_capacity: usize,
 }
 
@@ -111,8 +116,6 @@ pub struct Dispatcher {
     dirty: HashSet<Addr<TopicQueue>>,
     unknown_topics: HashSet<TopicName>,
     retry_set: bool,
-    /// A damaged record will be looked at again.
-    look_again_set: bool,
     index_due_set: bool,
 }
 
@@ -122,6 +125,14 @@ enum Outgoing {
     Units(Arc<TopicEntry>, QueueId, Dispatched),
     Index(IndexEntries),
     Scheduled(UnitsScheduled),
+}
+
+/// What of a record is taken.
+struct TakingRules<'a> {
+    levels: &'a DelayLevels,
+    indexes: bool,
+    catch_up: Option<&'a CatchUp>,
+    damaged: &'a Damaged,
 }
 
 /// Units of one turn by queue. Topics are looked up once per snapshot.
@@ -152,7 +163,6 @@ impl Dispatcher {
             dirty: HashSet::new(),
             unknown_topics: HashSet::new(),
             retry_set: false,
-            look_again_set: false,
             index_due_set: false,
         }
     }
@@ -166,7 +176,12 @@ impl Dispatcher {
         let from = self.tail.end;
         self.gathered.refresh(&self.parts.topics);
         let Self { parts, gathered, outgoing, unknown_topics, tail, waiting, .. } = self;
-        let indexes = parts.key_index.is_some();
+        let rules = TakingRules {
+            levels: &parts.delay_levels,
+            indexes: parts.key_index.is_some(),
+            catch_up: parts.catch_up.as_ref(),
+            damaged: &parts.damaged,
+        };
         let flushed = parts.progress.flushed();
         let read = parts.log.walk_records(from, TURN_BYTES, |at, record| {
             let end = at.advance(record.total_len() as u64);
@@ -175,7 +190,7 @@ impl Dispatcher {
             }
             tail.last_record = Some(at);
             tail.last_stored_at = WallMs(record.stored_at_ms());
-            gathered.take(at, &record, &parts.delay_levels, indexes, outgoing, unknown_topics);
+            gathered.take(at, &record, &rules, outgoing, unknown_topics);
             ControlFlow::Continue(())
         });
         gathered.finish(outgoing, parts.scheduled.is_some());
@@ -189,20 +204,17 @@ impl Dispatcher {
                 dispatcher.hand_over(ctx);
             });
         }
-        match read {
-            Ok(next) => self.tail.end = next,
+        self.tail.end = match read {
+            Ok(next) => next,
             Err(damage) => {
-                self.tail.end = self.tail.end.max(damage.offset);
-                // Every append brings us here again; one line and one timer at a time are enough.
-                if !std::mem::replace(&mut self.look_again_set, true) {
-                    error!(position = damage.offset.0, error = %damage.source, "log cannot be dispatched beyond a damaged record");
-                    ctx.run_later(DAMAGE_PAUSE, |dispatcher, ctx| {
-                        dispatcher.look_again_set = false;
-                        dispatcher.dispatch(ctx);
-                    });
-                }
+                let DamagedEntry { at, next, place, source } = self.parts.log.pass_damage(damage);
+                let len_bytes = next.0 - at.0;
+                error!(position = at.0, len_bytes, %place, error = %source, "damaged part of the log passed over; its messages are lost");
+                self.parts.progress.count_damaged();
+                next
             }
-        }
+        };
+        self.parts.catch_up.take_if(|catch_up| catch_up.until() <= self.tail.end);
         let position = self.tail.end;
         if self.hand_over(ctx) && position > from && position < self.parts.log.published() {
             ctx.notify(LogPublished);
@@ -285,13 +297,20 @@ impl Gathered {
         &mut self,
         at: PhysicalOffset,
         record: &RecordView<'_>,
-        levels: &DelayLevels,
-        indexes: bool,
+        rules: &TakingRules<'_>,
         outgoing: &mut VecDeque<Outgoing>,
         unknown_topics: &mut HashSet<TopicName>,
     ) {
         let transaction = TransactionType::of(record.sys_flag());
         let topic = record.topic();
+        let is_damaged = !rules.damaged.is_empty() && rules.damaged.contains(&at);
+        let wants_unit =
+            rules.catch_up.is_none_or(|catch_up| catch_up.wants_unit(at, topic, record.queue_id()));
+        let wants_keys =
+            rules.indexes && !is_damaged && rules.catch_up.is_none_or(|catch_up| catch_up.wants_keys(at));
+        if !wants_unit && !wants_keys {
+            return;
+        }
         let mut keys = Keys::default();
         for (name, value) in properties::pairs(record.properties()) {
             match name {
@@ -301,14 +320,17 @@ impl Gathered {
                 _ => {}
             }
         }
-        if indexes && transaction != TransactionType::Rollback {
+        if wants_keys && transaction != TransactionType::Rollback {
             keys.put(&mut self.index, topic, at, record.stored_at_ms());
         }
-        if matches!(transaction, TransactionType::Prepared | TransactionType::Rollback) {
+        if !wants_unit || matches!(transaction, TransactionType::Prepared | TransactionType::Rollback) {
             return; // records of old stores, never consumed
         }
         let tags_code = match topic {
-            SCHEDULE_TOPIC => levels.deliver_at_ms(record.queue_id().0 as usize + 1, record.stored_at_ms()),
+            _ if is_damaged => ConsumeQueueUnit::GAP_TAGS,
+            SCHEDULE_TOPIC => {
+                rules.levels.deliver_at_ms(record.queue_id().0 as usize + 1, record.stored_at_ms())
+            }
             _ => properties::tags_code(keys.tag),
         };
         let unit = ConsumeQueueUnit { physical_offset: at, size_bytes: record.total_len() as u32, tags_code };
@@ -450,8 +472,9 @@ impl Handler<BeginCheckPoint> for Dispatcher {
     fn handle(&mut self, _: BeginCheckPoint, ctx: &mut Self::Context) -> CheckPointPlan {
         self.gathered.hand_out_index(&mut self.outgoing);
         self.hand_over(ctx);
-        // What still waits for room is not handed over, so there is nothing to claim yet.
-        if !self.outgoing.is_empty() {
+        // What still waits for room is not handed over, so there is nothing to claim yet; and what is caught up with
+        // lies before what is claimed already.
+        if !self.outgoing.is_empty() || self.parts.catch_up.is_some() {
             return CheckPointPlan { dispatched: None, queues: Vec::new() };
         }
         CheckPointPlan { dispatched: Some(self.tail), queues: self.dirty.drain().collect() }

@@ -19,6 +19,7 @@ pub struct Progress(Arc<Positions>);
 struct Positions {
     flushed: AtomicU64,
     dispatched: AtomicU64,
+    damaged: AtomicU64,
 }
 
 impl Progress {
@@ -40,6 +41,16 @@ impl Progress {
     /// For the dispatcher alone.
     pub fn set_dispatched(&self, position: PhysicalOffset) {
         self.0.dispatched.store(position.0, Ordering::Relaxed);
+    }
+
+    /// Damaged parts of the log that were passed over since the start.
+    pub fn damaged(&self) -> u64 {
+        self.0.damaged.load(Ordering::Relaxed)
+    }
+
+    /// For the dispatcher alone.
+    pub fn count_damaged(&self) {
+        self.0.damaged.fetch_add(1, Ordering::Relaxed);
     }
 }
 

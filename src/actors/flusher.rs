@@ -1,7 +1,7 @@
 //! Makes the log durable, and notes how far everything is: the check point a restart begins at. On a thread of
 //! its own, since it waits for the disk.
 //!
-//! - Owns: the flushed position, the check point file, the making of segments ahead of need.
+//! - Owns: the flushed position, the check point file, what is known of derived files, the making of segments ahead of need.
 //! - Takes: [`FlushWanted`], [`FlushNow`], [`CheckPointNow`], its timers.
 //! - Sends: [`LogFlushed`] to those who wait for the disk; [`LogPublished`] to the dispatcher, which may wait for it
 //!   too; [`BeginCheckPoint`] to the dispatcher, [`TakeUnflushed`] to queues, [`FlushKeyIndex`]; [`DiskFailed`].
@@ -9,7 +9,8 @@
 //!   written anything (the kernel forgets the failed pages). So nothing is claimed any more, and [`DiskFailed`] ends
 //!   the process; the next start looks at what is there. A check point file that cannot be written stays the old
 //!   one, and is tried again.
-//! - Invariants: a check point never claims what is not on disk: log first, then what was derived, then the file.
+//! - Invariants: a check point never claims what is not on disk: log first, then what was derived, what is known of
+//!   it, then the file.
 //!
 //! All who wait when a flush begins share it; those who come meanwhile share the next.
 
@@ -29,12 +30,13 @@ use super::commit_log_writer::LogPublished;
 use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
 use super::facts::Progress;
 use super::key_index::FlushKeyIndex;
-use super::topic_queue::{TakeUnflushed, TopicQueue};
+use super::topic_queue::{TakeUnflushed, TakenQueue, TopicQueue};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::kill_point;
 use crate::store::commit_log::{CommitLogReader, LogTail, SegmentPreparer};
 use crate::store::consume_queue::Unflushed;
 use crate::store::file::StoreFiles;
+use crate::store::known_derived::{KnownDerived, KnownIndex, NamedQueue};
 use crate::store::store_check_point::{CheckPointFile, StoreCheckPoint};
 use crate::types::PhysicalOffset;
 
@@ -77,6 +79,7 @@ pub struct FlusherParts {
     pub preparer: SegmentPreparer,
     pub check_point_file: CheckPointFile,
     pub check_point: StoreCheckPoint,
+    pub known: KnownDerived,
     pub dispatcher: Recipient<BeginCheckPoint>,
     /// The dispatcher again, which shows nothing to consumers that must be on disk first.
     pub dispatch: Recipient<LogPublished>,
@@ -110,6 +113,9 @@ pub struct Flusher {
     flushed: PhysicalOffset,
     /// Taken from queues for a check point that could not be claimed; synced before the next.
     unsynced: Vec<Unflushed>,
+    /// What is known of the queues taken, to be kept with the next check point.
+    unsaved: Vec<(Addr<TopicQueue>, NamedQueue)>,
+    unsaved_index: Option<KnownIndex>,
     /// Queues whose part is still to be taken, see [`Gathered::untaken`].
     untaken: Vec<Addr<TopicQueue>>,
     check_point_runs: bool,
@@ -129,6 +135,8 @@ impl Flusher {
             parts,
             flushed,
             unsynced: Vec::new(),
+            unsaved: Vec::new(),
+            unsaved_index: None,
             untaken: Vec::new(),
             check_point_runs: false,
             waiting: Vec::new(),
@@ -214,7 +222,11 @@ impl Flusher {
         let plan = self.parts.dispatcher.send(BeginCheckPoint);
         let gathered = gather(plan, std::mem::take(&mut self.untaken), self.parts.key_index.clone());
         let claimed = gathered.into_actor(self).then(|gathered, flusher: &mut Self, _| {
-            flusher.unsynced.extend(gathered.taken);
+            for (queue, TakenQueue { unflushed, known }) in gathered.taken {
+                flusher.unsynced.push(unflushed);
+                flusher.unsaved.extend(known.map(|known| (queue, known)));
+            }
+            flusher.unsaved_index = gathered.index.or(flusher.unsaved_index.take());
             flusher.untaken = gathered.untaken;
             let claim = match gathered.outcome {
                 Ok(Some(dispatched)) if flusher.parts.check_point.dispatched != Some(dispatched) => {
@@ -247,6 +259,12 @@ impl Flusher {
     /// Everything below `dispatched`, and what was derived from it, is on disk.
     fn save_check_point(&mut self, dispatched: LogTail) -> Result<(), String> {
         kill_point::reach("check_point.synced");
+        // A queue that was deleted meanwhile is forgotten already.
+        self.unsaved.retain(|(queue, _)| queue.connected());
+        let queues: Vec<NamedQueue> = self.unsaved.iter().map(|(_, known)| known.clone()).collect();
+        self.parts.known.save(&queues, self.unsaved_index.as_ref()).map_err(|error| error.to_string())?;
+        self.unsaved.clear();
+        self.unsaved_index = None;
         let check_point = StoreCheckPoint {
             physic_at: dispatched.last_stored_at,
             logics_at: dispatched.last_stored_at,
@@ -273,7 +291,8 @@ async fn sync_aside(unsynced: Vec<Unflushed>, files: Arc<dyn StoreFiles>) -> io:
 
 /// What a check point stands on.
 struct Gathered {
-    taken: Vec<Unflushed>,
+    taken: Vec<(Addr<TopicQueue>, TakenQueue)>,
+    index: Option<KnownIndex>,
     /// Queues that could not hand over what they have; the dispatcher names them no more.
     untaken: Vec<Addr<TopicQueue>>,
     /// The position to claim; `None` while the dispatcher waits for room.
@@ -286,7 +305,7 @@ async fn gather(
     untaken: Vec<Addr<TopicQueue>>,
     key_index: Option<Recipient<FlushKeyIndex>>,
 ) -> Gathered {
-    let mut gathered = Gathered { taken: Vec::new(), untaken, outcome: Ok(None) };
+    let mut gathered = Gathered { taken: Vec::new(), index: None, untaken, outcome: Ok(None) };
     let CheckPointPlan { dispatched, queues } = match plan.await {
         Ok(plan) => plan,
         Err(error) => return Gathered { outcome: Err(error.to_string()), ..gathered },
@@ -297,7 +316,7 @@ async fn gather(
     let answers = join_all(asked.iter().map(|queue| queue.send(TakeUnflushed))).await;
     for (queue, answer) in asked.into_iter().zip(answers) {
         match answer {
-            Ok(Ok(unflushed)) => gathered.taken.push(unflushed),
+            Ok(Ok(taken)) => gathered.taken.push((queue, taken)),
             Ok(Err(error)) => {
                 gathered.untaken.push(queue);
                 gathered.outcome = Err(error);
@@ -307,8 +326,9 @@ async fn gather(
     }
     if let Some(index) = key_index {
         let flushed = index.send(FlushKeyIndex).await.map_err(|error| error.to_string());
-        if let Err(error) = flushed.flatten() {
-            gathered.outcome = Err(error);
+        match flushed.flatten() {
+            Ok(known) => gathered.index = Some(known),
+            Err(error) => gathered.outcome = Err(error),
         }
     }
     gathered

@@ -18,6 +18,7 @@ use tracing::{error, warn};
 
 use super::dispatcher::IndexEntries;
 use crate::store::key_index::{KeyIndex as IndexFiles, KeyIndexError, KeyWalk, WantedEntries, hash_of};
+use crate::store::known_derived::KnownIndex;
 use crate::types::{PhysicalOffset, TopicName};
 
 /// Entries of a chain that a query looks at in one turn. Entries of new messages wait no longer than that.
@@ -44,9 +45,9 @@ pub struct KeyFound {
     pub last_update: Option<(i64, PhysicalOffset)>,
 }
 
-/// Makes every entry durable.
+/// Makes every entry durable, and tells what there is for the check point to keep.
 #[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Result<(), String>")]
+#[rtype(result = "Result<KnownIndex, String>")]
 pub struct FlushKeyIndex;
 
 /// Deletes files whose messages are all before `log_min`.
@@ -140,10 +141,11 @@ impl ActorFuture<KeyIndex> for Walking {
 }
 
 impl Handler<FlushKeyIndex> for KeyIndex {
-    type Result = Result<(), String>;
+    type Result = Result<KnownIndex, String>;
 
     fn handle(&mut self, _: FlushKeyIndex, _: &mut Self::Context) -> Self::Result {
-        self.files.flush().map_err(|error| error.to_string())
+        self.files.flush().map_err(|error| error.to_string())?;
+        Ok(self.files.known())
     }
 }
 
@@ -235,7 +237,11 @@ mod tests {
         index.send(IndexEntries(vec![entry("a", 100)])).await.unwrap();
         files.fail_next(FileOperation::Sync, ErrorKind::Other);
         assert!(index.send(FlushKeyIndex).await.unwrap().is_err());
-        assert_eq!(index.send(FlushKeyIndex).await.unwrap(), Ok(()));
+        let known = index.send(FlushKeyIndex).await.unwrap().unwrap();
+        assert_eq!(
+            known.files.iter().map(|file| (file.count, file.end_physical)).collect::<Vec<_>>(),
+            [(2, 100)]
+        );
         files.crash();
         assert_eq!(found(&start(&files), query("a")).await, [100]);
     }

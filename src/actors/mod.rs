@@ -23,6 +23,7 @@ pub mod name_server_link;
 pub mod name_server_service;
 pub mod name_server_settings;
 pub mod offset_table;
+pub mod opening_service;
 pub mod output;
 #[cfg(test)]
 mod power_loss;

@@ -24,7 +24,7 @@ use actix::prelude::*;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::commit_log_writer::{AppendBatch, CommitLogWriter, PublishedSignal, QueryLogTail, StoredSend};
-use super::dispatcher::{DispatchTo, Dispatcher, DispatcherParts};
+use super::dispatcher::{Damaged, DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::Progress;
 use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
 use super::message_expiry::MessageExpiry;
@@ -42,8 +42,11 @@ use crate::protocol::message::RecordView;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::commit_log::{CommitLogReader, LogTail};
 use crate::store::consume_queue::{ConsumeQueueConfig, truncate_queues};
+use crate::store::known_derived::KnownDerived;
 use crate::store::memory_files::{FileOperation, MemoryFiles};
+use crate::store::metadata::Metadata;
 use crate::store::recovery::{LastStop, open_commit_log};
+use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::segment::SegmentDir;
 use crate::store::store_check_point::CheckPointFile;
 use crate::types::{FlushMode, PhysicalOffset, QueueId, QueueOffset};
@@ -195,7 +198,8 @@ impl Life {
             segment_bytes: SEGMENT_BYTES,
         };
         let last_stop = if last == Ending::Stop { LastStop::Clean } else { LastStop::Unclean };
-        let (log, recovered) = open_commit_log(dir, &check_point, last_stop).unwrap();
+        let (log, recovered) =
+            open_commit_log(dir, &check_point, last_stop, &RecoveryProgress::default()).unwrap();
         let unclean = last_stop == LastStop::Unclean;
         let truncate_at =
             (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
@@ -243,6 +247,8 @@ impl Life {
                 delay_levels: DelayLevels::default(),
                 flush: FlushMode::Async,
                 progress: progress.clone(),
+                catch_up: None,
+                damaged: Damaged::new(),
                 mailbox_capacity: 64,
             },
             from,
@@ -256,6 +262,7 @@ impl Life {
                 preparer: log.preparer,
                 check_point_file,
                 check_point,
+                known: KnownDerived::open(&Metadata::temporary().unwrap()).unwrap(),
                 dispatcher: dispatcher.clone().recipient(),
                 dispatch: dispatcher.clone().recipient(),
                 failed,

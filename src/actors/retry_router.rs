@@ -293,6 +293,9 @@ impl RetryRouter {
 
     /// The delayed message as it goes to its real topic; `None` when it is gone or belongs nowhere.
     fn due_message(&self, unit: &ConsumeQueueUnit) -> Option<PendingMessage> {
+        if unit.is_gap() {
+            return None;
+        }
         let record = self.parts.log.read(unit.physical_offset, unit.size_bytes as usize)?;
         let stored = StoredMessage::decode(&record).ok()?;
         let properties = PropertyList::decode(&stored.properties);

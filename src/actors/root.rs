@@ -4,8 +4,8 @@
 //! - Takes: [`Stop`].
 //! - Sends: [`StopListening`] to the listeners; what ends the broker, see [`BrokerTree::stop`].
 //! - Fails: what cannot start ends the process with a sentence; see [`NodeError`].
-//! - Invariants: no client of the broker is served before everything stored is readable; the directory is given up
-//!   last.
+//! - Invariants: no client of the broker is served before everything stored is readable, only told how far that is;
+//!   the directory is given up last.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,9 +27,11 @@ use super::listener::{ListenerConfig, RemotingListener, StopListening};
 use super::name_server::{NameServer, NameServerConfig};
 use super::name_server_service::NameServerService;
 use super::name_server_settings::NameServerPlace;
+use super::opening_service::OpeningService;
 use crate::clock::SharedClock;
 use crate::store::file::StoreFiles;
 use crate::store::metadata::{Metadata, MetadataError};
+use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::store_lock::{LockError, StoreLock};
 use crate::types::FlushMode;
 
@@ -192,9 +194,21 @@ impl Root {
         }
         if let (Some(broker), Some(addr)) = (plan.broker, addresses.broker) {
             let plan = (broker.plan)(addr, addresses.name_server);
-            let tree =
-                BrokerTree::start(plan, &threads, files, metadata, failed.recipient(), clock.clone()).await?;
-            root.serve(broker_sockets, listener_config(tree.service.clone()));
+            // Clients are told how far recovery is, rather than that nobody is there.
+            let recovery = RecoveryProgress::default();
+            let opening = Arc::new(OpeningService::new(recovery.clone()));
+            root.serve(broker_sockets, listener_config(opening.clone()));
+            let tree = BrokerTree::start(
+                plan,
+                &threads,
+                files,
+                metadata,
+                failed.recipient(),
+                clock.clone(),
+                &recovery,
+            )
+            .await?;
+            opening.open(tree.service.clone());
             tree.register().await;
             root.broker = Some(tree);
         }

@@ -2,12 +2,12 @@
 //!
 //! - Owns: the consume queue, the next queue offset, the pulls that are held, the sends that wait for the disk.
 //! - Takes: [`SendMessages`], [`BatchAppended`] from the writer, [`LogFlushed`] from the flusher, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
-//!   [`LogTrimmed`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
+//!   [`LogTrimmed`], [`ContinueAt`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
 //!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`].
 //! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`] to connections, [`MessageStored`] to an
 //!   actor that sent; [`CountTraffic`] once for each counter it begins; [`MessagesGone`] when its beginning moves.
 //! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
-//!   cannot be read or written answers with the cause, and what was to be derived is tried again.
+//!   cannot be opened, read or written answers with the cause; opening it, and what was to be derived, is tried again.
 //! - Invariants: queue offsets are consecutive, a refused send burns none; a held pull is answered exactly once,
 //!   at the latest at its deadline, and never held again.
 //!
@@ -27,7 +27,7 @@ pub use questions::{
     LocateOffset, QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime,
 };
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use unflushed_sends::UnflushedSends;
 
 use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
@@ -45,14 +45,17 @@ use crate::protocol::message::PendingMessage;
 use crate::protocol::response_code::ResponseCode;
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::{
-    ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit, TimeBoundary, Unflushed,
+    ConsumeQueue, ConsumeQueueConfig, ConsumeQueueError, ConsumeQueueUnit, TimeBoundary, Unflushed, queue_dir,
 };
 use crate::store::file::StoreFiles;
+use crate::store::known_derived::NamedQueue;
 use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
 use crate::types::{FlushMode, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Pause before a disk that refused units is tried again.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before files that could not be opened are tried again.
+const OPEN_PAUSE: Duration = Duration::from_secs(5);
 
 /// Stores messages. Losing it leaves senders to their time-out, with nothing stored.
 #[derive(Message)]
@@ -142,8 +145,28 @@ pub struct Dispatched {
 
 /// Everything dispatched so far is written; hands over what makes it durable.
 #[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Result<Unflushed, String>")]
+#[rtype(result = "Result<TakenQueue, String>")]
 pub struct TakeUnflushed;
+
+/// What a check point needs of a queue.
+#[derive(Debug, Default)]
+pub struct TakenQueue {
+    pub unflushed: Unflushed,
+    /// What is true once it is durable.
+    pub known: Option<NamedQueue>,
+}
+
+/// What there is of the queue now, for the metadata to know.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<NamedQueue, String>")]
+pub struct QueryKnown;
+
+/// Lets the numbers go on at `next` if they would begin below: the messages before are all gone from the log.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Result<NamedQueue, String>")]
+pub struct ContinueAt {
+    pub next: QueueOffset,
+}
 
 /// The log begins at `log_min` now: drop what lies before.
 #[derive(Message, Clone, Copy, Debug)]
@@ -226,8 +249,6 @@ pub struct TopicQueue {
     last_stored_at_ms: Option<i64>,
     /// Dispatched and not written yet: the disk has refused the first of them.
     unwritten: VecDeque<Dispatched>,
-    /// Units were dispatched to a queue that could not be opened: no check point may claim them.
-    units_missing: bool,
     /// The topic is gone; what the writer has is still answered.
     deleted: bool,
     waiting: VecDeque<SendRequest>,
@@ -261,12 +282,7 @@ struct PullHold {
 
 impl TopicQueue {
     pub fn new(topic: TopicName, queue_id: QueueId, parts: QueueParts) -> Self {
-        let dir = crate::store::consume_queue::queue_dir(&parts.consume_queue_root, &topic, queue_id);
-        let queue = ConsumeQueue::open(parts.files.clone(), dir, parts.config.units, parts.truncate_at);
-        let queue = queue.map_err(|error| {
-            error!(%topic, queue_id = queue_id.0, %error, "queue cannot be opened");
-            error.to_string()
-        });
+        let queue = open_queue(&topic, queue_id, &parts);
         let puts = Arc::new(Traffic::default());
         let count = CountTraffic { of: TrafficOf::TopicPuts(topic.clone()), traffic: puts.clone() };
         // Figures only: a queue that is not counted works as well.
@@ -279,7 +295,6 @@ impl TopicQueue {
             queue,
             last_stored_at_ms: None,
             unwritten: VecDeque::new(),
-            units_missing: false,
             deleted: false,
             waiting: VecDeque::new(),
             in_work: None,
@@ -299,6 +314,29 @@ impl TopicQueue {
         opened.expire();
         opened.last_stored_at_ms = opened.newest_stored_at();
         opened
+    }
+
+    /// Opens files that could not be opened before.
+    fn reopen(&mut self, ctx: &mut Context<Self>) {
+        if self.deleted || self.queue.is_ok() {
+            return;
+        }
+        self.queue = open_queue(&self.topic, self.queue_id, &self.parts);
+        let Ok(queue) = &self.queue else {
+            ctx.run_later(OPEN_PAUSE, Self::reopen);
+            return;
+        };
+        self.next = self.next.max(queue.max_offset());
+        info!(topic = %self.topic, queue_id = self.queue_id.0, "queue is open again");
+        self.trim(self.parts.log.min_offset());
+        self.last_stored_at_ms = self.newest_stored_at();
+        self.write_units(ctx);
+    }
+
+    fn known(&mut self) -> Result<NamedQueue, String> {
+        let queue = self.queue.as_mut().map_err(|cause| cause.clone())?;
+        let known = queue.known().map_err(|error| error.to_string())?;
+        Ok((self.topic.clone(), self.queue_id, known))
     }
 
     fn newest_stored_at(&mut self) -> Option<i64> {
@@ -512,11 +550,21 @@ impl TopicQueue {
             match queue.append(dispatched.first, &dispatched.units) {
                 Ok(outcome) => {
                     kill_point::reach("queue.units_written");
+                    if outcome.lost > 0 {
+                        let begin = outcome.end.0 - outcome.appended as u64 - outcome.lost;
+                        error!(topic = %self.topic, queue_id = self.queue_id.0, begin, lost = outcome.lost, "messages are lost to damage in the log; their numbers are passed over");
+                    }
                     self.last_stored_at_ms = Some(dispatched.last_stored_at_ms);
                     self.next = self.next.max(outcome.end);
                     if let Some(dispatched) = self.unwritten.pop_front() {
                         self.pass_holds(&dispatched.units[outcome.duplicates..], outcome.end);
                     }
+                }
+                // No such number can be: the record is damaged where no checksum covers it.
+                Err(error @ ConsumeQueueError::Gap { .. }) => {
+                    let position = dispatched.units.first().map_or(0, |unit| unit.physical_offset.0);
+                    error!(topic = %self.topic, queue_id = self.queue_id.0, position, %error, "damaged record left out of its queue");
+                    self.unwritten.pop_front();
                 }
                 Err(error) => {
                     // The log has the messages; no check point claims their units until the disk takes them.
@@ -584,6 +632,15 @@ impl TopicQueue {
     }
 }
 
+fn open_queue(topic: &TopicName, queue_id: QueueId, parts: &QueueParts) -> Result<ConsumeQueue, String> {
+    let dir = queue_dir(&parts.consume_queue_root, topic, queue_id);
+    let opened = ConsumeQueue::open(parts.files.clone(), dir, parts.config.units, parts.truncate_at);
+    opened.map_err(|error| {
+        error!(%topic, queue_id = queue_id.0, %error, "queue cannot be opened, trying again");
+        error.to_string()
+    })
+}
+
 /// What a pull's status means to the client.
 fn response_code(status: PullStatus, from: i64) -> ResponseCode {
     match status {
@@ -622,6 +679,9 @@ impl Actor for TopicQueue {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.parts.config.mailbox_capacity);
         self.own = Some(ctx.address());
+        if self.queue.is_err() {
+            ctx.run_later(OPEN_PAUSE, Self::reopen);
+        }
         ctx.spawn(TurnEnd);
     }
 }
@@ -718,10 +778,10 @@ impl Handler<Dispatched> for TopicQueue {
     type Result = ();
 
     fn handle(&mut self, dispatched: Dispatched, ctx: &mut Self::Context) {
-        if self.queue.is_err() {
-            self.units_missing = !self.deleted;
+        if self.deleted {
             return;
         }
+        // Those of a queue that is not open wait until it is.
         self.unwritten.push_back(dispatched);
         if self.unwritten.len() == 1 {
             self.write_units(ctx);
@@ -730,18 +790,40 @@ impl Handler<Dispatched> for TopicQueue {
 }
 
 impl Handler<TakeUnflushed> for TopicQueue {
-    type Result = Result<Unflushed, String>;
+    type Result = Result<TakenQueue, String>;
 
     fn handle(&mut self, _: TakeUnflushed, _: &mut Self::Context) -> Self::Result {
-        let queue = match &mut self.queue {
-            Ok(queue) => queue,
-            Err(cause) if self.units_missing => return Err(cause.clone()),
-            Err(_) => return Ok(Unflushed::default()),
-        };
         if !self.unwritten.is_empty() {
-            return Err(format!("units of topic {}, queue {} wait for the disk", self.topic, self.queue_id));
+            let cause = self.queue.as_ref().err().map(|cause| format!(": {cause}")).unwrap_or_default();
+            let (topic, queue_id) = (&self.topic, self.queue_id);
+            return Err(format!("units of topic {topic}, queue {queue_id} wait for the disk{cause}"));
         }
-        queue.take_unflushed().map_err(|error| error.to_string())
+        if self.queue.is_err() {
+            return Ok(TakenQueue::default());
+        }
+        let known = self.known()?;
+        let queue = self.queue.as_mut().map_err(|cause| cause.clone())?;
+        let unflushed = queue.take_unflushed().map_err(|error| error.to_string())?;
+        Ok(TakenQueue { unflushed, known: Some(known) })
+    }
+}
+
+impl Handler<QueryKnown> for TopicQueue {
+    type Result = Result<NamedQueue, String>;
+
+    fn handle(&mut self, _: QueryKnown, _: &mut Self::Context) -> Self::Result {
+        self.known()
+    }
+}
+
+impl Handler<ContinueAt> for TopicQueue {
+    type Result = Result<NamedQueue, String>;
+
+    fn handle(&mut self, ContinueAt { next }: ContinueAt, _: &mut Self::Context) -> Self::Result {
+        let queue = self.queue.as_mut().map_err(|cause| cause.clone())?;
+        queue.continue_at(next).map_err(|error| error.to_string())?;
+        self.next = self.next.max(queue.max_offset());
+        self.known()
     }
 }
 

@@ -9,8 +9,11 @@ use crate::client::message_body::BodyError;
 use crate::protocol::body::subscription::SubscriptionError;
 use crate::protocol::names::NameError;
 use crate::protocol::response_code::ResponseCode;
+use crate::store::consume_queue::ConsumeQueueError;
 use crate::store::java_export::JavaExportError;
+use crate::store::metadata::MetadataError;
 use crate::store::store_lock::LockError;
+use crate::store::verify::VerifyError;
 use crate::types::{BrokerName, GroupName, TopicName};
 
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +72,16 @@ pub enum CliError {
     StoreLocked(#[from] LockError),
     #[error("{}", with_cause(.0))]
     Export(#[from] JavaExportError),
+    #[error("{}", with_cause(.0))]
+    Metadata(#[from] MetadataError),
+    #[error("{}", with_cause(.0))]
+    Verify(#[from] VerifyError),
+    #[error("{}", with_cause(.0))]
+    Queues(#[from] ConsumeQueueError),
+    #[error("cannot remove {}: {source}", path.display())]
+    NotRemoved { path: PathBuf, source: io::Error },
+    #[error("{problems} problems in {}: telstar store repair tells what can be done", dir.display())]
+    StoreUnsound { dir: PathBuf, problems: u64 },
     #[error("the benchmark stopped: {0}")]
     Bench(String),
 }

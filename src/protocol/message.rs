@@ -160,6 +160,8 @@ pub enum RecordError {
     Length { total_len: u32 },
     #[error("topic of the record is not UTF-8")]
     Topic,
+    #[error("record says it lies at {physical_offset}")]
+    Elsewhere { physical_offset: PhysicalOffset },
     #[error("body CRC of the record is {stored:#x}, of its body {computed:#x}")]
     Crc { stored: u32, computed: u32 },
 }

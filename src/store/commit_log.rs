@@ -550,6 +550,7 @@ pub(super) mod tests {
     use super::super::file::StoreFiles;
     use super::super::memory_files::{FileOperation, MemoryFiles};
     use super::super::recovery::{LastStop, open_commit_log};
+    use super::super::recovery_progress::RecoveryProgress;
     use super::super::store_check_point::StoreCheckPoint;
     use super::*;
     use crate::types::QueueId;
@@ -585,7 +586,9 @@ pub(super) mod tests {
     fn new_log(files: &MemoryFiles) -> CommitLog {
         let dir = PathBuf::from("/commitlog");
         let dir = SegmentDir { files: Arc::new(files.clone()), dir, segment_bytes: SEGMENT_BYTES };
-        open_commit_log(dir, &StoreCheckPoint::default(), LastStop::Clean).unwrap().0
+        open_commit_log(dir, &StoreCheckPoint::default(), LastStop::Clean, &RecoveryProgress::default())
+            .unwrap()
+            .0
     }
 
     fn append(log: &mut CommitLog, body: &str) -> Result<Appended, AppendError> {

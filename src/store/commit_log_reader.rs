@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::damage::{DamagedEntry, Place, SegmentBytes};
 use super::mapped_file::MapReader;
 use super::segment::{SegmentDir, SegmentError};
 use crate::clock::WallMs;
@@ -183,6 +184,30 @@ impl CommitLogReader {
             }
         }
         Ok(offset)
+    }
+
+    /// Where reading goes on behind the damaged entry at `offset`: at the next whole record, or where there is none
+    /// at the next segment or the published position.
+    pub fn pass_damage(&self, LogDamage { offset, source }: LogDamage) -> DamagedEntry {
+        let published = self.published();
+        let segments = self.shared.segments.load();
+        let behind = segments.locate(offset).and_then(|located| {
+            let from = located.base;
+            let bytes = segments.bytes_between(from, published)?;
+            let segment_len = segments.segment_bytes as usize;
+            let segment = SegmentBytes { base: from, bytes, segment_len, not_before: WallMs(i64::MIN) };
+            let next_segment = from.advance(segments.segment_bytes).min(published);
+            let next = segment.next_whole(located.position);
+            Some(next.map_or(next_segment, |position| from.advance(position as u64)))
+        });
+        let next = behind.unwrap_or(published);
+        DamagedEntry { at: offset, next, place: self.place_of(offset), source }
+    }
+
+    /// The file that holds `offset`, and where in it.
+    pub fn place_of(&self, offset: PhysicalOffset) -> Place {
+        let at_byte = offset.0 % self.segment_bytes();
+        Place { path: self.shared.dir.path(PhysicalOffset(offset.0 - at_byte)), at_byte }
     }
 
     /// Makes `[from, to)` durable, and the names of its files. Called beside the appender's writes.

@@ -19,6 +19,7 @@ mod unit;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +29,10 @@ pub use segments::Unflushed;
 use tracing::warn;
 pub use unit::{ConsumeQueueUnit, UNIT_BYTES};
 
+use serde::{Deserialize, Serialize};
+
 use super::file::StoreFiles;
+use crate::protocol::message::MIN_RECORD_BYTES;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Sizes of the files of a queue.
@@ -50,8 +54,8 @@ pub enum ConsumeQueueError {
     /// The disk refused; whoever dispatches tries again or stops.
     #[error("cannot access consume queue file {}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// Units are missing between the end of the queue and what was to be appended.
-    #[error("consume queue {} ends at {end}, cannot append at {first}", dir.display())]
+    /// More units are missing before what was to be appended than the log has room for: the number is damaged.
+    #[error("consume queue {} ends at {end}, the log cannot hold a message {first}", dir.display())]
     Gap { dir: PathBuf, end: QueueOffset, first: QueueOffset },
     /// Written with another segment size, or damaged.
     #[error("consume queue file {} has {len_bytes} bytes instead of {expected_bytes}", path.display())]
@@ -70,8 +74,22 @@ pub struct AppendOutcome {
     pub appended: usize,
     /// Units that were there already, and were left as they are.
     pub duplicates: usize,
+    /// Numbers before the appended units whose messages are lost; pulls pass them.
+    pub lost: u64,
     /// The number the next unit will have.
     pub end: QueueOffset,
+}
+
+/// What is kept of a queue at a check point, so that a start can tell that files are missing.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct KnownQueue {
+    /// Segments that exist, counted from the one that holds unit 0.
+    pub segments: Range<u64>,
+    /// The number the next unit will have.
+    pub max: u64,
+    /// Where the messages of the first readable and of the last unit lie; 0 without units.
+    pub first_physical: u64,
+    pub last_physical: u64,
 }
 
 /// Which of several messages a time means. RocketMQ: `BoundaryType`.
@@ -133,7 +151,7 @@ impl ConsumeQueue {
 
     /// The last unit, even when its message is gone; `None` when there never was one.
     pub fn last_unit(&mut self) -> Result<Option<ConsumeQueueUnit>, ConsumeQueueError> {
-        if self.max <= self.segments.units().start {
+        if self.segments.is_empty() || self.max <= self.segments.units().start {
             return Ok(None);
         }
         let unit = self.segments.read_one(QueueOffset(self.max.0 - 1))?;
@@ -143,36 +161,91 @@ impl ConsumeQueue {
     /// Appends `units`, the first of which has number `first`, with one write per segment touched.
     ///
     /// Units that the queue already has are left alone. The very first append may begin anywhere: its segment
-    /// is filled up to there, as in Java. After an error nothing has been appended.
+    /// is filled up to there, as in Java. A later one that leaves numbers out has lost them to damage in the log;
+    /// gaps take their places. After an error nothing has been appended.
     pub fn append(
         &mut self,
         first: QueueOffset,
         units: &[ConsumeQueueUnit],
     ) -> Result<AppendOutcome, ConsumeQueueError> {
         // A file without units is what an append that failed left behind; the queue may begin elsewhere.
-        let begins =
-            self.segments.is_empty() || (self.max == self.segments.units().start && first > self.max);
-        let duplicates = match self.max.0.checked_sub(first.0) {
-            _ if begins => 0,
-            Some(present) => (present as usize).min(units.len()),
-            None => {
-                let dir = self.segments.dir().to_owned();
-                return Err(ConsumeQueueError::Gap { dir, end: self.max, first });
+        let has_units = !self.segments.is_empty() && self.max > self.segments.units().start;
+        let begins = !has_units && first >= self.max;
+        let duplicates =
+            if begins { 0 } else { (self.max.0.saturating_sub(first.0) as usize).min(units.len()) };
+        let lost = if begins { 0 } else { first.0.saturating_sub(self.max.0) };
+        let fresh = &units[duplicates..];
+        let Some(next) = fresh.first() else {
+            return Ok(AppendOutcome { appended: 0, duplicates, lost: 0, end: self.max });
+        };
+        if lost > 0 {
+            self.fill_gap(first, next)?;
+        }
+        if begins {
+            self.segments.remove_all()?;
+        }
+        let at = if begins { first } else { self.max };
+        self.segments.write(at, fresh)?;
+        self.max = at.advance(fresh.len() as u64);
+        if begins {
+            self.min = first;
+        }
+        Ok(AppendOutcome { appended: fresh.len(), duplicates, lost, end: self.max })
+    }
+
+    /// Takes the numbers up to `first`, whose unit will be `next`.
+    fn fill_gap(&mut self, first: QueueOffset, next: &ConsumeQueueUnit) -> Result<(), ConsumeQueueError> {
+        let lost = first.0 - self.max.0;
+        let filling = match self.last_unit()? {
+            // What lies before the first message is no gap.
+            None => ConsumeQueueUnit::FILLER,
+            Some(last) => {
+                let room = next.physical_offset.0.saturating_sub(last.end().0);
+                if lost > room / MIN_RECORD_BYTES as u64 {
+                    let dir = self.segments.dir().to_owned();
+                    return Err(ConsumeQueueError::Gap { dir, end: self.max, first });
+                }
+                ConsumeQueueUnit { tags_code: ConsumeQueueUnit::GAP_TAGS, ..*next }
             }
         };
-        let fresh = &units[duplicates..];
-        if !fresh.is_empty() {
-            if begins {
+        self.segments.write(self.max, &vec![filling; lost as usize])?;
+        if self.min == self.max && filling.is_filler() {
+            self.min = first;
+        }
+        self.max = first;
+        Ok(())
+    }
+
+    /// Lets the numbers go on at `next`, for a queue whose messages are all gone from the log.
+    pub fn continue_at(&mut self, next: QueueOffset) -> Result<(), ConsumeQueueError> {
+        if next <= self.max {
+            return Ok(());
+        }
+        match self.last_unit()? {
+            // Nothing to write: the first append may begin anywhere.
+            None => {
                 self.segments.remove_all()?;
+                (self.min, self.max) = (next, next);
             }
-            let at = if begins { first } else { self.max };
-            self.segments.write(at, fresh)?;
-            self.max = at.advance(fresh.len() as u64);
-            if begins {
-                self.min = first;
+            Some(last) => {
+                let gap = ConsumeQueueUnit { tags_code: ConsumeQueueUnit::GAP_TAGS, ..last };
+                self.segments.write(self.max, &vec![gap; (next.0 - self.max.0) as usize])?;
+                self.max = next;
             }
         }
-        Ok(AppendOutcome { appended: fresh.len(), duplicates, end: self.max })
+        Ok(())
+    }
+
+    /// What a check point keeps of this queue.
+    pub fn known(&mut self) -> Result<KnownQueue, ConsumeQueueError> {
+        let first = if self.min < self.max { Some(self.segments.read_one(self.min)?) } else { None };
+        let position = |unit: Option<ConsumeQueueUnit>| unit.map_or(0, |unit| unit.physical_offset.0);
+        Ok(KnownQueue {
+            segments: self.segments.numbers(),
+            max: self.max.0,
+            first_physical: position(first),
+            last_physical: position(self.last_unit()?),
+        })
     }
 
     /// Adds up to `max_units` units from `from` on to `units`. Nothing is added outside `[min, max)`.

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::mapped_file::{MapBacking, MapMemory, MappedFile};
@@ -41,6 +41,8 @@ pub trait StoreFiles: Send + Sync + Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes names created, renamed and removed in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Which parts of `range` may hold bytes that are not zero; the others were never written. In order.
+    fn written(&self, path: &Path, range: Range<u64>) -> io::Result<Vec<Range<u64>>>;
     /// Makes everything on the file system that holds `path` durable, whoever wrote it.
     fn sync_file_system(&self, path: &Path) -> io::Result<()>;
     /// Room on the file system that holds `path`.
@@ -212,6 +214,27 @@ impl StoreFiles for DiskFiles {
         File::open(dir)?.sync_all()
     }
 
+    fn written(&self, path: &Path, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        let file = File::open(path)?;
+        let mut ranges = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let begin = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
+                Ok(begin) => begin.max(at),
+                Err(Errno::NXIO) => break, // nothing but holes up to the end
+                Err(Errno::INVAL) => at,   // the file system does not tell
+                Err(error) => return Err(error.into()),
+            };
+            let end = rustix::fs::seek(&file, SeekFrom::Hole(begin)).unwrap_or(range.end).min(range.end);
+            if begin >= end {
+                break;
+            }
+            ranges.push(begin..end);
+            at = end;
+        }
+        Ok(ranges)
+    }
+
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
         Ok(rustix::fs::syncfs(File::open(path)?)?)
     }
@@ -347,6 +370,10 @@ mod tests {
         assert_eq!(files.create_map(&mapped, 1).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         map.put_u64(8, 42);
         map.flush(0..16).unwrap();
+        let written = files.written(&mapped, 8..4000).unwrap();
+        assert!(
+            written.iter().any(|range| range.contains(&12)) && written.iter().all(|range| range.end <= 4000)
+        );
         drop(map);
         files.rename(&mapped, &dir.join("moved")).unwrap();
         files.sync_dir(&dir).unwrap();

@@ -21,7 +21,7 @@ use super::mapped_file::MappedFile;
 use crate::protocol::java_hash::java_string_hash;
 use crate::types::PhysicalOffset;
 
-const HEADER_BYTES: usize = 40;
+pub const HEADER_BYTES: usize = 40;
 const SLOT_BYTES: usize = 4;
 const ENTRY_BYTES: usize = 20;
 

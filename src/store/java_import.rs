@@ -23,6 +23,8 @@ pub enum JavaImportError {
     RocksDbSettings { path: PathBuf },
     #[error("commit log in {} is that of dledger (enableDLegerCommitLog), which cannot be read", path.display())]
     DLedgerLog { path: PathBuf },
+    #[error("{} holds filter data of consume queues (enableConsumeQueueExt), which cannot be read; stop java with it off and take the directory away to consume without", path.display())]
+    QueueExtensions { path: PathBuf },
     #[error("{} holds batch consume queues (queue.type=BatchCQ), which cannot be read", path.display())]
     BatchQueues { path: PathBuf },
     #[error("cannot read {}", path.display())]
@@ -75,6 +77,9 @@ const UNKNOWN_SETTINGS: [&str; 8] = [
     "acls",
 ];
 
+/// Messages that Java keeps apart and this import does not know: those of timers, and compacted topics.
+const UNKNOWN_STORES: [&str; 3] = ["timerwheel", "timerlog", "compaction"];
+
 /// Imports unless a start before this one did. Flushed when it returns.
 pub fn import_once(
     files: &dyn StoreFiles,
@@ -121,10 +126,15 @@ pub fn check_readable(files: &dyn StoreFiles, root: &Path) -> Result<(), JavaImp
         if entry.name.starts_with("dledger-") {
             return Err(JavaImportError::DLedgerLog { path: root.join(entry.name) });
         }
+        let is_queues = entry.name.starts_with("consumequeue") || entry.name.starts_with("rocksdb");
+        let path = root.join(entry.name);
+        if is_queues && is_rocksdb(files, &path)? {
+            return Err(JavaImportError::RocksDbQueues { path });
+        }
     }
-    let path = root.join("consumequeue");
-    if is_rocksdb(files, &path)? {
-        return Err(JavaImportError::RocksDbQueues { path });
+    let path = root.join("consumequeue_ext");
+    if !list(files, &path)?.is_empty() {
+        return Err(JavaImportError::QueueExtensions { path });
     }
     let path = root.join("batchconsumequeue");
     if !list(files, &path)?.is_empty() {
@@ -254,7 +264,10 @@ fn left_out(files: &dyn StoreFiles, root: &Path) -> Result<Vec<PathBuf>, JavaImp
     let dir = config_dir(root);
     let mut found = list(files, &dir)?;
     found.retain(|entry| UNKNOWN_SETTINGS.contains(&&*entry.name) && (entry.is_dir || !entry.is_empty));
-    Ok(found.into_iter().map(|entry| dir.join(entry.name)).collect())
+    let settings = found.into_iter().map(|entry| dir.join(entry.name));
+    let mut stores = list(files, root)?;
+    stores.retain(|entry| UNKNOWN_STORES.contains(&&*entry.name));
+    Ok(settings.chain(stores.into_iter().map(|entry| root.join(entry.name))).collect())
 }
 
 /// Every RocksDB directory has a file that names its current manifest.

@@ -6,9 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::file::StoreFiles;
-use super::index_file::IndexFile;
+use super::file::{OpenMode, StoreFiles};
+use super::index_file::{HEADER_BYTES, IndexFile};
 pub use super::index_file::{IndexFileConfig, WantedEntries, hash_of, tag_key};
+use super::known_derived::{KnownIndex, KnownIndexFile};
 use crate::types::PhysicalOffset;
 
 /// Why the index cannot be opened or written.
@@ -79,14 +80,13 @@ impl KeyIndex {
             .filter_map(|entry| Some((entry.name.parse().ok()?, entry.stat.len_bytes)))
             .collect();
         names.sort_unstable();
-        let last = names.last().map(|&(name, _len)| name);
         for (name, len_bytes) in names {
             let (path, expected_bytes) = (index.path(name), config.file_bytes());
             if len_bytes == expected_bytes {
                 let map = index.files.open_map(&path).map_err(|source| io_error(&path, source))?;
                 index.members.push(Member { name, file: IndexFile::new(map, config) });
-            } else if truncate_at.is_some() && Some(name) == last {
-                // The crash came while the file was being made.
+            } else if index.holds_nothing(name)? {
+                // A crash came while the file was being made.
                 index.remove(name)?;
             } else {
                 return Err(KeyIndexError::UnexpectedLength { path, len_bytes, expected_bytes });
@@ -211,6 +211,25 @@ impl KeyIndex {
         self.names_unflushed = true;
         self.members.push(Member { name, file: IndexFile::new(map, self.config) });
         Ok(())
+    }
+
+    /// Whether the file has no entry yet; its header comes with the first.
+    fn holds_nothing(&self, name: u64) -> Result<bool, KeyIndexError> {
+        let path = self.path(name);
+        let mut header = [0; HEADER_BYTES];
+        let opened = self.files.open(&path, OpenMode::Existing);
+        let read = opened.and_then(|file| file.read_at(&mut header, 0));
+        read.map_err(|source| io_error(&path, source))?;
+        Ok(header.iter().all(|byte| *byte == 0))
+    }
+
+    /// What a check point keeps of the files.
+    pub fn known(&self) -> KnownIndex {
+        let files = self.members.iter().map(|Member { name, file }| {
+            let header = file.header();
+            KnownIndexFile { name: *name, count: header.count, end_physical: header.end_physical.0 }
+        });
+        KnownIndex { files: files.collect() }
     }
 
     fn remove(&mut self, name: u64) -> Result<(), KeyIndexError> {

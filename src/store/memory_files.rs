@@ -342,6 +342,10 @@ impl StoreFiles for MemoryFiles {
         Ok(())
     }
 
+    fn written(&self, _path: &Path, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
+        Ok(Vec::from_iter((!range.is_empty()).then_some(range)))
+    }
+
     fn sync_file_system(&self, _path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.fail_if_planned(FileOperation::Sync)?;

@@ -5,11 +5,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tracing::error;
 
 use super::commit_log::CommitLogReader;
 use super::consume_queue::{ConsumeQueue, ConsumeQueueError, ConsumeQueueUnit};
+use crate::protocol::message::RecordView;
 use crate::protocol::properties;
-use crate::types::QueueOffset;
+use crate::types::{PhysicalOffset, QueueOffset};
 
 /// Which messages a consumer wants.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -166,7 +168,7 @@ pub fn pull(
     let log_min = log.min_offset();
     for unit in units.iter() {
         let size = unit.size_bytes as usize;
-        if unit.physical_offset < log_min || unit.is_filler() {
+        if unit.physical_offset < log_min || unit.is_filler() || unit.is_gap() {
             found.status = PullStatus::MessageWasRemoving;
             found.next = found.next.advance(1);
             continue;
@@ -185,11 +187,12 @@ pub fn pull(
         }
     }
     run.finish(log, &mut found.records);
+    found.count -= run.damaged;
     // What was deleted between the look at the minimum and the read is not in the answer.
     found.bytes = found.records.iter().map(Bytes::len).sum();
     if !found.records.is_empty() {
         found.status = PullStatus::Found;
-    } else if found.count > 0 {
+    } else if found.count > 0 || run.damaged > 0 {
         found.status = PullStatus::MessageWasRemoving;
     }
     Ok(found)
@@ -198,8 +201,11 @@ pub fn pull(
 /// Neighbouring records, read as one slice.
 #[derive(Default)]
 struct Run {
-    start: crate::types::PhysicalOffset,
+    start: PhysicalOffset,
     len: usize,
+    sizes: Vec<usize>,
+    /// Records that were left out since they are damaged: a client that is handed one loses all behind it.
+    damaged: usize,
 }
 
 impl Run {
@@ -214,13 +220,35 @@ impl Run {
             self.start = unit.physical_offset;
         }
         self.len += unit.size_bytes as usize;
+        self.sizes.push(unit.size_bytes as usize);
     }
 
     fn finish(&mut self, log: &CommitLogReader, records: &mut Vec<Bytes>) {
-        if self.len > 0 {
-            records.extend(log.read(self.start, self.len));
-            self.len = 0;
+        if self.len > 0
+            && let Some(bytes) = log.read(self.start, self.len)
+        {
+            self.take_whole(bytes, log, records);
         }
+        self.len = 0;
+        self.sizes.clear();
+    }
+
+    fn take_whole(&mut self, bytes: Bytes, log: &CommitLogReader, records: &mut Vec<Bytes>) {
+        let (mut begin, mut at) = (0, 0);
+        for size in &self.sizes {
+            let physical_offset = self.start.advance(at as u64);
+            let record = RecordView::parse(&bytes[at..at + size]);
+            let is_own = |record: &RecordView| record.physical_offset() == physical_offset;
+            if !record.is_ok_and(|record| record.total_len() == *size && is_own(&record)) {
+                let place = log.place_of(physical_offset);
+                error!(position = physical_offset.0, %place, "damaged record left out of a pull");
+                self.damaged += 1;
+                records.extend((begin < at).then(|| bytes.slice(begin..at)));
+                begin = at + size;
+            }
+            at += size;
+        }
+        records.extend((begin < at).then(|| bytes.slice(begin..at)));
     }
 }
 

@@ -5,6 +5,7 @@
 //! segment never carries a name that counts.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -106,6 +107,12 @@ impl SegmentDir {
     pub fn remove(&self, base: PhysicalOffset) -> Result<(), SegmentError> {
         let path = self.path(base);
         self.at(&path, self.files.remove_file(&path))
+    }
+
+    /// Which parts of `range` of a segment were ever written.
+    pub fn written(&self, base: PhysicalOffset, range: Range<u64>) -> Result<Vec<Range<u64>>, SegmentError> {
+        let path = self.path(base);
+        self.at(&path, self.files.written(&path, range))
     }
 
     /// Makes names durable.

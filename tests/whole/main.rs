@@ -9,5 +9,6 @@ mod lifecycle;
 mod messages;
 mod replay;
 mod retention;
+mod rot;
 mod support;
 mod tolerance;

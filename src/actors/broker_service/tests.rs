@@ -20,6 +20,7 @@ use crate::protocol::topic_config::TopicConfig;
 use crate::store::index_file::IndexFileConfig;
 use crate::store::memory_files::MemoryFiles;
 use crate::store::metadata::Metadata;
+use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::retention::RetentionRules;
 use crate::types::FlushMode;
 
@@ -64,10 +65,11 @@ impl Bench {
     async fn start(plan: BrokerPlan, files: &MemoryFiles, metadata: &Metadata) -> Self {
         let threads = Threads::start(1, FlushMode::Async);
         let files = Arc::new(files.clone());
-        let tree =
-            BrokerTree::start(plan, &threads, files, metadata.clone(), fake_sink().0, RuntimeClock::shared());
+        let (clock, recovery) = (RuntimeClock::shared(), RecoveryProgress::default());
+        let failed = fake_sink().0;
+        let tree = BrokerTree::start(plan, &threads, files, metadata.clone(), failed, clock, &recovery).await;
         let (link, client) = fake_client();
-        Self { tree: tree.await.unwrap(), threads, link, client }
+        Self { tree: tree.unwrap(), threads, link, client }
     }
 
     async fn start_new() -> Self {

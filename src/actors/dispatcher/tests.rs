@@ -2,19 +2,19 @@ use std::task::Poll;
 
 use futures::poll;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::advance;
 
 use super::*;
 use crate::actors::testing::log::{
     TestLog, message, message_with, positions, queue_of, settle, topic_entry, topic_table, topic_table_of,
 };
 use crate::actors::testing::{CLOCK_BEGINS, fake_sink, full_mailbox};
-use crate::actors::topic_queue::{QueryExtent, QueueParts};
+use crate::actors::topic_queue::{QueryExtent, QueueParts, ReadUnits};
 use crate::protocol::attributes::FLUSH_DISK_TYPE;
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::commit_log::Appended;
+use crate::store::derived_check::{Missing, MissingQueues};
 
 struct Bench {
     log: TestLog,
@@ -54,6 +54,8 @@ fn start_on(log: TestLog, topics: TopicTable, change: impl FnOnce(&mut Dispatche
         scheduled: Some(retry_router),
         delay_levels: DelayLevels::default(),
         progress: progress.clone(),
+        catch_up: None,
+        damaged: Damaged::new(),
         mailbox_capacity: 64,
     };
     change(&mut parts);
@@ -266,24 +268,80 @@ async fn log_longer_than_a_turn_is_worked_off_without_being_told_again() {
     assert_eq!(bench.positions("A", 0).await.len() as u64, count);
 }
 
+/// A record of one of the test messages, as it would lie at `at`.
+fn record_at(at: PhysicalOffset, queue_offset: u64) -> Vec<u8> {
+    let message = to("A", 0);
+    let mut record = vec![0; message.record_len()];
+    message.encode_into(&mut record, QueueOffset(queue_offset), at, CLOCK_BEGINS);
+    record
+}
+
 #[actix::test]
-async fn damaged_record_stops_dispatch_there_until_it_is_gone() {
-    tokio::time::pause();
+async fn damaged_record_is_passed_over_and_its_number_becomes_a_gap() {
     let mut bench = start(&[("A", 1)]);
-    let good = bench.log.append(to("A", 0), 0);
-    bench.log.appender.append_raw(good.end, &[1; 100]).unwrap();
+    let first = bench.log.append(to("A", 0), 0);
+    // Of the second neither magic nor length is left, of the fourth the length.
+    let mut second = record_at(first.end, 1);
+    second[..8].fill(0x77);
+    bench.log.appender.append_raw(first.end, &second).unwrap();
     bench.log.appender.publish().unwrap();
-    for _ in 0..3 {
-        bench.dispatcher.do_send(LogPublished);
-    }
-    settle().await;
-    assert_eq!(bench.positions("A", 0).await, [good.start]);
-    assert_eq!(bench.plan().await.dispatched.unwrap().end, good.end);
-    bench.log.appender.truncate_to(good.end, Some(good.start)).unwrap();
+    let third = bench.log.append(to("A", 0), 2);
+    let mut fourth = record_at(third.end, 3);
+    fourth[0] = 0x7F;
+    bench.log.appender.append_raw(third.end, &fourth).unwrap();
+    bench.log.appender.publish().unwrap();
+    let fifth = bench.log.append(to("A", 0), 4);
+    bench.dispatch_all().await;
+    let units =
+        queue_of(&bench.topics, "A", 0).send(ReadUnits { offset: QueueOffset(0), max: 9 }).await.unwrap();
+    let found: Vec<_> = units.iter().map(|unit| (!unit.is_gap()).then_some(unit.physical_offset)).collect();
+    assert_eq!(found, [Some(first.start), None, Some(third.start), None, Some(fifth.start)]);
+    assert_eq!(bench.progress.damaged(), 2);
+    assert_eq!(bench.plan().await.dispatched, Some(bench.log.appender.tail()));
+}
+
+#[actix::test]
+async fn damage_at_the_end_holds_up_nothing() {
+    let mut bench = start(&[("A", 1)]);
+    let first = bench.log.append(to("A", 0), 0);
+    bench.log.appender.append_raw(first.end, &[1; 100]).unwrap();
+    bench.log.appender.publish().unwrap();
+    bench.dispatch_all().await;
     let next = bench.log.append(to("A", 0), 1);
-    advance(DAMAGE_PAUSE + FULL_PAUSE).await;
-    settle().await;
-    assert_eq!(bench.positions("A", 0).await, [good.start, next.start]);
+    bench.dispatch_all().await;
+    assert_eq!(bench.positions("A", 0).await, [first.start, next.start]);
+}
+
+#[actix::test]
+async fn record_that_recovery_found_damaged_becomes_a_gap_and_is_not_indexed() {
+    let damaged = message_with("A", "x", &[("KEYS", "k")]).record_len() as u64;
+    let change = |parts: &mut DispatcherParts| parts.damaged = Damaged::from([PhysicalOffset(damaged)]);
+    let mut bench = start_with(&[("A", 1)], |_| {}, change);
+    for n in 0..3 {
+        bench.log.append(message_with("A", "x", &[("KEYS", "k")]), n);
+    }
+    bench.dispatch_all().await;
+    let units =
+        queue_of(&bench.topics, "A", 0).send(ReadUnits { offset: QueueOffset(0), max: 9 }).await.unwrap();
+    assert_eq!(units.iter().map(|unit| unit.is_gap()).collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(bench.indexed.recv().await.unwrap().0.len(), 2);
+}
+
+#[actix::test]
+async fn only_what_is_missing_is_derived_again_and_no_check_point_is_taken_before() {
+    let mut log = TestLog::new();
+    let stored: Vec<_> = ["A", "B", "A", "A"].into_iter().map(|topic| log.append(to(topic, 0), 0)).collect();
+    let until = stored[3].start;
+    let queues = MissingQueues::Some([(("A".into(), QueueId(0)), stored[1].start)].into());
+    let missing = Missing { queues, index_from: None, numbers: Vec::new() };
+    let topics = topic_table(&[("A", 1), ("B", 1)], &log.queue_parts());
+    let bench = start_on(log, topics, |parts| parts.catch_up = CatchUp::of(&missing, until));
+    assert_eq!(bench.plan().await.dispatched, None, "what is claimed already lies beyond");
+    bench.dispatch_all().await;
+    // The first record is of an earlier topic of that name; the last two have one number.
+    assert_eq!(bench.positions("A", 0).await, [stored[2].start]);
+    assert_eq!(bench.positions("B", 0).await, []);
+    assert!(bench.plan().await.dispatched.is_some());
 }
 
 #[actix::test]

@@ -13,7 +13,9 @@ use crate::actors::topic_queue::{Dispatched, QueueParts, TopicQueue};
 use crate::store::commit_log::LogTail;
 use crate::store::consume_queue::{ConsumeQueue, queue_dir};
 use crate::store::memory_files::{FileOperation, MemoryFiles};
+use crate::store::metadata::Metadata;
 use crate::store::recovery::{LastStop, open_commit_log};
+use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::segment::SegmentDir;
 use crate::types::{QueueId, QueueOffset};
 
@@ -71,6 +73,7 @@ fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
         preparer,
         check_point_file,
         check_point,
+        known: KnownDerived::open(&Metadata::temporary().unwrap()).unwrap(),
         dispatcher: fake_mailbox(move |_: &BeginCheckPoint| taken.take()).0,
         dispatch: fake_sink().0,
         failed: fake_sink().0,
@@ -118,7 +121,8 @@ impl Bench {
             dir: PathBuf::from("/commitlog"),
             segment_bytes: SEGMENT_BYTES,
         };
-        let (log, _) = open_commit_log(dir, &check_point, LastStop::Unclean).unwrap();
+        let (log, _) =
+            open_commit_log(dir, &check_point, LastStop::Unclean, &RecoveryProgress::default()).unwrap();
         let claimed = check_point.dispatched.map(|tail| tail.end);
         let units = |queue_id: &u32| {
             let dir = queue_dir(&self.queues.consume_queue_root, &"T".into(), QueueId(*queue_id));
@@ -249,7 +253,7 @@ async fn key_index_is_flushed_before_and_its_failure_keeps_the_old_check_point()
     let failing = fails.clone();
     let (key_index, mut flushes) = fake_mailbox(move |_: &FlushKeyIndex| match *failing.lock().unwrap() {
         true => Err("no".to_owned()),
-        false => Ok(()),
+        false => Ok(KnownIndex::default()),
     });
     let mut bench = start_with(|parts| parts.key_index = Some(key_index));
     let queue = bench.queue(0);

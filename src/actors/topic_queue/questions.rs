@@ -145,6 +145,7 @@ impl Handler<ReadRecords> for TopicQueue {
         let units = self.handle(ReadUnits { offset: read.offset, max: read.max }, ctx);
         units
             .iter()
+            .filter(|unit| !unit.is_gap())
             .filter_map(|unit| self.parts.log.read(unit.physical_offset, unit.size_bytes as usize))
             .collect()
     }

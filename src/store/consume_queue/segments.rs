@@ -143,6 +143,11 @@ impl Segments {
         QueueOffset(self.first * self.units_per_segment)..QueueOffset(self.end * self.units_per_segment)
     }
 
+    /// Segments that exist, counted from the one that holds unit 0.
+    pub fn numbers(&self) -> Range<u64> {
+        self.first..self.end
+    }
+
     /// The last unit of the first segment, when that segment is not the last.
     pub fn last_of_first_segment(&self) -> Option<QueueOffset> {
         (self.end - self.first > 1).then(|| QueueOffset((self.first + 1) * self.units_per_segment - 1))

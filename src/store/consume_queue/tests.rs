@@ -82,15 +82,49 @@ fn first_append_elsewhere_is_preceded_by_fillers() {
 }
 
 #[test]
-fn gap_is_refused_and_duplicates_are_skipped() {
+fn numbers_the_log_has_no_room_for_are_refused_and_duplicates_are_skipped() {
     let files = Arc::new(MemoryFiles::new());
     let mut queue = open(&files, None);
     queue.append(QueueOffset(0), &units([0, 100])).unwrap();
-    let error = queue.append(QueueOffset(3), &units([300])).unwrap_err();
-    assert!(matches!(error, ConsumeQueueError::Gap { end: QueueOffset(2), first: QueueOffset(3), .. }));
+    // Behind the last message, at 200, there is room for one of at least 91 bytes.
+    let error = queue.append(QueueOffset(4), &units([300])).unwrap_err();
+    assert!(matches!(error, ConsumeQueueError::Gap { end: QueueOffset(2), first: QueueOffset(4), .. }));
     let outcome = queue.append(QueueOffset(1), &units([100, 200])).unwrap();
-    assert_eq!(outcome, AppendOutcome { appended: 1, duplicates: 1, end: QueueOffset(3) });
+    assert_eq!(outcome, AppendOutcome { appended: 1, duplicates: 1, lost: 0, end: QueueOffset(3) });
     assert_eq!(read_all(&mut queue), units([0, 100, 200]));
+}
+
+#[test]
+fn numbers_that_were_lost_become_gaps() {
+    let files = Arc::new(MemoryFiles::new());
+    let mut queue = open(&files, None);
+    queue.append(QueueOffset(0), &units([0, 100, 200])).unwrap();
+    let outcome = queue.append(QueueOffset(5), &units([600])).unwrap();
+    assert_eq!(outcome, AppendOutcome { appended: 1, duplicates: 0, lost: 2, end: QueueOffset(6) });
+    let read = read_all(&mut open(&files, None));
+    let gaps: Vec<bool> = read.iter().map(ConsumeQueueUnit::is_gap).collect();
+    assert_eq!(gaps, [false, false, false, true, true, false]);
+    assert_eq!(read[5], unit(600));
+}
+
+#[test]
+fn queue_goes_on_with_its_numbers_when_all_its_messages_are_gone() {
+    let files = Arc::new(MemoryFiles::new());
+    let mut queue = open(&files, None);
+    queue.continue_at(QueueOffset(7)).unwrap();
+    assert_eq!((queue.min_offset().0, queue.max_offset().0), (7, 7));
+    assert_eq!(queue.known().unwrap(), KnownQueue { max: 7, ..KnownQueue::default() });
+    assert_eq!(queue.append(QueueOffset(6), &units([5])).unwrap().appended, 0, "the number is taken");
+    queue.append(QueueOffset(7), &units([700])).unwrap();
+    assert_eq!((queue.min_offset().0, queue.max_offset().0), (7, 8));
+    let known = KnownQueue { segments: 1..2, max: 8, first_physical: 700, last_physical: 700 };
+    assert_eq!(queue.known().unwrap(), known);
+    queue.continue_at(QueueOffset(3)).unwrap();
+    queue.continue_at(QueueOffset(9)).unwrap();
+    assert_eq!(
+        read_all(&mut open(&files, None)).iter().map(ConsumeQueueUnit::is_gap).collect::<Vec<_>>(),
+        [false, true]
+    );
 }
 
 #[test]
@@ -207,6 +241,10 @@ enum Step {
         count: usize,
         overlap: u64,
     },
+    /// Damage in the log takes messages away before they are dispatched.
+    Lose {
+        count: u64,
+    },
     Flush,
     Reopen,
     Crash {
@@ -226,6 +264,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..10usize, 0..4u64).prop_map(|(count, overlap)| Step::Append { count, overlap }),
+        1 => (1..4u64).prop_map(|count| Step::Lose { count }),
         2 => Just(Step::Flush),
         1 => Just(Step::Reopen),
         2 => any::<u64>().prop_map(|seed| Step::Crash { seed }),
@@ -259,6 +298,10 @@ impl Model {
             self.start = first / SEGMENT_UNITS * SEGMENT_UNITS;
             self.stored = vec![ConsumeQueueUnit::FILLER; (first - self.start) as usize];
             self.min = first;
+        }
+        if let Some(next) = fresh.first() {
+            let gap = ConsumeQueueUnit { tags_code: ConsumeQueueUnit::GAP_TAGS, ..*next };
+            self.stored.resize((first - self.start) as usize, gap);
         }
         self.stored.extend_from_slice(fresh);
     }
@@ -324,16 +367,22 @@ proptest! {
         for step in steps {
             match step {
                 Step::Append { count, overlap } => {
-                    let overlap = overlap.min(model.readable().len() as u64);
+                    let lost = if model.stored.is_empty() { 0 } else { model.next - model.max() };
+                    let overlap = if lost > 0 { 0 } else { overlap.min(model.readable().len() as u64) };
                     let fresh = units((0..count as u64).map(|n| model.log_max + 50 + n * 110));
                     let old = &model.stored[model.stored.len() - overlap as usize..];
                     let sent: Vec<_> = old.iter().copied().chain(fresh.iter().copied()).collect();
                     let outcome = queue.append(QueueOffset(model.next - overlap), &sent).unwrap();
                     prop_assert_eq!(outcome.duplicates as u64, overlap);
                     prop_assert_eq!(outcome.appended, count);
+                    prop_assert_eq!(outcome.lost, if count > 0 { lost } else { 0 });
                     model.append(model.next, &fresh);
                     model.next += count as u64;
                     model.log_max += 50 + count as u64 * 110;
+                }
+                Step::Lose { count } => {
+                    model.next += count;
+                    model.log_max += 100 + count * 110;
                 }
                 Step::Flush => {
                     queue.flush().unwrap();

@@ -25,6 +25,16 @@ impl ConsumeQueueUnit {
     pub const FILLER: Self =
         Self { physical_offset: PhysicalOffset(0), size_bytes: 0x7FFF_FFFF, tags_code: 0 };
 
+    /// In place of the tags code: no message has this number any more, pulls pass it. No hash, no time and no
+    /// address of RocketMQ's `consumequeue_ext` looks like it. Position and size are those of a record nearby, so
+    /// that positions keep rising and RocketMQ finds one.
+    pub const GAP_TAGS: i64 = i64::MIN + (1 << 62);
+
+    /// Whether the message of this number is lost: its record was damaged.
+    pub fn is_gap(&self) -> bool {
+        self.tags_code == Self::GAP_TAGS
+    }
+
     pub fn is_filler(&self) -> bool {
         self.physical_offset.0 == 0 && self.size_bytes == Self::FILLER.size_bytes
     }
