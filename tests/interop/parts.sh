@@ -109,7 +109,7 @@ start_java_broker() { # DIR NS_PORT BROKER_PORT BROKER_NAME; segments as long as
   mkdir -p "$home"
   printf '%s\n' brokerClusterName=DefaultCluster "brokerName=$4" brokerId=0 brokerIP1=127.0.0.1 "listenPort=$3" \
     "namesrvAddr=127.0.0.1:$2" "storePathRootDir=$1" "storePathCommitLog=$1/commitlog" mappedFileSizeCommitLog=1073741824 \
-    brokerRole=ASYNC_MASTER flushDiskType=ASYNC_FLUSH diskMaxUsedSpaceRatio=95 > "$home/broker.conf"
+    brokerRole=ASYNC_MASTER "flushDiskType=${JAVA_FLUSH:-ASYNC_FLUSH}" diskMaxUsedSpaceRatio=95 > "$home/broker.conf"
   java_server "java-broker-$4" "$home" org.apache.rocketmq.broker.BrokerStartup -c "$home/broker.conf"
 }
 
