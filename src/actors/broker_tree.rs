@@ -113,6 +113,8 @@ pub struct Threads {
     pub workers: Vec<Arbiter>,
     /// Settings: actors that wait for sled's fsyncs, away from messages.
     pub settings: Arbiter,
+    /// Settings of groups: the first request of a new group waits for them, and so for no fsync of the others.
+    pub groups: Arbiter,
     /// Members of groups, producers, figures, links to name servers: nothing here ever waits for a disk.
     pub members: Arbiter,
     /// Consumer offsets, which write to sled and leave its fsyncs to the pool.
@@ -134,6 +136,7 @@ impl Threads {
         Self {
             workers: (0..workers.max(1)).map(|_| Arbiter::new()).collect(),
             settings: Arbiter::new(),
+            groups: Arbiter::new(),
             members: Arbiter::new(),
             offsets: Arbiter::new(),
             writer: Arbiter::new(),
@@ -157,8 +160,8 @@ impl Threads {
 
     /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
     pub fn stop(self) {
-        let Self { workers, settings, members, offsets, writer, flusher, dispatcher, index } = self;
-        let special = [settings, members, offsets, writer, index];
+        let Self { workers, settings, groups, members, offsets, writer, flusher, dispatcher, index } = self;
+        let special = [settings, groups, members, offsets, writer, index];
         let followers = flusher.into_iter().chain(dispatcher);
         let arbiters: Vec<_> = workers.into_iter().chain(special).chain(followers).collect();
         for arbiter in &arbiters {
@@ -254,7 +257,7 @@ impl BrokerTree {
             SubscriptionGroupsConfig::default(),
             clock.clone(),
         )?;
-        let groups = SubscriptionGroups::start_in_arbiter(&threads.settings.handle(), move |_| groups);
+        let groups = SubscriptionGroups::start_in_arbiter(&threads.groups.handle(), move |_| groups);
         let offsets_config = OffsetsConfig {
             flush_interval: plan.offsets_flush_interval,
             flush_mode: plan.offsets_flush_mode,

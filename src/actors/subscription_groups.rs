@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use actix_rt::task::spawn_blocking;
 use tracing::{error, info};
 
 use super::broker_settings::SettingsTable;
@@ -264,10 +265,22 @@ impl Handler<FlushDue> for SubscriptionGroups {
     type Result = ();
 
     fn handle(&mut self, _: FlushDue, ctx: &mut Self::Context) {
-        self.flush();
-        if self.unflushed {
-            ctx.notify_later(FlushDue, FLUSH_DELAY);
-        }
+        // On another thread: the first request of a group that comes meanwhile does not wait for the disk. What is
+        // written meanwhile is flushed by the next.
+        self.unflushed = false;
+        let metadata = self.metadata.clone();
+        let flushing = spawn_blocking(move || metadata.flush()).into_actor(self);
+        ctx.spawn(flushing.map(|flushed, groups, ctx| {
+            let failed = match flushed {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(panicked) => panicked.to_string(),
+            };
+            error!(error = failed, "new subscription groups not durable yet");
+            if !std::mem::replace(&mut groups.unflushed, true) {
+                ctx.notify_later(FlushDue, FLUSH_DELAY);
+            }
+        }));
     }
 }
 

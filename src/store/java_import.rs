@@ -126,7 +126,8 @@ pub fn check_readable(files: &dyn StoreFiles, root: &Path) -> Result<(), JavaImp
         if entry.name.starts_with("dledger-") {
             return Err(JavaImportError::DLedgerLog { path: root.join(entry.name) });
         }
-        let is_queues = entry.name.starts_with("consumequeue") || entry.name.starts_with("rocksdb");
+        // Java 5.5 makes `rocksdbstore` whatever it keeps in it; queues are not among that.
+        let is_queues = entry.name.starts_with("consumequeue");
         let path = root.join(entry.name);
         if is_queues && is_rocksdb(files, &path)? {
             return Err(JavaImportError::RocksDbQueues { path });

@@ -6,7 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/telstar-interop
-servers_version=5.5.0
+servers_version=${SERVERS_VERSION:-5.5.0}
 mkdir -p "$cache"
 work=$(mktemp -d "${TMPDIR:-/tmp}/telstar-interop.XXXXXX")
 results=$work/results

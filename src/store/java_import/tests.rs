@@ -130,6 +130,13 @@ fn formats_that_are_not_read_are_named() {
 }
 
 #[test]
+fn directory_that_every_java_broker_makes_is_no_reason_to_refuse() {
+    let files = java_directory();
+    put(&files, "rocksdbstore/CURRENT", "MANIFEST-000005");
+    check_readable(&files, Path::new(ROOT)).unwrap();
+}
+
+#[test]
 fn export_is_read_back_and_keeps_what_was_there() {
     let files = java_directory();
     let metadata = Metadata::temporary().unwrap();
