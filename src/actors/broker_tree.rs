@@ -18,6 +18,7 @@ use super::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
 use super::commit_log_writer::{CommitLogWriter, PublishedSignal};
 use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsConfig};
 use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig};
+use super::delay_scheduler::{DelayScheduler, DelaySchedulerParts, StartDelivery};
 use super::dispatcher::{CatchUp, DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
 use super::flusher::{DiskFailed, Flusher, FlusherConfig, FlusherParts};
@@ -28,7 +29,7 @@ use super::producers::{Producers, ProducersConfig};
 use super::requests::pull::PullOwners;
 use super::requests::send::SendRules;
 use super::retention::{Retention, RetentionParts};
-use super::retry_router::{RetryRouter, RetryRouterParts, StartDelivery};
+use super::retry_router::{RetryRouter, RetryRouterParts};
 use super::router::BrokerRouter;
 use super::send_gate::{BrokerPermission, SendGate};
 use super::settling::Settling;
@@ -352,6 +353,18 @@ impl BrokerTree {
                 log: reader.clone(),
                 topics: table.clone(),
                 ensure_topic: topics.clone().recipient(),
+                delay_levels: plan.delay_levels.clone(),
+                flush: plan.flush,
+                store_host: plan.advertised,
+                mailbox_capacity: plan.mailbox_capacity,
+            };
+            let handle = &threads.worker_handles()[0];
+            RetryRouter::start_in_arbiter(handle, move |_| RetryRouter::new(parts))
+        };
+        let delays = {
+            let parts = DelaySchedulerParts {
+                log: reader.clone(),
+                topics: table.clone(),
                 delivered: metadata.delay_offsets()?,
                 delay_levels: plan.delay_levels.clone(),
                 flush: plan.flush,
@@ -361,7 +374,7 @@ impl BrokerTree {
                 save_interval: Duration::from_secs(5),
             };
             let handle = &threads.worker_handles()[0];
-            RetryRouter::start_in_arbiter(handle, move |_| RetryRouter::new(parts))
+            DelayScheduler::start_in_arbiter(handle, move |_| DelayScheduler::new(parts))
         };
         let signal = PublishedSignal::default();
         let progress = Progress::default();
@@ -372,7 +385,7 @@ impl BrokerTree {
                 signal: signal.clone(),
                 topics: table.clone(),
                 key_index: key_index.clone().map(Addr::recipient),
-                scheduled: Some(retry_router.clone().recipient()),
+                scheduled: Some(delays.clone().recipient()),
                 delay_levels: plan.delay_levels.clone(),
                 flush: plan.flush,
                 progress: progress.clone(),
@@ -437,7 +450,7 @@ impl BrokerTree {
         };
         derived.map_err(|_| StartError::ActorEnded("the dispatcher"))?;
         continue_numbers(&missing.numbers, &table, &known).await?;
-        retry_router.send(StartDelivery).await.map_err(|_| StartError::ActorEnded("the retry router"))?;
+        delays.send(StartDelivery).await.map_err(|_| StartError::ActorEnded("the delay scheduler"))?;
 
         let retention = {
             let parts = RetentionParts {
@@ -465,14 +478,7 @@ impl BrokerTree {
             BrokerSettings::start_in_arbiter(&threads.settings.handle(), move |_| settings)
         };
 
-        let settling = Settling {
-            writer,
-            dispatcher,
-            flusher,
-            retry_router: retry_router.clone(),
-            offsets: offsets.clone(),
-            metadata,
-        };
+        let settling = Settling { writer, dispatcher, flusher, delays, offsets: offsets.clone(), metadata };
         let router = BrokerRouter {
             topics: table.clone(),
             ensure_topic: topics.clone().recipient(),
@@ -493,7 +499,7 @@ impl BrokerTree {
             key_index,
             retention,
             expiry,
-            retry_router: retry_router.clone(),
+            retry_router,
             pulls: PullOwners {
                 settings: settings_table.clone(),
                 groups: GroupSettings::new(group_table, groups.clone().recipient()),

@@ -1,5 +1,5 @@
 //! Derives from the commit log, in its order: units for the queues, entries for the key index, due times for
-//! the retry router. The only one who does; the running broker and recovery take the same way.
+//! the delay scheduler. The only one who does; the running broker and recovery take the same way.
 //!
 //! - Owns: the dispatched position.
 //! - Takes: [`LogPublished`], [`DispatchTo`], [`BeginCheckPoint`].

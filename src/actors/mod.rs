@@ -9,6 +9,7 @@ pub mod connection;
 pub mod consumer_group;
 pub mod consumer_groups;
 pub mod consumer_offsets;
+pub mod delay_scheduler;
 pub mod dispatcher;
 pub mod facts;
 pub mod flusher;
@@ -25,6 +26,7 @@ pub mod name_server_settings;
 pub mod offset_table;
 pub mod opening_service;
 pub mod output;
+pub mod own_sends;
 #[cfg(test)]
 mod power_loss;
 pub mod producers;

@@ -6,9 +6,9 @@ use tracing::warn;
 
 use super::commit_log_writer::{CommitLogWriter, QueryLogTail};
 use super::consumer_offsets::{ConsumerOffsets, SaveOffsets};
+use super::delay_scheduler::{DelayScheduler, SaveNow};
 use super::dispatcher::{DispatchTo, Dispatcher};
 use super::flusher::{CheckPointNow, FlushNow, Flusher};
-use super::retry_router::{RetryRouter, SaveNow};
 use crate::store::metadata::Metadata;
 
 /// Those who hold something that is not on disk. Cheap to clone.
@@ -17,7 +17,7 @@ pub struct Settling {
     pub writer: Addr<CommitLogWriter>,
     pub dispatcher: Addr<Dispatcher>,
     pub flusher: Addr<Flusher>,
-    pub retry_router: Addr<RetryRouter>,
+    pub delays: Addr<DelayScheduler>,
     pub offsets: Addr<ConsumerOffsets>,
     pub metadata: Metadata,
 }
@@ -32,7 +32,7 @@ impl Settling {
             let _ = self.flusher.send(FlushNow).await;
             let _ = self.dispatcher.send(DispatchTo(tail.end)).await;
         }
-        let _ = self.retry_router.send(SaveNow).await;
+        let _ = self.delays.send(SaveNow).await;
         let _ = self.offsets.send(SaveOffsets).await;
         let metadata = self.metadata.clone();
         match spawn_blocking(move || metadata.flush()).await {

@@ -43,7 +43,7 @@ fn start_with(
 
 fn start_on(log: TestLog, topics: TopicTable, change: impl FnOnce(&mut DispatcherParts)) -> Bench {
     let (key_index, indexed) = fake_sink::<IndexEntries>();
-    let (retry_router, scheduled) = fake_sink::<UnitsScheduled>();
+    let (delays, scheduled) = fake_sink::<UnitsScheduled>();
     let progress = Progress::default();
     let mut parts = DispatcherParts {
         flush: FlushMode::Async,
@@ -51,7 +51,7 @@ fn start_on(log: TestLog, topics: TopicTable, change: impl FnOnce(&mut Dispatche
         signal: PublishedSignal::default(),
         topics: topics.clone(),
         key_index: Some(key_index),
-        scheduled: Some(retry_router),
+        scheduled: Some(delays),
         delay_levels: DelayLevels::default(),
         progress: progress.clone(),
         catch_up: None,
@@ -213,7 +213,7 @@ async fn check_point_names_the_queues_touched_since_the_last() {
 }
 
 #[actix::test]
-async fn delayed_messages_carry_their_due_time_and_go_to_the_retry_router() {
+async fn delayed_messages_carry_their_due_time_and_go_to_the_delay_scheduler() {
     let mut bench = start(&[(SCHEDULE_TOPIC, 18)]);
     let stored = bench.log.append(to(SCHEDULE_TOPIC, 2), 0);
     bench.dispatch_all().await;

@@ -10,11 +10,12 @@ use bytes::Bytes;
 
 use super::{CLOCK_BEGINS, fake_sink};
 use crate::actors::broker_stats::{CountTraffic, StoreCounters};
-use crate::actors::commit_log_writer::AppendBatch;
+use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, StoredSend};
 use crate::actors::message_expiry::MessageExpiry;
 use crate::actors::topic_queue::{QueueParts, ReadUnits, TopicQueue, TopicQueueConfig};
 use crate::actors::topic_table::{TopicEntry, TopicMap, TopicTable};
 use crate::clock::WallMs;
+use crate::error::Refusal;
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::properties;
@@ -149,6 +150,21 @@ pub fn topic_entry(config: TopicConfig, parts: &QueueParts) -> TopicEntry {
 pub fn queue_of(topics: &TopicTable, topic: &str, queue_id: u32) -> Addr<TopicQueue> {
     let entry = topics.get(topic).expect("the topic exists");
     entry.queue(QueueId(queue_id)).expect("the queue exists").clone()
+}
+
+/// Answers a queue as the writer does.
+pub fn answer(batch: AppendBatch, outcome: Result<(), Refusal>) {
+    let first = batch.first_queue_offset;
+    let stored = |n: usize| StoredSend {
+        first_queue_offset: first.advance(n as u64),
+        physical_offsets: vec![PhysicalOffset(0)],
+        end: PhysicalOffset(1),
+        stored_at_ms: 1,
+    };
+    let count = batch.sends.len();
+    let next = if outcome.is_ok() { first.advance(count as u64) } else { first };
+    let outcomes = (0..count).map(|n| outcome.clone().map(|()| stored(n))).collect();
+    batch.reply_to.do_send(BatchAppended { outcomes, next_queue_offset: next, stored_bytes: 1 });
 }
 
 /// Positions of the units of a queue, in order.

@@ -6,7 +6,7 @@ use crate::types::QueueOffset;
 
 const PREFIX: &str = "delivered of delay level ";
 
-/// The next queue offset to deliver, by delay level; the first level is 1. Owner: the retry router.
+/// The next queue offset to deliver, by delay level; the first level is 1. Owner: the delay scheduler.
 #[derive(Debug)]
 pub struct DelayOffsetTable {
     marks: KeyValueTable,
