@@ -26,6 +26,7 @@ use super::key_index::KeyIndex;
 use super::message_expiry::MessageExpiry;
 use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll, Unregister};
 use super::producers::{Producers, ProducersConfig};
+use super::read_queues::{ReadQueues, ReadQueuesConfig};
 use super::requests::pull::PullOwners;
 use super::requests::send::SendRules;
 use super::retention::{Retention, RetentionParts};
@@ -37,6 +38,7 @@ use super::subscription_groups::{GroupSettings, SubscriptionGroups, Subscription
 use super::topic_queue::{ContinueAt, QueryKnown, QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
 use super::topic_table::{QueueStarter, TopicTable};
 use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
+use crate::client::{ConnectOptions, Servers};
 use crate::clock::SharedClock;
 use crate::protocol::delay_level::DelayLevels;
 use crate::store::consume_queue::list_queues;
@@ -272,6 +274,13 @@ impl BrokerTree {
         let producers = Producers::start_in_arbiter(&threads.members.handle(), |_| {
             Producers::new(ProducersConfig::default())
         });
+        let read_queues = {
+            let name_servers = plan.name_servers.join(";");
+            let servers = Servers::new(&name_servers, ConnectOptions::default(), plan.register_timeout);
+            ReadQueues::start_in_arbiter(&threads.members.handle(), move |_| {
+                ReadQueues::new(servers, ReadQueuesConfig::default())
+            })
+        };
         let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
         let starter = queue_starter(queue_parts.clone(), threads.worker_handles());
         let rules = TopicRules {
@@ -507,6 +516,7 @@ impl BrokerTree {
                 offsets: offsets.clone(),
                 resets,
             },
+            read_queues: read_queues.recipient(),
             consumers: ConsumerDirectory::new(consumer_table, consumers.recipient()),
             producers,
             groups_actor: groups,

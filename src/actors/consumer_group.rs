@@ -14,7 +14,7 @@
 //! Started when the first of its members comes, and kept: it is small, and the next heartbeat finds it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -113,6 +113,8 @@ pub struct GroupView {
     pub subscriptions: Subscriptions,
     /// In the order in which their connections were opened.
     pub members: Vec<ViewMember>,
+    /// Sorted when first asked for: all members ask after each change, and see the same.
+    client_ids: OnceLock<Vec<ClientId>>,
 }
 
 impl GroupView {
@@ -125,11 +127,13 @@ impl GroupView {
     }
 
     /// Sorted, and each once: a client whose old connection is not closed yet counts as one.
-    pub fn client_ids(&self) -> Vec<ClientId> {
-        let mut ids: Vec<_> = self.members.iter().map(|known| known.member.client_id.clone()).collect();
-        ids.sort();
-        ids.dedup();
-        ids
+    pub fn client_ids(&self) -> &[ClientId] {
+        self.client_ids.get_or_init(|| {
+            let mut ids: Vec<_> = self.members.iter().map(|known| known.member.client_id.clone()).collect();
+            ids.sort();
+            ids.dedup();
+            ids
+        })
     }
 
     /// The connection of a client; of two the newer one.
@@ -147,7 +151,8 @@ pub struct ConsumerGroupConfig {
     pub member_lifetime: Duration,
     /// Between two looks for silent members. Default 10 s.
     pub scan_interval: Duration,
-    /// Changes within this time after a round of notices make one more round. Default 10 ms.
+    /// Changes within this time after a round of notices make one more round. Default 10 ms, and longer for a large
+    /// group: see [`NOTICE_COST`].
     pub notify_gap: Duration,
     pub mailbox_capacity: usize,
 }
@@ -161,6 +166,18 @@ impl Default for ConsumerGroupConfig {
             mailbox_capacity: 4_096,
         }
     }
+}
+
+/// What a notice to one member costs, about: it asks for the list of all members and shares the queues anew. Rounds are as
+/// far apart as they cost, or a thousand members that come together would be told of each other a million times.
+const NOTICE_COST: Duration = Duration::from_micros(200);
+
+/// Why a member is no longer there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Departure {
+    /// It said so, and has settled what it held.
+    Unregistered,
+    ConnectionClosed,
 }
 
 pub struct ConsumerGroup {
@@ -209,6 +226,7 @@ impl ConsumerGroup {
             attributes: self.membership.attributes(),
             subscriptions: self.membership.subscriptions().clone(),
             members: self.membership.members().filter_map(view_member).collect(),
+            client_ids: OnceLock::new(),
         })));
     }
 
@@ -219,8 +237,9 @@ impl ConsumerGroup {
             return;
         }
         self.notify_due = true;
-        let since = self.notified_at.map_or(self.config.notify_gap, |at| at.elapsed());
-        match self.config.notify_gap.checked_sub(since).filter(|rest| !rest.is_zero()) {
+        let gap = self.config.notify_gap.max(NOTICE_COST * self.links.len() as u32);
+        let since = self.notified_at.map_or(gap, |at| at.elapsed());
+        match gap.checked_sub(since).filter(|rest| !rest.is_zero()) {
             Some(rest) => {
                 ctx.notify_later(NotifyDue, rest);
             }
@@ -239,15 +258,21 @@ impl ConsumerGroup {
         ctx.spawn(asked.map(move |asked, group, ctx| {
             if asked.is_err() {
                 group.watched.remove(&connection);
-                group.leave(connection, "connection gone", ctx);
+                group.leave(connection, Departure::ConnectionClosed, ctx);
             }
         }));
     }
 
-    fn leave(&mut self, connection: ConnectionId, cause: &'static str, ctx: &mut Context<Self>) {
+    fn leave(&mut self, connection: ConnectionId, cause: Departure, ctx: &mut Context<Self>) {
         self.links.remove(&connection);
         if let Some(member) = self.membership.leave(connection) {
-            info!(group = %self.group, client_id = %member.client_id, cause, "consumer left");
+            info!(group = %self.group, client_id = %member.client_id, ?cause, "consumer left");
+            if !self.membership.members().any(|(_, other)| other.client_id == member.client_id) {
+                match cause {
+                    Departure::Unregistered => self.locks.release(&member.client_id),
+                    Departure::ConnectionClosed => self.locks.orphan(&member.client_id),
+                }
+            }
             self.publish();
             self.notify_soon(ctx);
         }
@@ -304,7 +329,7 @@ impl Handler<LeaveGroup> for ConsumerGroup {
     type Result = ();
 
     fn handle(&mut self, leave: LeaveGroup, ctx: &mut Self::Context) {
-        self.leave(leave.connection, "unregistered", ctx);
+        self.leave(leave.connection, Departure::Unregistered, ctx);
     }
 }
 
@@ -313,7 +338,7 @@ impl Handler<ConnectionClosed> for ConsumerGroup {
 
     fn handle(&mut self, closed: ConnectionClosed, ctx: &mut Self::Context) {
         self.watched.remove(&closed.id);
-        self.leave(closed.id, "connection closed", ctx);
+        self.leave(closed.id, Departure::ConnectionClosed, ctx);
     }
 }
 

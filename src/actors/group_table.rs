@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::protocol::body::assignment::SetMessageRequestModeRequestBody;
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::types::{GroupName, TopicName};
@@ -21,6 +22,8 @@ pub struct GroupMap {
     pub groups: HashMap<GroupName, Arc<SubscriptionGroupConfig>>,
     /// Bits of what groups may not do with topics; see [`FORBID_READ`].
     pub forbidden: HashMap<GroupName, HashMap<TopicName, i32>>,
+    /// How groups take topics, where it was set; by pull otherwise.
+    pub request_modes: HashMap<GroupName, HashMap<TopicName, SetMessageRequestModeRequestBody>>,
 }
 
 impl GroupMap {
@@ -30,6 +33,11 @@ impl GroupMap {
 
     pub fn forbidden(&self, group: &str, topic: &str) -> i32 {
         self.forbidden.get(group).and_then(|topics| topics.get(topic)).copied().unwrap_or(0)
+    }
+
+    /// How the group takes the topic, if somebody said so.
+    pub fn request_mode(&self, group: &str, topic: &str) -> Option<&SetMessageRequestModeRequestBody> {
+        self.request_modes.get(group)?.get(topic)
     }
 
     /// Whether the group is forbidden to read the topic.

@@ -31,6 +31,7 @@ pub mod own_sends;
 mod power_loss;
 pub mod producers;
 pub mod queue_locks;
+pub mod read_queues;
 pub mod request;
 pub mod requests;
 pub mod retention;

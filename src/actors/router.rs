@@ -12,14 +12,17 @@ use super::facts::FactsSource;
 use super::key_index::KeyIndex;
 use super::message_expiry::MessageExpiry;
 use super::producers::Producers;
+use super::read_queues::ListReadQueues;
 use super::request::{Answered, Request};
+use super::requests::assignment::AssignmentPeers;
 use super::requests::drain::DrainPeers;
 use super::requests::membership::HeartbeatPeers;
 use super::requests::progress::ProgressSources;
 use super::requests::pull::PullOwners;
 use super::requests::relays::DirectSources;
 use super::requests::{
-    broker, drain, groups, membership, messages, offsets, progress, relays, resets, topics as topic_requests,
+    assignment, broker, drain, groups, membership, messages, offsets, progress, relays, resets,
+    topics as topic_requests,
 };
 use super::retention::Retention;
 use super::retry_router::{RetryRouter, SendToDeadLetterQueue};
@@ -54,6 +57,7 @@ pub struct BrokerRouter {
     pub retry_router: Addr<RetryRouter>,
     pub pulls: PullOwners,
     pub consumers: ConsumerDirectory,
+    pub read_queues: Recipient<ListReadQueues>,
     pub producers: Addr<Producers>,
     pub groups_actor: Addr<SubscriptionGroups>,
     pub gate: SendGate,
@@ -174,6 +178,21 @@ impl BrokerRouter {
             RequestCode::GET_ALL_PRODUCER_INFO => membership::all_producers(request, &self.producers).await,
             RequestCode::LOCK_BATCH_MQ => membership::lock_queues(request, &self.consumers).await,
             RequestCode::UNLOCK_BATCH_MQ => membership::unlock_queues(request, self.consumers.table()).await,
+            RequestCode::QUERY_ASSIGNMENT => {
+                let peers = AssignmentPeers {
+                    groups: self.pulls.groups.table(),
+                    consumers: self.consumers.table(),
+                    queues: &self.read_queues,
+                };
+                assignment::query_assignment(request, &peers).await
+            }
+            RequestCode::SET_MESSAGE_REQUEST_MODE => {
+                let table = self.pulls.groups.table();
+                assignment::set_request_mode(request, &self.topics, table, &self.groups_actor).await
+            }
+            RequestCode::GET_ALL_MESSAGE_REQUEST_MODE => {
+                assignment::all_request_modes(request, self.pulls.groups.table()).await
+            }
             RequestCode::CHECK_CLIENT_CONFIG => membership::check_client_config(request).await,
             RequestCode::GET_CONSUMER_RUNNING_INFO => {
                 relays::consumer_running_info(request, self.consumers.table()).await

@@ -1,8 +1,8 @@
 //! Subscription groups: the settings of every consumer group, and the snapshot of them that everybody reads.
 //!
-//! - Owns: the sled trees of groups and of what they are forbidden, the write half of the [`GroupTable`]; nobody
-//!   else writes any of them.
-//! - Takes: [`FindOrCreateGroup`], [`AlterGroups`], [`DeleteGroup`], [`ForbidReading`].
+//! - Owns: the sled trees of groups, of what they are forbidden and of how they take topics, the write half of the
+//!   [`GroupTable`]; nobody else writes any of them.
+//! - Takes: [`FindOrCreateGroup`], [`AlterGroups`], [`DeleteGroup`], [`ForbidReading`], [`SetRequestMode`].
 //! - Sends: nothing; every request is answered by its reply.
 //! - Fails: settings that cannot be saved refuse the changes they came with, and the snapshot stays as it was.
 //! - Invariants: a change that was asked for is flushed and published before it is answered, all of it or none; a
@@ -23,10 +23,13 @@ use super::broker_settings::SettingsTable;
 use super::group_table::{FORBID_READ, GroupMap, GroupTable, GroupTablePublisher};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
+use crate::protocol::body::assignment::SetMessageRequestModeRequestBody;
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::names::{self, SYSTEM_GROUPS};
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
-use crate::store::metadata::{Forbidden, ForbiddenTable, Metadata, MetadataError, SubscriptionGroupTable};
+use crate::store::metadata::{
+    Forbidden, ForbiddenTable, Metadata, MetadataError, RequestModeTable, SubscriptionGroupTable,
+};
 use crate::types::{GroupName, TopicName};
 
 /// How long a group that came into being by itself may wait to be made durable.
@@ -78,6 +81,11 @@ pub struct ForbidReading {
 pub struct ReadingForbidden {
     pub forbidden: bool,
 }
+
+/// Sets how a group takes a topic. Losing it loses the wish.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Result<(), Refusal>")]
+pub struct SetRequestMode(pub SetMessageRequestModeRequestBody);
 
 /// Ends a turn: what came into being in it is published at once.
 #[derive(Message)]
@@ -134,6 +142,7 @@ pub struct SubscriptionGroups {
     metadata: Metadata,
     stored: SubscriptionGroupTable,
     stored_forbidden: ForbiddenTable,
+    stored_modes: RequestModeTable,
     /// What is published, or about to be at the end of this turn.
     map: GroupMap,
     publisher: GroupTablePublisher,
@@ -162,13 +171,20 @@ impl SubscriptionGroups {
         for Forbidden { group, topic, bits } in stored_forbidden.all()? {
             forbidden.entry(group).or_default().insert(topic, bits);
         }
-        let map = GroupMap { data_version: stored.version()?, groups, forbidden };
+        let stored_modes = metadata.request_modes()?;
+        let mut request_modes: HashMap<GroupName, HashMap<_, _>> = HashMap::new();
+        for mode in stored_modes.all()? {
+            let of_group = request_modes.entry(mode.consumer_group.clone()).or_default();
+            of_group.insert(mode.topic.clone(), mode);
+        }
+        let map = GroupMap { data_version: stored.version()?, groups, forbidden, request_modes };
         info!(groups = map.groups.len(), "subscription groups loaded");
         let (publisher, table) = GroupTable::new(map.clone());
         let groups = Self {
             metadata,
             stored,
             stored_forbidden,
+            stored_modes,
             map,
             publisher,
             settings,
@@ -334,8 +350,10 @@ impl Handler<DeleteGroup> for SubscriptionGroups {
         let mut map = self.map.clone();
         let existed = map.groups.remove(&group).is_some();
         map.forbidden.remove(&group);
+        map.request_modes.remove(&group);
         self.commit(map, |groups| {
             groups.stored.delete(&group)?;
+            groups.stored_modes.delete_group(&group)?;
             groups.stored_forbidden.delete_group(&group).map(|_count| ())
         })?;
         info!(%group, existed, "subscription group deleted");
@@ -361,6 +379,19 @@ impl Handler<ForbidReading> for SubscriptionGroups {
             self.commit(map, |groups| groups.stored_forbidden.put(&entry))?;
         }
         Ok(ReadingForbidden { forbidden: wanted & FORBID_READ != 0 })
+    }
+}
+
+impl Handler<SetRequestMode> for SubscriptionGroups {
+    type Result = Result<(), Refusal>;
+
+    fn handle(&mut self, SetRequestMode(mode): SetRequestMode, _: &mut Self::Context) -> Self::Result {
+        let mut map = self.map.clone();
+        let of_group = map.request_modes.entry(mode.consumer_group.clone()).or_default();
+        of_group.insert(mode.topic.clone(), mode.clone());
+        self.commit(map, |groups| groups.stored_modes.put(&mode))?;
+        info!(group = %mode.consumer_group, topic = %mode.topic, mode = ?mode.mode, "request mode set");
+        Ok(())
     }
 }
 

@@ -39,6 +39,9 @@ pub const RESERVE_TIME: &str = "reserve.time";
 /// How long messages of the topic are shown, in milliseconds. Ours: Java has `reserve.time`, and does nothing by it.
 pub const RETENTION_MS: &str = "retention.ms";
 pub const PRIORITY_FACTOR: &str = "priority.factor";
+/// Rooms whose brokers a group consumes from by the assignment MACHINE_ROOM, joined by `;`. Ours: with Java's clients each
+/// client has the list.
+pub const ASSIGNMENT_ROOMS: &str = "assignment.rooms";
 pub const LITE_BIND_TOPIC: &str = "lite.bind.topic";
 
 /// Attributes a topic may have.
@@ -69,6 +72,7 @@ pub const TOPIC_ATTRIBUTES: &[AttributeRule] = &[
 /// Attributes a subscription group may have.
 pub const GROUP_ATTRIBUTES: &[AttributeRule] = &[
     changeable(PRIORITY_FACTOR, AttributeValues::Range { min: 0, max: 100 }),
+    changeable(ASSIGNMENT_ROOMS, AttributeValues::Text),
     changeable(LITE_BIND_TOPIC, AttributeValues::Text),
     changeable("lite.sub.model", AttributeValues::OneOf(&["Shared", "Exclusive"])),
     changeable("lite.sub.reset.offset.exclusive", AttributeValues::Boolean),

@@ -12,6 +12,7 @@ mod consumer_offsets;
 mod delay_offsets;
 mod key_values;
 mod records;
+mod request_modes;
 mod settings;
 mod table;
 
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 pub use consumer_offsets::{ConsumerOffset, ConsumerOffsetTable};
 pub use delay_offsets::DelayOffsetTable;
 pub use key_values::{KeyValueTable, KvConfig, KvConfigTable};
+pub use request_modes::RequestModeTable;
 pub use settings::{
     DataVersionTable, Forbidden, ForbiddenTable, SubscriptionGroupTable, TopicTable, VersionedTable,
 };
@@ -135,6 +137,11 @@ impl Metadata {
 
     pub fn forbidden(&self) -> Result<ForbiddenTable, MetadataError> {
         Ok(ForbiddenTable::new(self.table("forbidden")?))
+    }
+
+    /// How groups take topics, where it was set.
+    pub fn request_modes(&self) -> Result<RequestModeTable, MetadataError> {
+        Ok(RequestModeTable::new(self.table("request_modes")?))
     }
 
     pub fn consumer_offsets(&self) -> Result<ConsumerOffsetTable, MetadataError> {

@@ -40,7 +40,7 @@ impl Fixture {
     }
 
     fn client_ids(&self) -> Vec<ClientId> {
-        self.view.load().as_ref().map(|view| view.client_ids()).unwrap_or_default()
+        self.view.load().as_ref().map(|view| view.client_ids().to_vec()).unwrap_or_default()
     }
 
     /// Lets everything that is due happen.
@@ -194,6 +194,45 @@ async fn lock_passes_on_when_its_owner_is_silent() {
     let unlock = UnlockQueues { client_id: "b".into(), queues: vec![queue(0)] };
     fixture.group.send(unlock).await.unwrap();
     assert_eq!(fixture.group.send(ObserveGroup).await.unwrap(), GroupObserved { members: 0, locks: 0 });
+}
+
+#[actix::test]
+async fn lock_passes_on_at_once_when_its_owner_leaves_and_later_when_it_is_cut_off() {
+    tokio::time::pause();
+    let fixture = start();
+    let ((leaver, _leaving), (cut_off, client)) = (fake_client(), fake_client());
+    fixture.beat(&leaver).await;
+    fixture.beat(&cut_off).await;
+    let lock =
+        |client: &str, queue_id| LockQueues { client_id: client.into(), queues: vec![queue(queue_id)] };
+    fixture.group.send(lock(&format!("c{}", leaver.id.0), 0)).await.unwrap();
+    fixture.group.send(lock(&format!("c{}", cut_off.id.0), 1)).await.unwrap();
+    fixture.group.send(LeaveGroup { connection: leaver.id }).await.unwrap();
+    assert_eq!(fixture.group.send(lock("next", 0)).await.unwrap(), [queue(0)]);
+    client.close().await;
+    fixture.settle().await;
+    assert_eq!(fixture.group.send(lock("next", 1)).await.unwrap(), []);
+    tokio::time::advance(Duration::from_millis(35_001)).await;
+    assert_eq!(fixture.group.send(lock("next", 1)).await.unwrap(), [queue(1)]);
+}
+
+#[actix::test]
+async fn thousand_members_that_come_together_make_few_rounds_of_notices() {
+    tokio::time::pause();
+    let fixture = start();
+    let mut clients: Vec<_> = (0..1_000).map(|_| fake_client()).collect();
+    for (n, (link, _)) in clients.iter().enumerate() {
+        fixture.beat(link).await;
+        if n % 10 == 0 {
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+    }
+    tokio::time::advance(NOTICE_COST * 1_000).await;
+    fixture.settle().await;
+    assert_eq!(fixture.client_ids().len(), 1_000);
+    let told: Vec<usize> = clients.iter_mut().map(|(_, client)| notices(client)).collect();
+    assert!(told.iter().all(|notices| *notices >= 1), "everyone knows of the last one within 200 ms");
+    assert!(told.iter().sum::<usize>() < 20_000, "{told:?}");
 }
 
 #[actix::test]

@@ -47,7 +47,8 @@ pub async fn drain_broker(request: &Request, peers: &DrainPeers<'_>) -> Answered
     let settled = if draining { peers.settling.settle().await } else { Err("sends are taken".to_owned()) };
     let producers = peers.producers.send(QueryAllProducers).await.map_err(|_| Refusal::ShuttingDown)?;
     let producers: BTreeSet<_> = producers.data.values().flatten().map(|info| &info.client_id).collect();
-    let consumers: BTreeSet<_> = peers.consumers.online().iter().flat_map(|view| view.client_ids()).collect();
+    let online = peers.consumers.online();
+    let consumers: BTreeSet<_> = online.iter().flat_map(|view| view.client_ids()).collect();
     Ok(Some(Answer::json(&DrainStatus {
         draining,
         settled: settled.is_ok(),

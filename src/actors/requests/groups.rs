@@ -241,6 +241,7 @@ mod tests {
             data_version: DataVersion { counter: 7, state_version: 0, timestamp: 9 },
             groups: groups.into(),
             forbidden: [("b".into(), [("T".into(), 4)].into())].into(),
+            request_modes: Default::default(),
         };
         let names = |group_seq, data_version: &str, max_group_num| {
             let data_version = Some(data_version.to_owned());

@@ -143,7 +143,7 @@ pub async fn unregister_client(
 pub async fn consumer_list(request: &Request, consumers: &ConsumerGroupTable) -> Answered {
     let ConsumerGroupHeader { consumer_group: group } = request.header("GET_CONSUMER_LIST_BY_GROUP")?;
     let view = consumers.view(&group).ok_or(Refusal::NoConsumer { group })?;
-    Ok(Some(Answer::json(&ConsumerIdList { consumer_id_list: view.client_ids() })))
+    Ok(Some(Answer::json(&ConsumerIdList { consumer_id_list: view.client_ids().to_vec() })))
 }
 
 /// GET_CONSUMER_CONNECTION_LIST (203).

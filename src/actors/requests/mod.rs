@@ -3,6 +3,7 @@
 #[cfg(test)]
 pub(super) mod testing;
 
+pub mod assignment;
 pub mod broker;
 pub mod drain;
 pub mod groups;
