@@ -13,6 +13,7 @@ use super::connection::Service;
 use super::request::{Answered, Reply, ReplyContent, ReplyTo, Request};
 use super::requests::pull::PullTaken;
 use super::requests::send::{self, PreparedSend, SendRules};
+use super::retry_router::SendToDeadLetterQueue;
 use super::router::BrokerRouter;
 use super::send_gate::SendGate;
 use super::topic_queue::{SendMessages, SendReply, SendRequest};
@@ -188,9 +189,10 @@ async fn send_carefully(router: &BrokerRouter, rules: &SendRules, request: Reque
     drop(topics);
     if let Some(group) = names::group_of_retry_topic(header.topic) {
         let group = GroupName::from(group);
-        let config = router.pulls.groups.find_or_create(&group).await?;
-        if header.reconsume_times > header.max_reconsume_times.unwrap_or(config.retry_max_times) {
-            return router.to_dead_letter_queue(group, prepared.send).await;
+        if let Some(cause) = router.cause_of_death(&group, &header).await? {
+            let client = router.consumers.table().name_of(&group, &request.from);
+            let dead = SendToDeadLetterQueue { group, send: prepared.send, cause, client };
+            return router.to_dead_letter_queue(dead).await;
         }
     }
     let mut refusals = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! - Owns: the membership of the group, its queue locks, and the [`GroupView`] that everybody reads.
 //! - Takes: [`ConsumerHeartbeat`], [`LeaveGroup`], [`ConnectionClosed`], [`LockQueues`], [`UnlockQueues`],
-//!   [`ObserveGroup`].
+//!   [`ListLocks`], [`ObserveGroup`].
 //! - Sends: [`CallClient`] (40, one-way) to all members when they must share the queues anew;
 //!   [`WatchConnection`] to the connection of a new member; [`CloseConnection`] to that of a silent one.
 //! - Fails: a notice that a connection cannot take now is lost, and that member shares anew by itself within 20 s;
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::membership::{Beat, GroupAttributes, GroupSubscription, Member, Membership, Subscriptions};
-use super::queue_locks::QueueLocks;
+use super::queue_locks::{HeldLock, QueueLocks};
 use super::request::{
     CallClient, ClientLink, CloseConnection, ConnectionClosed, ConnectionId, WatchConnection,
 };
@@ -76,6 +76,11 @@ pub struct UnlockQueues {
     pub client_id: ClientId,
     pub queues: Vec<MessageQueue>,
 }
+
+/// The queue locks in force.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Vec<HeldLock>")]
+pub struct ListLocks;
 
 /// Asks for the state, for tests and administration.
 #[derive(Message, Clone, Copy, Debug)]
@@ -134,6 +139,12 @@ impl GroupView {
             ids.dedup();
             ids
         })
+    }
+
+    /// The client id of the member that has the connection.
+    pub fn name_of(&self, link: &ClientLink) -> Option<String> {
+        let known = self.members.iter().find(|known| known.link.id == link.id)?;
+        Some(known.member.client_id.to_string())
     }
 
     /// The connection of a client; of two the newer one.
@@ -403,6 +414,14 @@ impl Handler<UnlockQueues> for ConsumerGroup {
 
     fn handle(&mut self, unlock: UnlockQueues, _: &mut Self::Context) {
         self.locks.unlock(&unlock.client_id, &unlock.queues);
+    }
+}
+
+impl Handler<ListLocks> for ConsumerGroup {
+    type Result = Vec<HeldLock>;
+
+    fn handle(&mut self, _: ListLocks, _: &mut Self::Context) -> Self::Result {
+        self.locks.list(Instant::now())
     }
 }
 

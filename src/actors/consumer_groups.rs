@@ -16,6 +16,7 @@ use futures::channel::oneshot;
 
 use super::consumer_group::{ConsumerGroup, ConsumerGroupConfig, GroupView, SharedView};
 use super::membership::GroupSubscription;
+use super::request::ClientLink;
 use crate::error::Refusal;
 use crate::types::GroupName;
 
@@ -59,6 +60,12 @@ impl ConsumerGroupTable {
     /// The group as it is now; `None` while it is offline.
     pub fn view(&self, group: &str) -> Option<Arc<GroupView>> {
         self.load().get(group)?.view()
+    }
+
+    /// Who has the connection, as people know it: the client id, or the address of one that is no member.
+    pub fn name_of(&self, group: &str, link: &ClientLink) -> String {
+        let name = self.view(group).and_then(|view| view.name_of(link));
+        name.unwrap_or_else(|| link.peer.to_string())
     }
 
     /// What a group that is online wants of a topic.

@@ -5,10 +5,16 @@
 //! - Sends: [`SendMessages`] to queues of the schedule topic and to dead letter queues; [`EnsureTopic`] for these and
 //!   for retry topics.
 //! - Fails: what cannot be stored is refused, and the client sends the message itself.
+//! - Invariants: a message that was taken back comes again or is in the dead letter queue of its group; there it says
+//!   why, who gave it up, and where it came from.
+
+mod fate;
 
 use std::net::SocketAddr;
 
 use actix::prelude::*;
+pub use fate::DeathCause;
+use fate::{Failure, Fate, Wait};
 
 use super::own_sends::{OwnSends, copy_of};
 use super::topic_queue::{MessageStored, SendMessages, SendRequest};
@@ -19,13 +25,11 @@ use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::{PendingMessage, StoredMessage};
 use crate::protocol::message_id::offset_message_id;
 use crate::protocol::names::{self, SCHEDULE_TOPIC};
-use crate::protocol::properties::{PropertyList, names as property};
+use crate::protocol::properties::{MAX_PROPERTIES_BYTES, PropertyList, names as property};
+use crate::protocol::subscription_group_config::GroupRetryPolicy;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::commit_log::CommitLogReader;
 use crate::types::{FlushMode, GroupName, PhysicalOffset, QueueId, TopicName};
-
-/// Level of the first retry: the third, 10 s.
-const FIRST_RETRY_LEVEL: i32 = 3;
 
 /// Consumes a message later, or never again: request 36. Losing it makes the client send the message itself.
 #[derive(Message, Clone, Debug)]
@@ -37,6 +41,9 @@ pub struct SendBackMessage {
     pub delay_level: i32,
     pub max_reconsume_times: i32,
     pub retry_queue_nums: u32,
+    pub policy: GroupRetryPolicy,
+    /// Who sends it back, as people know it.
+    pub client: String,
 }
 
 /// A message that a client sends to a retry topic itself has been tried too often: it goes to the dead
@@ -46,6 +53,9 @@ pub struct SendBackMessage {
 pub struct SendToDeadLetterQueue {
     pub group: GroupName,
     pub send: SendRequest,
+    pub cause: DeathCause,
+    /// Who sends it, as people know it.
+    pub client: String,
 }
 
 /// What the router is made of.
@@ -72,7 +82,7 @@ impl RetryRouter {
     }
 
     /// The copy that a send-back stores: under the retry topic, by way of the schedule topic, or dead.
-    fn returned(&mut self, back: &SendBackMessage, stored: &StoredMessage, dead: bool) -> PendingMessage {
+    fn returned(&mut self, back: &SendBackMessage, stored: &StoredMessage, fate: Fate) -> PendingMessage {
         let mut properties = PropertyList::decode(&stored.properties);
         if properties.get(property::RETRY_TOPIC).is_none() {
             properties.set(property::RETRY_TOPIC, stored.topic.as_str());
@@ -82,21 +92,24 @@ impl RetryRouter {
             properties.set(property::ORIGIN_MESSAGE_ID, id);
         }
         properties.set(property::WAIT, "false");
-        let (topic, queue_id) = if dead {
-            properties.set(property::DELAY, "0");
-            (names::dead_letter_queue(&back.group), QueueId(0))
-        } else {
-            let asked = match back.delay_level {
-                0 => FIRST_RETRY_LEVEL + stored.reconsume_times,
-                level => level,
-            };
-            let level = (asked.max(1) as usize).min(self.parts.delay_levels.max_level());
-            let queue = self.next_queue % back.retry_queue_nums.max(1);
-            self.next_queue = self.next_queue.wrapping_add(1);
-            properties.set(property::DELAY, level.to_string());
-            properties.set(property::REAL_TOPIC, names::retry_topic(&back.group).as_str());
-            properties.set(property::REAL_QUEUE_ID, queue.to_string());
-            (TopicName::from(SCHEDULE_TOPIC), QueueId(level.saturating_sub(1) as u32))
+        let (topic, queue_id) = match fate {
+            Fate::Dead(cause) => {
+                properties.set(property::DELAY, "0");
+                properties = with_cause(properties, 0, cause, &back.client, stored.reconsume_times);
+                (names::dead_letter_queue(&back.group), QueueId(0))
+            }
+            Fate::Later(wait) => {
+                let level = match wait {
+                    Wait::Level(level) => level,
+                    Wait::For(delay) => self.parts.delay_levels.level_from(delay),
+                };
+                let queue = self.next_queue % back.retry_queue_nums.max(1);
+                self.next_queue = self.next_queue.wrapping_add(1);
+                properties.set(property::DELAY, level.to_string());
+                properties.set(property::REAL_TOPIC, names::retry_topic(&back.group).as_str());
+                properties.set(property::REAL_QUEUE_ID, queue.to_string());
+                (TopicName::from(SCHEDULE_TOPIC), QueueId(level.saturating_sub(1) as u32))
+            }
         };
         PendingMessage {
             reconsume_times: stored.reconsume_times + 1,
@@ -104,6 +117,31 @@ impl RetryRouter {
             ..copy_of(stored, topic, queue_id, self.parts.store_host)
         }
     }
+}
+
+/// The properties of a message that is dead, with why. RocketMQ: `DLQ_ORIGIN_TOPIC`, `DLQ_ORIGIN_MESSAGE_ID`; the rest is
+/// ours. Properties that are nearly as long as they may be stay as they are: the message matters more.
+fn with_cause(
+    properties: PropertyList,
+    extra_bytes: usize,
+    cause: DeathCause,
+    client: &str,
+    retries: i32,
+) -> PropertyList {
+    let mut noted = properties.clone();
+    let origins = [
+        (property::DLQ_ORIGIN_TOPIC, property::RETRY_TOPIC),
+        (property::DLQ_ORIGIN_MESSAGE_ID, property::ORIGIN_MESSAGE_ID),
+    ];
+    for (name, known) in origins {
+        if let Some(origin) = properties.get(known) {
+            noted.set(name, origin);
+        }
+    }
+    noted.set(property::DLQ_REASON, cause.to_string());
+    noted.set(property::DLQ_CLIENT, client);
+    noted.set(property::DLQ_RETRIES, retries.to_string());
+    if noted.encode().len() + extra_bytes <= MAX_PROPERTIES_BYTES { noted } else { properties }
 }
 
 impl Actor for RetryRouter {
@@ -135,16 +173,21 @@ impl Handler<SendBackMessage> for RetryRouter {
             ));
             return Box::pin(fut::ready(Err(refusal)));
         };
-        let dead = back.delay_level < 0 || stored.reconsume_times >= back.max_reconsume_times;
-        let topic = if dead {
-            TopicConfig::new(names::dead_letter_queue(&back.group), 1)
-        } else {
-            TopicConfig::new(names::retry_topic(&back.group), back.retry_queue_nums.max(1))
+        let failure = Failure {
+            retries: stored.reconsume_times,
+            asked_level: back.delay_level,
+            max_retries: back.max_reconsume_times,
+            policy: &back.policy,
+        };
+        let fate = failure.fate(&self.parts.delay_levels);
+        let topic = match fate {
+            Fate::Dead(_) => TopicConfig::new(names::dead_letter_queue(&back.group), 1),
+            Fate::Later(_) => TopicConfig::new(names::retry_topic(&back.group), back.retry_queue_nums.max(1)),
         };
         let ensured = self.parts.ensure_topic.send(EnsureTopic { config: topic });
         let stored = ensured.into_actor(self).then(move |ensured, router, ctx| {
             let returned = match ensured {
-                Ok(Ok(_)) => Ok(router.returned(&back, &stored, dead)),
+                Ok(Ok(_)) => Ok(router.returned(&back, &stored, fate)),
                 Ok(Err(refusal)) => Err(refusal),
                 Err(_) => Err(Refusal::ShuttingDown),
             };
@@ -160,7 +203,7 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
 
     fn handle(
         &mut self,
-        SendToDeadLetterQueue { group, mut send }: SendToDeadLetterQueue,
+        SendToDeadLetterQueue { group, mut send, cause, client }: SendToDeadLetterQueue,
         _: &mut Self::Context,
     ) -> Self::Result {
         let topic = names::dead_letter_queue(&group);
@@ -171,6 +214,8 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
             for message in &mut send.messages {
                 let mut properties = PropertyList::decode(&message.properties);
                 properties.set(property::DELAY, "-1");
+                let extra_bytes = message.extra_properties.len();
+                let properties = with_cause(properties, extra_bytes, cause, &client, message.reconsume_times);
                 message.properties = properties.encode();
                 message.topic = topic.clone();
                 message.queue_id = QueueId(0);

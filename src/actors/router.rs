@@ -7,6 +7,7 @@ use arc_swap::Guard;
 
 use super::broker_settings::{BrokerSettings, SettingsTable};
 use super::broker_stats::BrokerStats;
+use super::consumer_group::ListLocks;
 use super::consumer_groups::ConsumerDirectory;
 use super::facts::FactsSource;
 use super::key_index::KeyIndex;
@@ -25,11 +26,10 @@ use super::requests::{
     topics as topic_requests,
 };
 use super::retention::Retention;
-use super::retry_router::{RetryRouter, SendToDeadLetterQueue};
+use super::retry_router::{DeathCause, RetryRouter, SendToDeadLetterQueue};
 use super::send_gate::SendGate;
 use super::settling::Settling;
 use super::subscription_groups::SubscriptionGroups;
-use super::topic_queue::SendRequest;
 use super::topic_table::{TopicMap, TopicTable};
 use super::topics::{EnsureTopic, TopicRules, Topics};
 use crate::clock::SharedClock;
@@ -261,7 +261,7 @@ impl BrokerRouter {
             RequestCode::CONSUMER_SEND_MSG_BACK => {
                 let back: SendBack = request.header("CONSUMER_SEND_MSG_BACK")?;
                 let group = self.pulls.groups.find_or_create(&back.group).await?;
-                messages::send_back(request, &group, &self.retry_router).await
+                messages::send_back(request, &group, self.consumers.table(), &self.retry_router).await
             }
             RequestCode::VIEW_MESSAGE_BY_ID => messages::view_message(request, &self.log, &self.expiry).await,
             RequestCode::QUERY_MESSAGE => {
@@ -287,8 +287,26 @@ impl BrokerRouter {
     }
 
     /// Sends a message that was tried too often where it is kept for people to look at.
-    pub async fn to_dead_letter_queue(&self, group: GroupName, send: SendRequest) -> Result<(), Refusal> {
-        let dead = SendToDeadLetterQueue { group, send };
+    pub async fn to_dead_letter_queue(&self, dead: SendToDeadLetterQueue) -> Result<(), Refusal> {
         self.retry_router.send(dead).await.map_err(|_| Refusal::ShuttingDown)?
+    }
+
+    /// Why a message that a client sends to the retry topic of its group itself must not be tried again. A group that
+    /// holds queue locks consumes in order: it sends only what it gave up.
+    pub async fn cause_of_death(
+        &self,
+        group: &GroupName,
+        header: &SendHeader<'_>,
+    ) -> Result<Option<DeathCause>, Refusal> {
+        let config = self.pulls.groups.find_or_create(group).await?;
+        let (retries, max) =
+            (header.reconsume_times, header.max_reconsume_times.unwrap_or(config.retry_max_times));
+        if retries > max {
+            // The client counts the attempt that failed last.
+            return Ok(Some(DeathCause::TriedTooOften { retries: retries - 1, max }));
+        }
+        let Some(handle) = self.consumers.table().get(group) else { return Ok(None) };
+        let in_order = !handle.address.send(ListLocks).await?.is_empty();
+        Ok(in_order.then_some(DeathCause::GivenUpInOrder))
     }
 }

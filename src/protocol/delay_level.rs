@@ -60,6 +60,16 @@ impl DelayLevels {
         }
     }
 
+    /// The level that waits exactly so long.
+    pub fn level_of(&self, delay: Duration) -> Option<usize> {
+        self.0.iter().position(|known| *known == delay).map(|index| index + 1)
+    }
+
+    /// The first level that waits no shorter, or the highest.
+    pub fn level_from(&self, delay: Duration) -> usize {
+        self.0.iter().position(|known| *known >= delay).map_or(self.max_level(), |index| index + 1)
+    }
+
     /// When a message of `level`, stored at `stored_at_ms`, is due. A level that does not exist means 1 s, as
     /// in Java.
     pub fn deliver_at_ms(&self, level: usize, stored_at_ms: i64) -> i64 {
@@ -83,6 +93,10 @@ mod tests {
         assert_eq!(levels.delay(1), Duration::from_secs(1));
         assert_eq!(levels.delay(18), Duration::from_secs(7200));
         assert_eq!(levels.delay(99), Duration::from_secs(7200));
+        assert_eq!(levels.level_of(Duration::from_secs(10)), Some(3));
+        assert_eq!(levels.level_of(Duration::from_secs(11)), None);
+        assert_eq!(levels.level_from(Duration::from_secs(11)), 4);
+        assert_eq!(levels.level_from(Duration::from_secs(99_999)), 18);
         assert_eq!(levels.deliver_at_ms(3, 1000), 11_000);
         assert_eq!(levels.deliver_at_ms(19, 1000), 2000);
     }

@@ -42,6 +42,10 @@ pub mod names {
     pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
     pub const DLQ_ORIGIN_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
     pub const DLQ_ORIGIN_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
+    /// Why a message is in a dead letter queue, in words; who gave it up; how often it was tried again before. Ours.
+    pub const DLQ_REASON: &str = "DLQ_REASON";
+    pub const DLQ_CLIENT: &str = "DLQ_CLIENT";
+    pub const DLQ_RETRIES: &str = "DLQ_RETRIES";
     pub const MIN_OFFSET: &str = "MIN_OFFSET";
     pub const MAX_OFFSET: &str = "MAX_OFFSET";
     pub const CONSUME_START_TIME: &str = "CONSUME_START_TIME";

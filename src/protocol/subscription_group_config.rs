@@ -97,7 +97,8 @@ impl Default for SimpleSubscriptionData {
     }
 }
 
-/// How long a failed message waits before its next attempt. Used by pop and gRPC consumers.
+/// How long a failed message waits before its next attempt. With Java's broker it is for pop and gRPC consumers only; here
+/// it is for all that leave the wait to the broker.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GroupRetryPolicy {

@@ -1,4 +1,5 @@
 mod disk_trouble;
+mod retries;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -220,6 +220,7 @@ pub async fn query_consume_queue(
 pub async fn send_back(
     request: &Request,
     group: &SubscriptionGroupConfig,
+    consumers: &ConsumerGroupTable,
     router: &Addr<RetryRouter>,
 ) -> Answered {
     let back: SendBack = request.header("CONSUMER_SEND_MSG_BACK")?;
@@ -232,11 +233,13 @@ pub async fn send_back(
         Refusal::Failed(format!("look message by offset failed, {}: positions are not negative", back.offset))
     })?;
     let send_back = SendBackMessage {
+        client: consumers.name_of(&back.group, &request.from),
         group: back.group,
         offset,
         delay_level: back.delay_level,
         max_reconsume_times: asked.unwrap_or(group.retry_max_times),
         retry_queue_nums: group.retry_queue_nums.unsigned_abs(),
+        policy: group.group_retry_policy.clone(),
     };
     router.send(send_back).await.map_err(|_| Refusal::ShuttingDown)??;
     Ok(Some(Answer::success()))

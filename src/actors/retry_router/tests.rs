@@ -65,6 +65,8 @@ fn back(offset: PhysicalOffset) -> SendBackMessage {
         delay_level: 0,
         max_reconsume_times: 16,
         retry_queue_nums: 1,
+        policy: GroupRetryPolicy::default(),
+        client: "10.0.0.9@7".into(),
     }
 }
 
@@ -93,6 +95,20 @@ async fn send_back_climbs_the_ladder_of_delay_levels() {
 }
 
 #[actix::test]
+async fn policy_of_the_group_decides_when() {
+    let mut bench = start();
+    let policy: GroupRetryPolicy = serde_json::from_str(
+        r#"{"type":"EXPONENTIAL","exponentialRetryPolicy":{"initial":60000,"max":7200000,"multiplier":2}}"#,
+    )
+    .unwrap();
+    for (reconsume_times, level) in [(0, 5), (1, 6), (3, 12)] {
+        let offset = bench.consumed(reconsume_times, &[]);
+        let stored = bench.sent_back(SendBackMessage { policy: policy.clone(), ..back(offset) }).await;
+        assert_eq!(stored.queue_id, QueueId(level - 1), "{reconsume_times} times");
+    }
+}
+
+#[actix::test]
 async fn origin_of_a_message_is_kept_through_every_round() {
     let mut bench = start();
     let pairs = [("RETRY_TOPIC", "first"), ("ORIGIN_MESSAGE_ID", "0A")];
@@ -112,8 +128,27 @@ async fn message_tried_too_often_or_given_up_is_dead() {
         assert_eq!((&*stored.topic, stored.queue_id), ("%DLQ%g", QueueId(0)), "{case}");
         assert_eq!(property_of(&stored, "DELAY").as_deref(), Some("0"));
         assert_eq!(property_of(&stored, "RETRY_TOPIC").as_deref(), Some("T"));
-        assert_eq!(&*bench.ensured.recv().await.unwrap().config.topic_name, "%DLQ%g");
+        assert_eq!(property_of(&stored, "DLQ_ORIGIN_TOPIC").as_deref(), Some("T"));
+        let id = offset_message_id(stored.store_host, offset);
+        assert_eq!(property_of(&stored, "DLQ_ORIGIN_MESSAGE_ID"), Some(id));
+        assert_eq!(property_of(&stored, "DLQ_CLIENT").as_deref(), Some("10.0.0.9@7"));
+        assert_eq!(property_of(&stored, "DLQ_RETRIES"), Some(reconsume_times.to_string()));
+        let reason = property_of(&stored, "DLQ_REASON").unwrap();
+        assert_eq!(reason.contains("gave it up"), delay_level < 0, "{reason}");
+        let dlq = bench.ensured.recv().await.unwrap().config;
+        assert_eq!((&*dlq.topic_name, dlq.perm.is_readable()), ("%DLQ%g", true));
     }
+}
+
+#[test]
+fn cause_is_left_out_where_there_is_no_room_for_it() {
+    let noted = |len_bytes: usize| {
+        let mut properties = PropertyList::default();
+        properties.set("a", "x".repeat(len_bytes));
+        with_cause(properties, 100, DeathCause::GivenUp, "c", 3).get(property::DLQ_REASON).is_some()
+    };
+    assert!(noted(MAX_PROPERTIES_BYTES - 300));
+    assert!(!noted(MAX_PROPERTIES_BYTES - 150));
 }
 
 #[actix::test]
@@ -147,11 +182,14 @@ async fn client_that_retries_itself_too_often_gets_its_message_into_the_dead_let
         promise: Promise::Stored,
         reply: SendReply::Actor { recipient, token: 9 },
     };
-    bench.router.send(SendToDeadLetterQueue { group: "g".into(), send }).await.unwrap().unwrap();
+    let cause = DeathCause::GivenUpInOrder;
+    let dead = SendToDeadLetterQueue { group: "g".into(), send, cause, client: "c".into() };
+    bench.router.send(dead).await.unwrap().unwrap();
     let batch = bench.appends.recv().await.unwrap();
     let message = &batch.sends[0][0];
     assert_eq!((&*message.topic, message.queue_id), ("%DLQ%g", QueueId(0)));
     assert_eq!(property_of(message, "TAGS").as_deref(), Some("a"));
+    assert_eq!(property_of(message, "DLQ_CLIENT").as_deref(), Some("c"));
     answer(batch, Ok(()));
     assert_eq!(told.recv().await.unwrap().token, 9, "who sent it is told");
 }
