@@ -523,6 +523,7 @@ impl BrokerTree {
             gate: gate.clone(),
             settling: settling.clone(),
             log: reader,
+            delay_levels: plan.delay_levels.clone(),
             clock,
         };
         let send_rules = SendRules::new(

@@ -18,6 +18,7 @@ pub mod key_index;
 pub mod listener;
 pub mod membership;
 pub mod message_expiry;
+pub mod message_story;
 pub mod name_server;
 pub mod name_server_connection;
 pub mod name_server_link;

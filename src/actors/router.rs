@@ -21,9 +21,10 @@ use super::requests::membership::HeartbeatPeers;
 use super::requests::progress::ProgressSources;
 use super::requests::pull::PullOwners;
 use super::requests::relays::DirectSources;
+use super::requests::why::StorySources;
 use super::requests::{
     assignment, broker, drain, groups, membership, messages, offsets, progress, relays, resets,
-    topics as topic_requests,
+    topics as topic_requests, why,
 };
 use super::retention::Retention;
 use super::retry_router::{DeathCause, RetryRouter, SendToDeadLetterQueue};
@@ -34,6 +35,7 @@ use super::topic_table::{TopicMap, TopicTable};
 use super::topics::{EnsureTopic, TopicRules, Topics};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
+use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::header::{SendBack, SendHeader};
 use crate::protocol::request_code::RequestCode;
 use crate::store::commit_log::CommitLogReader;
@@ -63,6 +65,7 @@ pub struct BrokerRouter {
     pub gate: SendGate,
     pub settling: Settling,
     pub log: CommitLogReader,
+    pub delay_levels: DelayLevels,
     pub clock: SharedClock,
 }
 
@@ -266,6 +269,20 @@ impl BrokerRouter {
             RequestCode::VIEW_MESSAGE_BY_ID => messages::view_message(request, &self.log, &self.expiry).await,
             RequestCode::QUERY_MESSAGE => {
                 messages::query_message(request, &self.log, &self.expiry, self.key_index.as_ref()).await
+            }
+            RequestCode::EXPLAIN_MESSAGE => {
+                let sources = StorySources {
+                    log: &self.log,
+                    expiry: &self.expiry,
+                    key_index: self.key_index.as_ref(),
+                    topics: &self.topics,
+                    groups: self.pulls.groups.table(),
+                    consumers: self.consumers.table(),
+                    offsets: &self.pulls.offsets,
+                    delay_levels: &self.delay_levels,
+                    clock: &self.clock,
+                };
+                why::explain_message(request, &sources).await
             }
             RequestCode::QUERY_CONSUME_QUEUE => {
                 messages::query_consume_queue(request, &self.topics, self.consumers.table()).await

@@ -26,6 +26,8 @@ pub enum CliError {
         "no consumer group {group} on any broker: a consumer creates it by joining, or use `telstar group create {group}`"
     )]
     GroupUnknown { group: GroupName },
+    #[error("{why}")]
+    NoStory { why: String },
     #[error("no message {what}: {hint}")]
     NoMessage { what: String, hint: &'static str },
     #[error(

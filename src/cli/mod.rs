@@ -21,6 +21,7 @@ pub mod serve;
 pub mod start;
 pub mod store;
 pub mod topic;
+pub mod why;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ enum Command {
     Group(group::GroupCommand),
     #[command(subcommand)]
     Message(message::MessageCommand),
+    Why(why::WhyArgs),
     Cluster(cluster::ClusterArgs),
     Drain(drain::DrainArgs),
     #[command(subcommand)]
@@ -76,6 +78,7 @@ pub fn run() -> ExitCode {
         Some(Command::Topic(command)) => on_runtime(topic::run(command)),
         Some(Command::Group(command)) => on_runtime(group::run(command)),
         Some(Command::Message(command)) => on_runtime(message::run(command)),
+        Some(Command::Why(args)) => on_runtime(why::run(args)),
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
         Some(Command::Drain(args)) => on_runtime(drain::run(args)),
         Some(Command::Store(command)) => store::run(command),

@@ -176,6 +176,7 @@ codes! {
 
         // Ours, where RocketMQ has none.
         DRAIN_BROKER = 29001,
+        EXPLAIN_MESSAGE = 29002,
 
         // Pop; too big for the binary header.
         POP_MESSAGE = 200050,

@@ -53,7 +53,7 @@ impl MessageFilter {
     }
 
     /// Whether the record matches, by its text.
-    fn matches_record(&self, log: &CommitLogReader, unit: &ConsumeQueueUnit) -> bool {
+    pub fn matches_record(&self, log: &CommitLogReader, unit: &ConsumeQueueUnit) -> bool {
         let MessageFilter::Tags(filter) = self else { return true };
         let matches = log.with_record(unit.physical_offset, |record| {
             properties::get(record.properties(), properties::names::TAGS)

@@ -10,5 +10,6 @@ mod messages;
 mod replay;
 mod retention;
 mod rot;
+mod story;
 mod support;
 mod tolerance;

@@ -18,3 +18,4 @@ pub mod resets;
 pub mod runtime_info;
 pub mod send;
 pub mod topics;
+pub mod why;

@@ -19,6 +19,7 @@ mod registration_deflated;
 pub mod route;
 pub mod settings;
 pub mod stats;
+pub mod story;
 pub mod subscription;
 
 #[cfg(test)]

@@ -22,6 +22,16 @@ header! {
         pub action: String => "action",
     }
 
+    /// EXPLAIN_MESSAGE (29002).
+    pub struct ExplainMessage {
+        /// An offset message id, or a unique key.
+        pub message_id: String => "messageId",
+        /// Where to look for a unique key; everywhere if it is not said.
+        pub topic: Option<TopicName> => "topic",
+        /// The group to tell of; all that consume the topic if it is not said.
+        pub consumer_group: Option<GroupName> => "consumerGroup",
+    }
+
     /// QUERY_CONSUME_QUEUE (321).
     pub struct QueryConsumeQueue {
         pub topic: TopicName => "topic",
