@@ -25,3 +25,4 @@ pub mod response_code;
 pub mod subscription_group_config;
 pub mod sys_flag;
 pub mod topic_config;
+pub mod transaction;

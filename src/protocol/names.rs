@@ -28,6 +28,8 @@ pub const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
 /// Half and op topic of Java's second transaction engine. Nothing is kept there here; the names stay reserved.
 pub const ROCKSDB_HALF_TOPIC: &str = "RMQ_SYS_ROCKSDB_TRANS_HALF_TOPIC";
 pub const ROCKSDB_OP_TOPIC: &str = "RMQ_SYS_ROCKSDB_TRANS_OP_HALF_TOPIC";
+/// The group that stands for how far halves are settled.
+pub const TRANSACTION_GROUP: &str = "CID_RMQ_SYS_TRANS";
 pub const TRANSACTION_CHECK_MAX_TIME_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
 pub const SELF_TEST_TOPIC: &str = "SELF_TEST_TOPIC";
 pub const OFFSET_MOVED_TOPIC: &str = "OFFSET_MOVED_EVENT";
@@ -72,7 +74,7 @@ pub const SYSTEM_GROUPS: [&str; 8] = [
     "CID_ONSAPI_PULL",
     "CID_ONSAPI_PERMISSION",
     "CID_ONSAPI_OWNER",
-    "CID_RMQ_SYS_TRANS",
+    TRANSACTION_GROUP,
 ];
 
 /// What a refused name was meant to be.

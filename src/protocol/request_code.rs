@@ -177,6 +177,8 @@ codes! {
         // Ours, where RocketMQ has none.
         DRAIN_BROKER = 29001,
         EXPLAIN_MESSAGE = 29002,
+        LIST_TRANSACTIONS = 29101,
+        DECIDE_TRANSACTION = 29102,
 
         // Pop; too big for the binary header.
         POP_MESSAGE = 200050,

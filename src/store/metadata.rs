@@ -11,6 +11,7 @@
 mod consumer_offsets;
 mod delay_offsets;
 mod key_values;
+mod open_halves;
 mod records;
 mod request_modes;
 mod settings;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 pub use consumer_offsets::{ConsumerOffset, ConsumerOffsetTable};
 pub use delay_offsets::DelayOffsetTable;
 pub use key_values::{KeyValueTable, KvConfig, KvConfigTable};
+pub use open_halves::{KeptHalf, OpenHalfTable};
 pub use request_modes::RequestModeTable;
 pub use settings::{
     DataVersionTable, Forbidden, ForbiddenTable, SubscriptionGroupTable, TopicTable, VersionedTable,
@@ -166,6 +168,11 @@ impl Metadata {
     /// How far each delay level is delivered.
     pub fn delay_offsets(&self) -> Result<DelayOffsetTable, MetadataError> {
         Ok(DelayOffsetTable::new(self.marks()?))
+    }
+
+    /// Transactions that are not settled.
+    pub fn open_halves(&self) -> Result<OpenHalfTable, MetadataError> {
+        Ok(OpenHalfTable::new(self.table("open_halves")?, self.marks()?))
     }
 
     /// What was done once and must not be done again.

@@ -21,6 +21,7 @@ pub mod settings;
 pub mod stats;
 pub mod story;
 pub mod subscription;
+pub mod transactions;
 
 #[cfg(test)]
 mod golden;

@@ -32,6 +32,25 @@ header! {
         pub consumer_group: Option<GroupName> => "consumerGroup",
     }
 
+    /// LIST_TRANSACTIONS (29101).
+    pub struct ListTransactionsHeader {
+        /// Queue offset of the first half message that is looked at.
+        pub from: i64 => "from" or 0,
+        pub group: Option<GroupName> => "group",
+        pub topic: Option<TopicName> => "topic",
+        pub transaction_id: Option<String> => "transactionId",
+        pub min_age_ms: i64 => "minAgeMs" or 0,
+        pub max: i32 => "max" or 100,
+    }
+
+    /// DECIDE_TRANSACTION (29102).
+    pub struct DecideTransactionHeader {
+        /// Queue offset of the half message.
+        pub half_offset: i64 => "halfOffset",
+        /// commit or rollback.
+        pub decision: String => "decision",
+    }
+
     /// QUERY_CONSUME_QUEUE (321).
     pub struct QueryConsumeQueue {
         pub topic: TopicName => "topic",

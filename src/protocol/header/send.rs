@@ -152,6 +152,42 @@ header! {
         pub batch: bool => "m" or false,
     }
 
+    /// END_TRANSACTION (37).
+    pub struct EndTransactionHeader {
+        pub producer_group: crate::types::GroupName => "producerGroup",
+        /// Queue offset of the half message.
+        pub tran_state_table_offset: i64 => "tranStateTableOffset",
+        /// Physical offset of the half message.
+        pub commit_log_offset: i64 => "commitLogOffset",
+        /// 8 commit, 12 rollback, 0 not known yet.
+        pub commit_or_rollback: i32 => "commitOrRollback",
+        /// The answer to a check.
+        pub from_transaction_check: bool => "fromTransactionCheck" or false,
+        pub msg_id: Option<String> => "msgId",
+        pub transaction_id: Option<String> => "transactionId",
+        /// Absent from Go and old clients.
+        pub topic: Option<String> => "topic",
+    }
+
+    /// CHECK_TRANSACTION_STATE (39), to a producer.
+    pub struct CheckTransactionState {
+        pub topic: crate::types::TopicName => "topic",
+        pub tran_state_table_offset: i64 => "tranStateTableOffset",
+        pub commit_log_offset: i64 => "commitLogOffset",
+        /// Unique key of the message, both.
+        pub msg_id: Option<String> => "msgId",
+        pub transaction_id: Option<String> => "transactionId",
+        pub offset_msg_id: String => "offsetMsgId",
+        pub broker_name: crate::types::BrokerName => "bname",
+    }
+
+    /// RESUME_CHECK_HALF_MESSAGE (323).
+    pub struct ResumeCheck {
+        pub topic: Option<String> => "topic",
+        /// Offset message id of the message that was given up.
+        pub msg_id: String => "msgId",
+    }
+
     /// CONSUMER_SEND_MSG_BACK (36).
     pub struct SendBack {
         /// Physical offset of the message.
