@@ -25,6 +25,7 @@ pub mod name_server_link;
 pub mod name_server_service;
 pub mod name_server_settings;
 pub mod offset_table;
+pub mod open_halves;
 pub mod opening_service;
 pub mod output;
 pub mod own_sends;
