@@ -50,6 +50,7 @@ pub struct Config {
     pub store: StoreSection,
     pub retention: RetentionSection,
     pub message: MessageSection,
+    pub transaction: TransactionSection,
     pub send: SendSection,
     pub pull: PullSection,
     pub network: NetworkSection,
@@ -157,6 +158,18 @@ pub struct MessageSection {
     /// As written; see [`MessageSection::delay_levels`].
     #[serde(rename = "delay_levels")]
     pub delay_levels_text: String,
+}
+
+/// When producers are asked how their transactions ended.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransactionSection {
+    pub enabled: bool,
+    #[serde(rename = "first_check_ms", with = "text::millis")]
+    pub first_check: Duration,
+    #[serde(rename = "check_interval_ms", with = "text::millis")]
+    pub check_interval: Duration,
+    pub check_max: u32,
 }
 
 /// What may wait to be stored.

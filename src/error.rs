@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::protocol::header::HeaderError;
 use crate::protocol::names::NameError;
 use crate::protocol::response_code::ResponseCode;
-use crate::types::{ClientId, GroupName, TopicName};
+use crate::types::{ClientId, GroupName, QueueOffset, TopicName};
 
 /// Why a request is refused. Nothing was stored or changed by a refused request, but for [`Refusal::NotDurable`].
 #[derive(Clone, Debug, Error)]
@@ -77,6 +77,18 @@ pub enum Refusal {
         "the broker is recovering, {percent} %; nothing was done, try again in a moment or use another broker"
     )]
     Recovering { percent: u64 },
+
+    // -- transactions
+    #[error(
+        "the transaction of half message {half} was {done} and cannot be {asked}: the first final decision counts"
+    )]
+    TransactionDecided { half: QueueOffset, done: &'static str, asked: &'static str },
+    #[error(
+        "the half message {half} is {age_ms} ms old, and asked not to be checked for {limit_ms} ms only: what its producer answers to the check decides"
+    )]
+    TransactionLate { half: QueueOffset, age_ms: i64, limit_ms: i64 },
+    #[error("{cause}; nothing was changed")]
+    TransactionUnknown { cause: String },
 
     // -- groups and consumers
     #[error(
@@ -201,6 +213,8 @@ impl Refusal {
                 ResponseCode::SERVICE_NOT_AVAILABLE
             }
             Busy { .. } => ResponseCode::SYSTEM_BUSY,
+            TransactionDecided { .. } | TransactionLate { .. } => ResponseCode::ILLEGAL_OPERATION,
+            TransactionUnknown { .. } => ResponseCode::SYSTEM_ERROR,
             GroupUnknown { .. } | GroupNotCreatable { .. } | GroupNeverSeen { .. } => {
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST
             }
@@ -257,6 +271,9 @@ mod tests {
             ShuttingDown => "ShuttingDown",
             Draining => "Draining",
             Recovering { .. } => "Recovering",
+            TransactionDecided { .. } => "TransactionDecided",
+            TransactionLate { .. } => "TransactionLate",
+            TransactionUnknown { .. } => "TransactionUnknown",
             GroupUnknown { .. } => "GroupUnknown",
             GroupNotCreatable { .. } => "GroupNotCreatable",
             GroupNeverSeen { .. } => "GroupNeverSeen",
@@ -317,6 +334,9 @@ mod tests {
             (2, Busy { actor: "x", waiting: 1 }),
             (14, ShuttingDown),
             (14, Draining),
+            (604, TransactionDecided { half: QueueOffset(1), done: "x", asked: "x" }),
+            (604, TransactionLate { half: QueueOffset(1), age_ms: 2, limit_ms: 1 }),
+            (1, TransactionUnknown { cause: x() }),
             (26, GroupUnknown { group: "g".into() }),
             (26, GroupNotCreatable { group: "g".into(), error: NameError::Blank { kind: NameKind::Topic } }),
             (26, GroupNeverSeen { group: "g".into() }),
@@ -353,6 +373,6 @@ mod tests {
             assert!(!refusal.to_string().trim().is_empty());
         }
         let names: BTreeSet<_> = golden.iter().map(|(_, refusal)| name(refusal)).collect();
-        assert_eq!(names.len(), 51, "every refusal is in the table");
+        assert_eq!(names.len(), 54, "every refusal is in the table");
     }
 }

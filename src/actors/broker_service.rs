@@ -63,7 +63,9 @@ impl BrokerService {
             if names::is_retry_topic(header.topic) {
                 return Ok(None); // may belong to the dead letter queue
             }
-            send::prepare(&request, &header, entry.clone(), topics, &self.rules).map(Some)
+            let prepared = send::prepare(&request, &header, entry.clone(), topics, &self.rules)?;
+            self.router.check_transactions_taken(&prepared)?;
+            Ok(Some(prepared))
         };
         match taken() {
             Ok(Some(PreparedSend { entry, queue_id, send })) => {
@@ -187,6 +189,7 @@ async fn send_carefully(router: &BrokerRouter, rules: &SendRules, request: Reque
     let topics = router.topics.load();
     let prepared = send::prepare(&request, &header, entry, &topics, rules)?;
     drop(topics);
+    router.check_transactions_taken(&prepared)?;
     if let Some(group) = names::group_of_retry_topic(header.topic) {
         let group = GroupName::from(group);
         if let Some(cause) = router.cause_of_death(&group, &header).await? {

@@ -38,6 +38,9 @@ use super::subscription_groups::{GroupSettings, SubscriptionGroups, Subscription
 use super::topic_queue::{ContinueAt, QueryKnown, QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
 use super::topic_table::{QueueStarter, TopicTable};
 use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
+use super::transaction_checker::{
+    HalvesPlan, OldestHalf, StartChecks, TransactionChecker, TransactionCheckerParts, restore,
+};
 use crate::client::{ConnectOptions, Servers};
 use crate::clock::SharedClock;
 use crate::protocol::delay_level::DelayLevels;
@@ -388,6 +391,39 @@ impl BrokerTree {
         let signal = PublishedSignal::default();
         let progress = Progress::default();
         progress.set_flushed(recovered.log_end);
+        let halves_plan = HalvesPlan {
+            files: files.clone(),
+            consume_queue_root: root.join("consumequeue"),
+            units: plan.queue.units,
+            metadata: metadata.clone(),
+            log: reader.clone(),
+            until: derive_from.end,
+            timeout: settings_table.load().transaction_timeout,
+        };
+        let oldest_half = OldestHalf::default();
+        let transactions = {
+            let halves = tokio::task::spawn_blocking(move || restore(&halves_plan));
+            let halves = halves.await.map_err(|_| StartError::ActorEnded("reading transactions"))??;
+            let parts = TransactionCheckerParts {
+                oldest: oldest_half.clone(),
+                log: reader.clone(),
+                topics: table.clone(),
+                ensure_topic: topics.clone().recipient(),
+                producers: producers.clone().recipient(),
+                settings: settings_table.clone(),
+                kept: metadata.open_halves()?,
+                progress: progress.clone(),
+                flush: plan.flush,
+                broker_name: plan.broker_name.clone(),
+                store_host: plan.advertised,
+                clock: clock.clone(),
+                mailbox_capacity: plan.mailbox_capacity,
+                save_interval: Duration::from_secs(5),
+            };
+            let workers = threads.worker_handles();
+            let handle = &workers[workers.len() - 1];
+            TransactionChecker::start_in_arbiter(handle, move |_| TransactionChecker::new(halves, parts))
+        };
         let dispatcher = {
             let parts = DispatcherParts {
                 log: reader.clone(),
@@ -395,6 +431,7 @@ impl BrokerTree {
                 topics: table.clone(),
                 key_index: key_index.clone().map(Addr::recipient),
                 scheduled: Some(delays.clone().recipient()),
+                transactions: Some(transactions.clone().recipient()),
                 delay_levels: plan.delay_levels.clone(),
                 flush: plan.flush,
                 progress: progress.clone(),
@@ -460,6 +497,10 @@ impl BrokerTree {
         derived.map_err(|_| StartError::ActorEnded("the dispatcher"))?;
         continue_numbers(&missing.numbers, &table, &known).await?;
         delays.send(StartDelivery).await.map_err(|_| StartError::ActorEnded("the delay scheduler"))?;
+        transactions
+            .send(StartChecks)
+            .await
+            .map_err(|_| StartError::ActorEnded("the transaction checker"))?;
 
         let retention = {
             let parts = RetentionParts {
@@ -472,6 +513,7 @@ impl BrokerTree {
                 consumers: consumer_table.clone(),
                 offsets: offsets.clone(),
                 delivered: metadata.delay_offsets()?,
+                oldest_half,
                 retires: writer.clone().recipient(),
                 refusals: writer.clone().recipient(),
                 key_index: key_index.clone().map(Addr::recipient),
@@ -487,7 +529,15 @@ impl BrokerTree {
             BrokerSettings::start_in_arbiter(&threads.settings.handle(), move |_| settings)
         };
 
-        let settling = Settling { writer, dispatcher, flusher, delays, offsets: offsets.clone(), metadata };
+        let settling = Settling {
+            writer,
+            dispatcher,
+            flusher,
+            delays,
+            transactions: transactions.clone(),
+            offsets: offsets.clone(),
+            metadata,
+        };
         let router = BrokerRouter {
             topics: table.clone(),
             ensure_topic: topics.clone().recipient(),
@@ -497,6 +547,7 @@ impl BrokerTree {
             settings: settings_table.clone(),
             settings_actor: settings,
             stats,
+            transactions,
             facts: FactsSource {
                 progress,
                 log: reader.clone(),

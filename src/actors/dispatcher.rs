@@ -3,7 +3,8 @@
 //!
 //! - Owns: the dispatched position.
 //! - Takes: [`LogPublished`], [`DispatchTo`], [`BeginCheckPoint`].
-//! - Sends: [`Dispatched`] to each queue touched, one per turn; [`IndexEntries`]; [`UnitsScheduled`].
+//! - Sends: [`Dispatched`] to each queue touched, one per turn; [`IndexEntries`]; [`UnitsScheduled`];
+//!   [`TransactionFacts`].
 //! - Fails: a full mailbox stops it until there is room; a damaged record is named in the log, counted and passed
 //!   over, and its number becomes a gap in its queue.
 //! - Invariants: positions only grow; a unit is handed over before the position passes it; what must be on disk
@@ -31,6 +32,7 @@ use crate::protocol::message::RecordView;
 use crate::protocol::names::SCHEDULE_TOPIC;
 use crate::protocol::properties;
 use crate::protocol::sys_flag::TransactionType;
+use crate::protocol::transaction::TransactionFact;
 use crate::store::commit_log::{CommitLogReader, LogTail};
 use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::store::damage::DamagedEntry;
@@ -70,6 +72,12 @@ pub struct UnitsScheduled {
     pub units: Vec<ConsumeQueueUnit>,
 }
 
+/// What records say of transactions, in the order of the log. Losing it would lose transactions from view; the
+/// dispatcher keeps it until the mailbox takes it.
+#[derive(Message, Debug, Default)]
+#[rtype(result = "()")]
+pub struct TransactionFacts(pub Vec<TransactionFact>);
+
 /// Dispatches what is published now, and answers when it is handed over: how recovery waits.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
@@ -95,6 +103,7 @@ pub struct DispatcherParts {
     pub topics: TopicTable,
     pub key_index: Option<Recipient<IndexEntries>>,
     pub scheduled: Option<Recipient<UnitsScheduled>>,
+    pub transactions: Option<Recipient<TransactionFacts>>,
     pub delay_levels: DelayLevels,
     /// Sync: consumers see only what is on disk.
     pub flush: FlushMode,
@@ -125,6 +134,7 @@ enum Outgoing {
     Units(Arc<TopicEntry>, QueueId, Dispatched),
     Index(IndexEntries),
     Scheduled(UnitsScheduled),
+    Transactions(TransactionFacts),
 }
 
 /// What of a record is taken.
@@ -144,6 +154,7 @@ struct Gathered {
     last_slot: usize,
     touched: Vec<(usize, u32)>,
     index: IndexEntries,
+    facts: TransactionFacts,
 }
 
 struct TopicSlot {
@@ -244,6 +255,9 @@ impl Dispatcher {
                 Outgoing::Scheduled(units) => {
                     offer(self.parts.scheduled.as_ref(), units).map(Outgoing::Scheduled)
                 }
+                Outgoing::Transactions(facts) => {
+                    offer(self.parts.transactions.as_ref(), facts).map(Outgoing::Transactions)
+                }
             };
             if let Some(refused) = refused {
                 self.outgoing.push_front(refused);
@@ -304,6 +318,9 @@ impl Gathered {
         let transaction = TransactionType::of(record.sys_flag());
         let topic = record.topic();
         let is_damaged = !rules.damaged.is_empty() && rules.damaged.contains(&at);
+        if !is_damaged {
+            self.facts.0.extend(TransactionFact::of(at, record));
+        }
         let wants_unit =
             rules.catch_up.is_none_or(|catch_up| catch_up.wants_unit(at, topic, record.queue_id()));
         let wants_keys =
@@ -404,6 +421,9 @@ impl Gathered {
             });
             outgoing.push_back(Outgoing::Units(entry, QueueId(queue_id), batch));
             outgoing.extend(scheduled.map(Outgoing::Scheduled));
+        }
+        if !self.facts.0.is_empty() {
+            outgoing.push_back(Outgoing::Transactions(std::mem::take(&mut self.facts)));
         }
         if self.index.0.len() >= INDEX_ENTRIES {
             self.hand_out_index(outgoing);

@@ -51,5 +51,6 @@ pub mod testing;
 pub mod topic_queue;
 pub mod topic_table;
 pub mod topics;
+pub mod transaction_checker;
 pub mod transport;
 pub mod turn;

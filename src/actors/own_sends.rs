@@ -44,6 +44,17 @@ impl OwnSends {
         async move { stored?.await.unwrap_or(Err(Refusal::ShuttingDown)) }
     }
 
+    /// Sends a message to its queue. The owner is told with the token, and nobody else.
+    pub fn begin(
+        &mut self,
+        message: PendingMessage,
+        owner: Recipient<MessageStored>,
+    ) -> Result<u64, Refusal> {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.send(message, SendReply::Actor { recipient: owner, token }).map(|()| token)
+    }
+
     fn send(&self, message: PendingMessage, reply: SendReply) -> Result<(), Refusal> {
         let entry = self.topics.get(&message.topic);
         let found = entry.as_ref().and_then(|entry| Some((entry, entry.queue(message.queue_id)?)));

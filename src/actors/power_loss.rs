@@ -244,6 +244,7 @@ impl Life {
                 topics: topics.clone(),
                 key_index: None,
                 scheduled: None,
+                transactions: None,
                 delay_levels: DelayLevels::default(),
                 flush: FlushMode::Async,
                 progress: progress.clone(),

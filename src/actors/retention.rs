@@ -30,6 +30,7 @@ use super::facts::Progress;
 use super::key_index::TrimKeyIndex;
 use super::topic_queue::{LocateOffset, LogTrimmed, TopicQueue};
 use super::topic_table::TopicTable;
+use super::transaction_checker::OldestHalf;
 use crate::clock::{SharedClock, WallMs};
 use crate::error::Refusal;
 use crate::protocol::names::SCHEDULE_TOPIC;
@@ -100,6 +101,8 @@ pub struct RetentionParts {
     pub offsets: Addr<ConsumerOffsets>,
     /// How far delayed messages are delivered.
     pub delivered: DelayOffsetTable,
+    /// Where transactions that nobody has settled begin.
+    pub oldest_half: OldestHalf,
     pub retires: Recipient<RetireSegmentsBefore>,
     pub refusals: Recipient<RefuseWrites>,
     pub key_index: Option<Recipient<TrimKeyIndex>>,
@@ -223,11 +226,15 @@ impl Retention {
             ),
         };
         let delivered = self.delivered();
+        let oldest_half = parts.oldest_half.clone();
         // What is not dispatched yet is in no queue, and so looks consumed to whoever asks the queues.
         let log_end = parts.positions.dispatched();
         async move {
             let consumed_to = match &decision.early {
-                Some(_) => progress.consumed_to(query, delivered, log_end).await,
+                Some(_) => {
+                    let consumed_to = progress.consumed_to(query, delivered, log_end).await;
+                    oldest_half.get().map_or(consumed_to, |oldest| oldest.min(consumed_to))
+                }
                 None => PhysicalOffset(0),
             };
             let Some(deletion) = decision.deletion(consumed_to) else { return RetiredSegments::default() };

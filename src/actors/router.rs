@@ -21,10 +21,12 @@ use super::requests::membership::HeartbeatPeers;
 use super::requests::progress::ProgressSources;
 use super::requests::pull::PullOwners;
 use super::requests::relays::DirectSources;
+use super::requests::send::PreparedSend;
+use super::requests::transactions::TransactionSources;
 use super::requests::why::StorySources;
 use super::requests::{
     assignment, broker, drain, groups, membership, messages, offsets, progress, relays, resets,
-    topics as topic_requests, why,
+    topics as topic_requests, transactions, why,
 };
 use super::retention::Retention;
 use super::retry_router::{DeathCause, RetryRouter, SendToDeadLetterQueue};
@@ -33,10 +35,12 @@ use super::settling::Settling;
 use super::subscription_groups::SubscriptionGroups;
 use super::topic_table::{TopicMap, TopicTable};
 use super::topics::{EnsureTopic, TopicRules, Topics};
+use super::transaction_checker::TransactionChecker;
 use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::header::{SendBack, SendHeader};
+use crate::protocol::names;
 use crate::protocol::request_code::RequestCode;
 use crate::store::commit_log::CommitLogReader;
 use crate::types::GroupName;
@@ -52,6 +56,7 @@ pub struct BrokerRouter {
     pub settings: SettingsTable,
     pub settings_actor: Addr<BrokerSettings>,
     pub stats: Addr<BrokerStats>,
+    pub transactions: Addr<TransactionChecker>,
     pub facts: FactsSource,
     pub key_index: Option<Addr<KeyIndex>>,
     pub retention: Addr<Retention>,
@@ -266,6 +271,18 @@ impl BrokerRouter {
                 let group = self.pulls.groups.find_or_create(&back.group).await?;
                 messages::send_back(request, &group, self.consumers.table(), &self.retry_router).await
             }
+            RequestCode::END_TRANSACTION => {
+                transactions::end_transaction(request, &self.transaction_sources()).await
+            }
+            RequestCode::RESUME_CHECK_HALF_MESSAGE => {
+                transactions::resume_check(request, &self.transactions).await
+            }
+            RequestCode::LIST_TRANSACTIONS => {
+                transactions::list_transactions(request, &self.transactions).await
+            }
+            RequestCode::DECIDE_TRANSACTION => {
+                transactions::decide_transaction(request, &self.transactions).await
+            }
             RequestCode::VIEW_MESSAGE_BY_ID => messages::view_message(request, &self.log, &self.expiry).await,
             RequestCode::QUERY_MESSAGE => {
                 messages::query_message(request, &self.log, &self.expiry, self.key_index.as_ref()).await
@@ -289,6 +306,21 @@ impl BrokerRouter {
             }
             _ => Err(Refusal::UnknownRequest { code }),
         }
+    }
+
+    fn transaction_sources(&self) -> TransactionSources<'_> {
+        TransactionSources { checker: &self.transactions, log: &self.log, key_index: self.key_index.as_ref() }
+    }
+
+    /// Transactions may be switched off while the broker runs.
+    pub fn check_transactions_taken(&self, prepared: &PreparedSend) -> Result<(), Refusal> {
+        if **prepared.entry.name() == *names::HALF_TOPIC && self.settings.load().reject_transactions {
+            return Err(Refusal::NoPermission {
+                what: "sending a transactional message to this broker".into(),
+                remedy: "the broker has rejectTransactionMessage=true; set it to false, or send to another broker",
+            });
+        }
+        Ok(())
     }
 
     fn progress_sources(&self) -> ProgressSources<'_> {

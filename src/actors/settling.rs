@@ -9,6 +9,7 @@ use super::consumer_offsets::{ConsumerOffsets, SaveOffsets};
 use super::delay_scheduler::{DelayScheduler, SaveNow};
 use super::dispatcher::{DispatchTo, Dispatcher};
 use super::flusher::{CheckPointNow, FlushNow, Flusher};
+use super::transaction_checker::{SaveTransactions, TransactionChecker};
 use crate::store::metadata::Metadata;
 
 /// Those who hold something that is not on disk. Cheap to clone.
@@ -18,6 +19,7 @@ pub struct Settling {
     pub dispatcher: Addr<Dispatcher>,
     pub flusher: Addr<Flusher>,
     pub delays: Addr<DelayScheduler>,
+    pub transactions: Addr<TransactionChecker>,
     pub offsets: Addr<ConsumerOffsets>,
     pub metadata: Metadata,
 }
@@ -33,6 +35,7 @@ impl Settling {
             let _ = self.dispatcher.send(DispatchTo(tail.end)).await;
         }
         let _ = self.delays.send(SaveNow).await;
+        let _ = self.transactions.send(SaveTransactions).await;
         let _ = self.offsets.send(SaveOffsets).await;
         let metadata = self.metadata.clone();
         match spawn_blocking(move || metadata.flush()).await {

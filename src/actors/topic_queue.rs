@@ -97,6 +97,8 @@ pub enum SendReply {
     Client {
         link: Arc<ClientLink>,
         to: ReplyTo,
+        /// The queue that the client is told: the real one of a message that waits for something first.
+        queue_id: QueueId,
         /// Unique key of the first message, for the response.
         unique_key: Option<Bytes>,
     },
@@ -439,11 +441,11 @@ impl TopicQueue {
         let mut outgoing = RepliesByClient::default();
         for (reply, outcome, kept) in fates {
             match reply {
-                SendReply::Client { link, to, unique_key } => {
+                SendReply::Client { link, to, queue_id, unique_key } => {
                     let content = match outcome {
                         Ok(stored) => ReplyContent::Stored(StoredReply {
                             kept,
-                            queue_id: self.queue_id,
+                            queue_id,
                             queue_offset: stored.first_queue_offset,
                             physical_offsets: stored.physical_offsets,
                             store_host: self.parts.store_host,

@@ -179,6 +179,10 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             disk_full_percent: percent(retention.refuse_ratio),
             notify_members: broker.notify_members,
             server_side_reset: broker.server_side_reset,
+            transaction_timeout: config.transaction.first_check,
+            transaction_check_interval: config.transaction.check_interval,
+            transaction_check_max: config.transaction.check_max,
+            reject_transactions: !config.transaction.enabled,
             ..SettingValues::default()
         },
         mixed_message_types: broker.mixed_message_types,

@@ -68,6 +68,9 @@ const SAME: &[(&str, &str)] = &[
     ("fileReservedTime", "retention.hours"),
     ("maxMessageSize", "message.max_body_bytes"),
     ("messageDelayLevel", "message.delay_levels"),
+    ("transactionTimeOut", "transaction.first_check_ms"),
+    ("transactionCheckInterval", "transaction.check_interval_ms"),
+    ("transactionCheckMax", "transaction.check_max"),
     ("maxTransferBytesOnMessageInMemory", "pull.max_bytes"),
     ("maxTransferCountOnMessageInMemory", "pull.max_messages"),
     ("serverChannelMaxIdleTimeSeconds", "network.idle_timeout_s"),
@@ -83,6 +86,7 @@ const TRANSLATED: &[&str] = &[
     "diskSpaceCleanForciblyRatio",
     "diskSpaceWarningLevelRatio",
     "traceTopicEnable",
+    "rejectTransactionMessage",
     "msgTraceTopicName",
     "storePathCommitLog",
 ];
@@ -118,8 +122,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
 /// What belongs to parts that come later. Told of only where it differs from Java's default.
 const NOT_YET_PREFIXES: &[&str] = &[
     "timer",
-    "transaction",
-    "trans",
     "pop",
     "revive",
     "ha",
@@ -164,7 +166,6 @@ const NOT_YET: &[&str] = &[
     "minInSyncReplicas",
     "recallMessageEnable",
     "rejectPullConsumerEnable",
-    "rejectTransactionMessage",
     "replicasPerDiskPartition",
     "slaveReadEnable",
     "totalReplicas",
@@ -314,6 +315,11 @@ impl Reading<'_> {
             })?;
         }
         self.take("msgTraceTopicName", "broker.trace_topic", |value| Given::Text(value.to_owned()))?;
+        if self.value("rejectTransactionMessage").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+            self.take("rejectTransactionMessage", "transaction.enabled", |_| {
+                Given::Text("false".to_owned())
+            })?;
+        }
         if self.value("traceTopicEnable").is_some_and(|value| value.eq_ignore_ascii_case("false")) {
             self.take("traceTopicEnable", "broker.trace_topic", |_| Given::Text("off".to_owned()))?;
         }

@@ -246,6 +246,7 @@ impl Door {
             reply: SendReply::Client {
                 link: self.link.clone(),
                 to: ReplyTo { opaque, ..request(RequestCode::SEND_MESSAGE).from(&self.link).reply_to() },
+                queue_id: QueueId(0),
                 unique_key: None,
             },
         };

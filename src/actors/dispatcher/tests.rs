@@ -52,6 +52,7 @@ fn start_on(log: TestLog, topics: TopicTable, change: impl FnOnce(&mut Dispatche
         topics: topics.clone(),
         key_index: Some(key_index),
         scheduled: Some(delays),
+        transactions: None,
         delay_levels: DelayLevels::default(),
         progress: progress.clone(),
         catch_up: None,

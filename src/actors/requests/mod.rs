@@ -18,4 +18,5 @@ pub mod resets;
 pub mod runtime_info;
 pub mod send;
 pub mod topics;
+pub mod transactions;
 pub mod why;

@@ -20,6 +20,7 @@ use crate::protocol::names::{self, DERIVED_TOPIC_MAX_LEN, TOPIC_MAX_LEN};
 use crate::protocol::properties::{self, MAX_PROPERTIES_BYTES, names as property};
 use crate::protocol::request_code::RequestCode;
 use crate::protocol::sys_flag::TransactionType;
+use crate::protocol::transaction::half_properties;
 use crate::types::{FlushMode, QueueId, TopicName};
 
 /// What a send is checked against, and what the broker adds to it.
@@ -87,12 +88,7 @@ pub fn prepare(
 ) -> Result<PreparedSend, Refusal> {
     let queue_id = queue_of(header, &entry)?;
     let facts = Facts::of(&header.properties);
-    if facts.transaction || TransactionType::of(header.sys_flag) != TransactionType::None {
-        return Err(Refusal::NotSupported {
-            what: "a transactional message",
-            instead: "send it as an ordinary message once the local transaction is done",
-        });
-    }
+    let is_half = check_transaction(header, &facts)?;
     if facts.timer {
         return Err(Refusal::NotSupported {
             what: "delivery at an arbitrary time",
@@ -117,7 +113,7 @@ pub fn prepare(
         check_batch(header, &facts)?;
         let messages = batch_messages(request, header, entry.name(), queue_id, rules)?;
         let unique_key = messages.first().and_then(|message| unique_key_of(&message.properties));
-        PreparedSend { send: send_request(request, messages, promise, unique_key), entry, queue_id }
+        PreparedSend { send: send_request(request, messages, promise, queue_id, unique_key), entry, queue_id }
     } else {
         let (properties, unique_key, extra) = with_additions(header.properties.clone(), &facts, rules);
         let message = PendingMessage {
@@ -132,8 +128,12 @@ pub fn prepare(
                 rules,
             )
         };
-        let send = send_request(request, vec![message], promise, Some(unique_key));
-        PreparedSend { send, entry, queue_id }
+        let send = send_request(request, vec![message], promise, queue_id, Some(unique_key.clone()));
+        let mut prepared = PreparedSend { send, entry, queue_id };
+        if is_half {
+            begin_transaction(&mut prepared, &unique_key, topics)?;
+        }
+        prepared
     };
     if facts.delay_level > 0 {
         delay(&mut prepared, facts.delay_level, topics, rules)?;
@@ -146,9 +146,11 @@ fn send_request(
     request: &Request,
     messages: Vec<PendingMessage>,
     promise: Promise,
+    queue_id: QueueId,
     unique_key: Option<Bytes>,
 ) -> SendRequest {
-    let reply = SendReply::Client { link: request.from.clone(), to: request.reply_to(), unique_key };
+    let (link, to) = (request.from.clone(), request.reply_to());
+    let reply = SendReply::Client { link, to, queue_id, unique_key };
     SendRequest { messages, promise, reply }
 }
 
@@ -167,6 +169,26 @@ fn queue_of(header: &SendHeader<'_>, entry: &TopicEntry) -> Result<QueueId, Refu
             None => Err(illegal(header.queue_id)),
         },
     }
+}
+
+/// Whether the message begins a transaction. One that was consumed and is sent again has TRAN_MSG from then, and
+/// begins none.
+fn check_transaction(header: &SendHeader<'_>, facts: &Facts<'_>) -> Result<bool, Refusal> {
+    let is_half = facts.transaction && !(header.reconsume_times > 0 && facts.delay_level > 0);
+    let what = match TransactionType::of(header.sys_flag) {
+        TransactionType::Commit | TransactionType::Rollback => {
+            "its sysFlag says that a transaction has ended; only the broker stores such messages"
+        }
+        TransactionType::Prepared if !facts.transaction => {
+            "its sysFlag says that it begins a transaction, its properties do not; set TRAN_MSG=true, or leave bit 4 out"
+        }
+        _ if is_half && header.batch => "a batch cannot be transactional; send its messages one by one",
+        _ if is_half && (facts.delay_level > 0 || facts.timer) => {
+            "a transactional message cannot be delayed; leave the delay out, or send it as an ordinary message"
+        }
+        _ => return Ok(is_half),
+    };
+    Err(Refusal::MessageIllegal { what: what.to_owned() })
 }
 
 fn check_batch(header: &SendHeader<'_>, facts: &Facts<'_>) -> Result<(), Refusal> {
@@ -279,7 +301,8 @@ fn message_of(
         topic: topic.clone(),
         queue_id,
         flag: header.flag,
-        sys_flag: header.sys_flag,
+        // Bits of transactions are ours to set.
+        sys_flag: TransactionType::None.set_in(header.sys_flag),
         born_at_ms: header.born_at_ms,
         born_host: request.from.peer,
         store_host: rules.store_host,
@@ -311,6 +334,30 @@ fn batch_messages(
         return Err(Refusal::MessageIllegal { what: "the batch holds no message".into() });
     }
     Ok(messages)
+}
+
+/// Turns the send into that of a half message, which remembers where the message belongs.
+fn begin_transaction(
+    prepared: &mut PreparedSend,
+    unique_key: &[u8],
+    topics: &TopicMap,
+) -> Result<(), Refusal> {
+    let halves = topics.topics.get(names::HALF_TOPIC).ok_or_else(|| Refusal::TopicUnknown {
+        topic: TopicName::from(names::HALF_TOPIC),
+        hint: "the broker's own topic of half messages is missing".into(),
+    })?;
+    // A key is part of a property text that was read as UTF-8.
+    let unique_key = str::from_utf8(unique_key).unwrap_or_default();
+    for message in &mut prepared.send.messages {
+        let mut extra = half_properties(unique_key, &message.topic, message.queue_id);
+        extra.extend_from_slice(&message.extra_properties);
+        message.extra_properties = extra.into();
+        message.topic = halves.name().clone();
+        message.queue_id = QueueId(0);
+    }
+    prepared.queue_id = QueueId(0);
+    prepared.entry = halves.clone();
+    Ok(())
 }
 
 /// Turns the send into one of the schedule topic, which remembers where the message belongs.

@@ -69,6 +69,7 @@ async fn start() -> Bench {
         consumers: ConsumerGroupTable::default(),
         offsets: offsets.clone(),
         delivered: metadata.delay_offsets().unwrap(),
+        oldest_half: OldestHalf::default(),
         retires,
         refusals: refuse,
         key_index: Some(trim),

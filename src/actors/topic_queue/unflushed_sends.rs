@@ -86,7 +86,12 @@ mod tests {
         let at = |seconds| begun + Duration::from_secs(seconds);
         let (link, _client) = fake_client();
         let to = ReplyTo { opaque: 1, codec: HeaderCodec::Json, one_way: false, cost_bytes: 1 };
-        let of_client = || SendReply::Client { link: link.clone(), to, unique_key: None };
+        let of_client = || SendReply::Client {
+            link: link.clone(),
+            to,
+            queue_id: crate::types::QueueId(0),
+            unique_key: None,
+        };
         let (recipient, _told) = fake_sink::<MessageStored>();
         let mut sends = UnflushedSends::default();
         sends.park(stored(10), of_client(), at(5));

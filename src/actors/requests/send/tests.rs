@@ -21,7 +21,8 @@ fn bench() -> Bench {
     let parts = TestLog::new().queue_parts();
     let uneven = TopicConfig { read_queue_nums: 6, write_queue_nums: 2, ..TopicConfig::new("uneven", 1) };
     let unwritable = TopicConfig { write_queue_nums: 0, ..TopicConfig::new("none", 1) };
-    let topics = ["T", "%RETRY%g", names::SCHEDULE_TOPIC].map(|name| TopicConfig::new(name, 18));
+    let topics =
+        ["T", "%RETRY%g", names::SCHEDULE_TOPIC, names::HALF_TOPIC].map(|name| TopicConfig::new(name, 18));
     let topics = topic_table_of(topics.into_iter().chain([uneven, unwritable]), &parts);
     let rules = SendRules::new(MAX_BODY_BYTES, store_host(), "C1", DelayLevels::default(), FlushMode::Async);
     let (link, client) = fake_client();
@@ -114,8 +115,12 @@ async fn what_is_refused_and_with_which_code() {
         ("a queue for readers alone, which old routes name", send_to("uneven", 5), None),
         ("beyond them", send_to("uneven", 6), invalid),
         ("any queue of none", send_to("none", -1), invalid),
-        ("a transaction by flag", send_flagged(4), unsupported),
-        ("a transaction by property", with(&[("TRAN_MSG", "true")]), unsupported),
+        ("a transaction by flag alone", send_flagged(4), illegal),
+        ("the end of a transaction, which is ours to store", send_flagged(8), illegal),
+        ("a transaction", with(&[("TRAN_MSG", "true")]), None),
+        ("a delayed transaction", with(&[("TRAN_MSG", "true"), ("DELAY", "3")]), illegal),
+        ("a transaction at a time", with(&[("TRAN_MSG", "true"), ("TIMER_DELIVER_MS", "9")]), illegal),
+        ("a batch of transactions", with(&[("TRAN_MSG", "true")]).field("m", true), illegal),
         ("no transaction by property", with(&[("TRAN_MSG", "false")]), None),
         ("at a time", with(&[("TIMER_DELIVER_MS", "99")]), unsupported),
         ("after some seconds", with(&[("TIMER_DELAY_SEC", "9")]), unsupported),
@@ -151,7 +156,8 @@ async fn checks_are_made_in_the_order_of_rocketmq() {
             .field("i", properties)
     };
     assert!(matches!(bench.prepare(all_wrong(99)).err(), Some(Refusal::QueueOutOfRange { .. })));
-    assert!(matches!(bench.prepare(all_wrong(0)).err(), Some(Refusal::NotSupported { .. })));
+    let refusal = bench.prepare(all_wrong(0)).err().unwrap();
+    assert!(refusal.to_string().contains("sysFlag"), "{refusal}");
     let no_transaction = send("T").field("i", text(&[("INNER_NUM", "1")])).body("");
     let refusal = bench.prepare(no_transaction).err().unwrap();
     assert!(refusal.to_string().contains("INNER_NUM"), "{refusal}");
@@ -276,4 +282,31 @@ async fn delayed_message_goes_to_the_queue_of_its_level_and_knows_its_own() {
     }
     let at_once = bench.prepare(send("T").field("i", text(&[("DELAY", "0")]))).unwrap();
     assert_eq!(&**at_once.entry.name(), "T");
+}
+
+#[actix::test]
+async fn transaction_becomes_a_half_message_that_knows_where_it_belongs() {
+    let bench = bench();
+    let pairs = [("TRAN_MSG", "true"), ("PGROUP", "pg"), ("UNIQ_KEY", "U1")];
+    let half = send_to("T", 3).field("f", 4 | 1).field("i", text(&pairs));
+    let prepared = bench.prepare(half).unwrap();
+    assert_eq!((&**prepared.entry.name(), prepared.queue_id), (names::HALF_TOPIC, QueueId(0)));
+    let SendReply::Client { queue_id, .. } = &prepared.send.reply else { panic!("a client has sent it") };
+    assert_eq!(*queue_id, QueueId(3), "the client is told its own queue");
+    let message = &prepared.send.messages[0];
+    assert_eq!((&*message.topic, message.sys_flag), (names::HALF_TOPIC, 1), "the transaction bits are gone");
+    let stored = stored_properties(message);
+    let property = |name| stored.get(name).map(str::to_owned);
+    assert_eq!(property("REAL_TOPIC").as_deref(), Some("T"));
+    assert_eq!(property("REAL_QID").as_deref(), Some("3"));
+    assert_eq!(property("__transactionId__").as_deref(), Some("U1"));
+}
+
+#[actix::test]
+async fn message_that_was_consumed_begins_no_transaction_again() {
+    let bench = bench();
+    let pairs = [("TRAN_MSG", "true"), ("DELAY", "3")];
+    let again = send("%RETRY%g").field("f", 4).field("j", 1).field("i", text(&pairs));
+    let messages = bench.messages(again);
+    assert_eq!((&*messages[0].topic, messages[0].sys_flag), (names::SCHEDULE_TOPIC, 0));
 }
