@@ -53,6 +53,7 @@ pub struct Config {
     pub transaction: TransactionSection,
     pub send: SendSection,
     pub pull: PullSection,
+    pub filter: FilterSection,
     pub network: NetworkSection,
     pub tls: TlsSection,
     pub threads: ThreadsSection,
@@ -188,6 +189,17 @@ pub struct PullSection {
     pub max_bytes: usize,
     pub max_scanned_units: usize,
     pub max_holds: usize,
+}
+
+/// What consumers may filter by.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterSection {
+    pub sql: bool,
+    pub max_expression_bytes: usize,
+    pub max_body_bytes: usize,
+    pub max_body_depth: usize,
+    pub max_pull_body_bytes: usize,
 }
 
 /// Limits of a connection.

@@ -137,6 +137,14 @@ pub enum Refusal {
     NothingToReset { topic: TopicName },
     #[error("parse the consumer's subscription failed: {error}")]
     SubscriptionMalformed { error: String },
+    #[error(
+        "The broker's consumer filter data is not exist!Your expression may be wrong! Group {group} subscribed to {topic} with an SQL92 condition that is wrong at {error}"
+    )]
+    FilterMissing { group: GroupName, topic: TopicName, error: String },
+    #[error(
+        "The broker does not support consumer to filter message by SQL92: filter.sql (enablePropertyFilter) is off; turn it on, or filter by tags"
+    )]
+    FilterOff,
 
     // -- registrations and settings of the name server
     #[error("register broker failed: {cause}")]
@@ -223,6 +231,8 @@ impl Refusal {
             SubscriptionUnknown { .. } => ResponseCode::SUBSCRIPTION_NOT_EXIST,
             SubscriptionOutdated { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
             SubscriptionMalformed { .. } => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
+            FilterMissing { .. } => ResponseCode::FILTER_DATA_NOT_EXIST,
+            FilterOff => ResponseCode::SYSTEM_ERROR,
             NotFound(_) | OffsetUnknown { .. } => ResponseCode::QUERY_NOT_FOUND,
             RegistrationRefused { .. } | ChecksumMismatch { .. } | SwitchedOff { .. } => {
                 ResponseCode::SYSTEM_ERROR
@@ -289,6 +299,8 @@ mod tests {
             ResetOfUnknownOffset { .. } => "ResetOfUnknownOffset",
             ResetOffline { .. } => "ResetOffline",
             SubscriptionMalformed { .. } => "SubscriptionMalformed",
+            FilterMissing { .. } => "FilterMissing",
+            FilterOff => "FilterOff",
             RegistrationRefused { .. } => "RegistrationRefused",
             ChecksumMismatch { .. } => "ChecksumMismatch",
             SwitchedOff { .. } => "SwitchedOff",
@@ -352,6 +364,8 @@ mod tests {
             (1, ResetOfUnknownOffset { group: "g".into(), topic: "T".into(), queue_id: -1 }),
             (206, ResetOffline { group: "g".into() }),
             (23, SubscriptionMalformed { error: x() }),
+            (27, FilterMissing { group: "g".into(), topic: "T".into(), error: x() }),
+            (1, FilterOff),
             (1, RegistrationRefused { cause: x() }),
             (1, ChecksumMismatch { computed: -1, stated: -1 }),
             (1, SwitchedOff { setting: "x" }),

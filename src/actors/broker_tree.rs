@@ -16,6 +16,7 @@ use super::broker_service::BrokerService;
 use super::broker_settings::{BrokerSettings, BrokerSettingsConfig, SettingValues};
 use super::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
 use super::commit_log_writer::{CommitLogWriter, PublishedSignal};
+use super::consumer_group::ConsumerGroupConfig;
 use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsConfig};
 use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig};
 use super::delay_scheduler::{DelayScheduler, DelaySchedulerParts, StartDelivery};
@@ -43,6 +44,7 @@ use super::transaction_checker::{
 };
 use crate::client::{ConnectOptions, Servers};
 use crate::clock::SharedClock;
+use crate::filter::FilterRules;
 use crate::protocol::delay_level::DelayLevels;
 use crate::store::consume_queue::list_queues;
 use crate::store::file::StoreFiles;
@@ -79,6 +81,8 @@ pub struct BrokerPlan {
     pub trace_topic: Option<TopicName>,
     pub commit_log_segment_bytes: u64,
     pub queue: TopicQueueConfig,
+    /// What conditions of consumers may be.
+    pub filter: FilterRules,
     /// `None`: messages are not indexed by key.
     pub key_index: Option<IndexFileConfig>,
     /// When sends are answered, unless their topic is stricter.
@@ -272,7 +276,10 @@ impl BrokerTree {
         let offsets = ConsumerOffsets::load(metadata.clone(), offsets_config, clock.clone())?;
         let resets = offsets.pending_resets();
         let offsets = ConsumerOffsets::start_in_arbiter(&threads.offsets.handle(), move |_| offsets);
-        let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig::default());
+        let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig {
+            group: ConsumerGroupConfig { filter: plan.filter, ..ConsumerGroupConfig::default() },
+            ..ConsumerGroupsConfig::default()
+        });
         let consumers = ConsumerGroups::start_in_arbiter(&threads.members.handle(), move |_| consumers);
         let producers = Producers::start_in_arbiter(&threads.members.handle(), |_| {
             Producers::new(ProducersConfig::default())
@@ -566,6 +573,7 @@ impl BrokerTree {
                 consumers: consumer_table.clone(),
                 offsets: offsets.clone(),
                 resets,
+                filter_rules: plan.filter,
             },
             read_queues: read_queues.recipient(),
             consumers: ConsumerDirectory::new(consumer_table, consumers.recipient()),

@@ -28,6 +28,7 @@ use super::queue_locks::{HeldLock, QueueLocks};
 use super::request::{
     CallClient, ClientLink, CloseConnection, ConnectionClosed, ConnectionId, WatchConnection,
 };
+use crate::filter::FilterRules;
 use crate::protocol::body::heartbeat::{ConsumerData, MessageModel};
 use crate::protocol::request_code::RequestCode;
 use crate::types::{ClientId, GroupName, MessageQueue};
@@ -165,6 +166,8 @@ pub struct ConsumerGroupConfig {
     /// Changes within this time after a round of notices make one more round. Default 10 ms, and longer for a large
     /// group: see [`NOTICE_COST`].
     pub notify_gap: Duration,
+    /// What conditions of members may be.
+    pub filter: FilterRules,
     pub mailbox_capacity: usize,
 }
 
@@ -174,6 +177,7 @@ impl Default for ConsumerGroupConfig {
             member_lifetime: Duration::from_secs(120),
             scan_interval: Duration::from_secs(10),
             notify_gap: Duration::from_millis(10),
+            filter: FilterRules::default(),
             mailbox_capacity: 4_096,
         }
     }
@@ -211,7 +215,7 @@ impl ConsumerGroup {
     pub fn new(group: GroupName, view: SharedView, config: ConsumerGroupConfig) -> Self {
         Self {
             group,
-            membership: Membership::default(),
+            membership: Membership::new(config.filter),
             links: HashMap::new(),
             watched: HashSet::new(),
             locks: QueueLocks::default(),

@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::request::ConnectionId;
+use crate::filter::{FilterError, FilterRules, SqlFilter};
 use crate::protocol::body::heartbeat::{ConsumeFromWhere, ConsumeType, MessageModel};
-use crate::protocol::body::subscription::SubscriptionData;
+use crate::protocol::body::subscription::{SQL92, SubscriptionData};
 use crate::protocol::command::Language;
 use crate::store::pull::{MessageFilter, TagFilter};
 use crate::types::{ClientId, TopicName};
@@ -21,21 +22,46 @@ use crate::types::{ClientId, TopicName};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupSubscription {
     pub data: SubscriptionData,
-    /// `None`: an expression of a kind that this broker does not evaluate.
-    pub filter: Option<MessageFilter>,
+    pub filter: Result<MessageFilter, FilterFault>,
+}
+
+/// Why there is no filter.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FilterFault {
+    #[error("the SQL92 condition is wrong at {0}")]
+    Malformed(#[from] FilterError),
+    /// Java code that a filter server would run.
+    #[error("the subscription is by a class")]
+    Class,
+    #[error("the expression is of type {kind:?}")]
+    UnknownKind { kind: String },
 }
 
 impl GroupSubscription {
-    pub fn new(data: SubscriptionData) -> Self {
+    /// `known` is what the group subscribed to so far: a filter of the same text is shared.
+    pub fn new(data: SubscriptionData, known: Option<&Self>, rules: &FilterRules) -> Self {
         let data = data.with_codes();
-        let filter = if data.is_every_tag() {
-            Some(MessageFilter::All)
-        } else if data.is_tag_type() {
-            Some(MessageFilter::Tags(Arc::new(TagFilter::new(data.tags_set.iter().cloned()))))
-        } else {
-            None
+        let filter = match known {
+            Some(known) if known.data.filters_like(&data) => known.filter.clone(),
+            _ => Self::filter_of(&data, rules),
         };
         Self { data, filter }
+    }
+
+    fn filter_of(data: &SubscriptionData, rules: &FilterRules) -> Result<MessageFilter, FilterFault> {
+        if data.class_filter_mode {
+            return Err(FilterFault::Class);
+        }
+        if data.is_every_tag() {
+            return Ok(MessageFilter::All);
+        }
+        if data.is_tag_type() {
+            return Ok(MessageFilter::Tags(Arc::new(TagFilter::new(data.tags_set.iter().cloned()))));
+        }
+        if data.expression_type != SQL92 {
+            return Err(FilterFault::UnknownKind { kind: data.expression_type.clone() });
+        }
+        Ok(MessageFilter::Sql(Arc::new(SqlFilter::compile(&data.sub_string, rules)?)))
     }
 }
 
@@ -92,6 +118,7 @@ struct Seen {
 /// The members of one group.
 #[derive(Debug, Default)]
 pub struct Membership {
+    filter_rules: FilterRules,
     members: BTreeMap<ConnectionId, Seen>,
     attributes: GroupAttributes,
     subscriptions: Subscriptions,
@@ -100,6 +127,11 @@ pub struct Membership {
 }
 
 impl Membership {
+    /// Nobody yet; conditions of those who come are compiled by `filter_rules`.
+    pub fn new(filter_rules: FilterRules) -> Self {
+        Self { filter_rules, ..Self::default() }
+    }
+
     pub fn beat(&mut self, beat: Beat, now: Instant) -> BeatOutcome {
         let mut outcome = BeatOutcome::default();
         if beat.fingerprint != 0 {
@@ -147,7 +179,10 @@ impl Membership {
                 Some(_) => replaced = true,
                 None => topics_changed = true,
             }
-            self.subscriptions.insert(data.topic.clone(), Arc::new(GroupSubscription::new(data)));
+            let topic = data.topic.clone();
+            let known = self.subscriptions.get(&topic).map(Arc::as_ref);
+            let subscription = GroupSubscription::new(data, known, &self.filter_rules);
+            self.subscriptions.insert(topic, Arc::new(subscription));
         }
         (topics_changed, replaced)
     }
@@ -156,7 +191,7 @@ impl Membership {
     pub fn leave(&mut self, connection: ConnectionId) -> Option<Member> {
         let left = self.members.remove(&connection)?;
         if self.members.is_empty() {
-            *self = Self::default();
+            *self = Self::new(self.filter_rules);
         }
         Some(left.member)
     }
@@ -285,11 +320,38 @@ mod tests {
         assert!(membership.is_empty() && membership.subscriptions().is_empty());
     }
 
+    fn filtered(data: SubscriptionData) -> Result<MessageFilter, FilterFault> {
+        GroupSubscription::new(data, None, &FilterRules::default()).filter
+    }
+
     #[test]
-    fn sql_has_no_filter_here() {
-        let sql = SubscriptionData::build("T", "a > 1", "SQL92").unwrap();
-        assert_eq!(GroupSubscription::new(sql).filter, None);
-        assert_eq!(GroupSubscription::new(subscription("T", "*", 1)).filter, Some(MessageFilter::All));
+    fn a_filter_is_made_of_every_known_kind_and_a_fault_of_others() {
+        let of =
+            |expression: &str, kind: &str| filtered(SubscriptionData::build("T", expression, kind).unwrap());
+        assert_eq!(of("*", "TAG"), Ok(MessageFilter::All));
+        assert!(matches!(of("A || B", "TAG"), Ok(MessageFilter::Tags(_))));
+        assert!(matches!(of("a > 1", "SQL92"), Ok(MessageFilter::Sql(_))));
+        assert!(matches!(of("a >", "SQL92"), Err(FilterFault::Malformed(error)) if error.column == 4));
+        assert_eq!(of("a", "XPATH"), Err(FilterFault::UnknownKind { kind: "XPATH".into() }));
+        let class = SubscriptionData { class_filter_mode: true, ..subscription("T", "Filter.java", 1) };
+        assert_eq!(filtered(class), Err(FilterFault::Class));
+    }
+
+    #[test]
+    fn a_filter_is_compiled_once_for_all_heartbeats_that_bring_its_text() {
+        let mut membership = Membership::default();
+        let now = Instant::now();
+        let mut compiled = |expression: &str, sub_version| {
+            let data = SubscriptionData::build("T", expression, "SQL92").unwrap();
+            membership.beat(beat(1, vec![SubscriptionData { sub_version, ..data }]), now);
+            match &membership.subscriptions()["T"].filter {
+                Ok(MessageFilter::Sql(filter)) => filter.clone(),
+                other => panic!("no filter of SQL: {other:?}"),
+            }
+        };
+        let first = compiled("a > 1", 1);
+        assert!(Arc::ptr_eq(&first, &compiled("a > 1", 2)));
+        assert_eq!(compiled("a > 2", 3).source(), "a > 2");
     }
 
     proptest! {

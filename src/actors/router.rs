@@ -11,6 +11,7 @@ use super::consumer_group::ListLocks;
 use super::consumer_groups::ConsumerDirectory;
 use super::facts::FactsSource;
 use super::key_index::KeyIndex;
+use super::membership::FilterFault;
 use super::message_expiry::MessageExpiry;
 use super::producers::Producers;
 use super::read_queues::ListReadQueues;
@@ -19,7 +20,7 @@ use super::requests::assignment::AssignmentPeers;
 use super::requests::drain::DrainPeers;
 use super::requests::membership::HeartbeatPeers;
 use super::requests::progress::ProgressSources;
-use super::requests::pull::PullOwners;
+use super::requests::pull::{self, PullOwners};
 use super::requests::relays::DirectSources;
 use super::requests::send::PreparedSend;
 use super::requests::transactions::TransactionSources;
@@ -201,7 +202,13 @@ impl BrokerRouter {
             RequestCode::GET_ALL_MESSAGE_REQUEST_MODE => {
                 assignment::all_request_modes(request, self.pulls.groups.table()).await
             }
-            RequestCode::CHECK_CLIENT_CONFIG => membership::check_client_config(request).await,
+            RequestCode::CHECK_CLIENT_CONFIG => {
+                let rules = &self.pulls.filter_rules;
+                membership::check_client_config(request, &self.settings, &self.topics, rules).await
+            }
+            RequestCode::REGISTER_FILTER_SERVER | RequestCode::REGISTER_MESSAGE_FILTER_CLASS => {
+                Err(pull::no_filter(&FilterFault::Class))
+            }
             RequestCode::GET_CONSUMER_RUNNING_INFO => {
                 relays::consumer_running_info(request, self.consumers.table()).await
             }

@@ -9,7 +9,7 @@ use actix::Addr;
 use arc_swap::{ArcSwap, Guard};
 
 use super::topic_queue::TopicQueue;
-use crate::protocol::attributes::{FLUSH_DISK_TYPE, RETENTION_MS};
+use crate::protocol::attributes::{BODY_FILTER, FLUSH_DISK_TYPE, RETENTION_MS};
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::topic_config::TopicConfig;
 use crate::types::{FlushMode, QueueId, TopicName};
@@ -22,6 +22,8 @@ pub struct TopicEntry {
     pub config: TopicConfig,
     /// What the topic asks for; the broker may be stricter.
     pub flush: FlushMode,
+    /// Whether conditions may look into its bodies.
+    pub body_filter: bool,
     retention_ms: Option<i64>,
     queues: Vec<Arc<OnceLock<Addr<TopicQueue>>>>,
     starter: QueueStarter,
@@ -39,7 +41,8 @@ impl TopicEntry {
             _ => FlushMode::Async,
         };
         let retention_ms = config.attributes.get(RETENTION_MS).and_then(|text| text.parse().ok());
-        Self { config, flush, retention_ms, queues, starter }
+        let body_filter = config.attributes.get(BODY_FILTER).is_some_and(|kind| kind == "JSON");
+        Self { config, flush, body_filter, retention_ms, queues, starter }
     }
 
     pub fn name(&self) -> &TopicName {

@@ -10,12 +10,10 @@ use super::error::CliError;
 use super::message_format::{FORMAT_HELP, MessageFormat, Printable};
 use super::output::is_output_gone;
 use crate::client::queue_reader::READER_GROUP;
-use crate::client::{
-    ClientError, ConsumeFrom, Consumer, ConsumerOptions, Membership, ReceivedMessage, message_body,
-};
+use crate::client::{ClientError, ConsumeFrom, Consumer, ConsumerOptions, Membership, ReceivedMessage};
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::body::subscription::{EVERY_TAG, SQL92, SubscriptionData, TAG};
-use crate::protocol::names;
+use crate::protocol::{message_body, names};
 use crate::types::{ClientId, GroupName, TopicName};
 
 /// Print the messages of a topic as they come, as a member of a consumer group or alone

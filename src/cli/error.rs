@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::client::ClientError;
-use crate::client::message_body::BodyError;
 use crate::protocol::body::subscription::SubscriptionError;
+use crate::protocol::message_body::BodyError;
 use crate::protocol::names::NameError;
 use crate::protocol::response_code::ResponseCode;
 use crate::store::consume_queue::ConsumeQueueError;

@@ -27,6 +27,7 @@ use crate::actors::topic_queue::TopicQueueConfig;
 use crate::clock::SystemClock;
 use crate::config::{Config, Role, TlsMode};
 use crate::fatal::Fatal;
+use crate::filter::FilterRules;
 use crate::store::consume_queue::ConsumeQueueConfig;
 use crate::store::file::DiskFiles;
 use crate::store::key_index::IndexFileConfig;
@@ -151,7 +152,7 @@ fn node_plan(config: &Config) -> Result<NodePlan, Fatal> {
 }
 
 fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAddr>) -> BrokerPlan {
-    let Config { broker, store, retention, .. } = config;
+    let Config { broker, store, retention, filter, .. } = config;
     let mut name_servers = broker.name_servers.clone();
     if name_servers.is_empty() {
         // Our own, at the port it got; a wildcard address is reached through the loopback.
@@ -183,6 +184,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             transaction_check_interval: config.transaction.check_interval,
             transaction_check_max: config.transaction.check_max,
             reject_transactions: !config.transaction.enabled,
+            sql_filter: filter.sql,
             ..SettingValues::default()
         },
         mixed_message_types: broker.mixed_message_types,
@@ -197,6 +199,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
                 max_messages: config.pull.max_messages,
                 max_bytes: config.pull.max_bytes,
                 max_scanned_units: config.pull.max_scanned_units,
+                max_body_bytes: filter.max_pull_body_bytes,
             },
             mailbox_capacity: config.mailbox.topic_queue,
             max_waiting_sends: config.send.max_waiting,
@@ -204,6 +207,11 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             sync_flush_timeout: store.sync_flush_timeout,
             max_holds: config.pull.max_holds,
             in_memory_bytes: store.in_memory_bytes(),
+        },
+        filter: FilterRules {
+            max_expression_bytes: filter.max_expression_bytes,
+            max_body_depth: filter.max_body_depth,
+            max_body_bytes: filter.max_body_bytes,
         },
         key_index: store
             .index_enabled

@@ -4,7 +4,6 @@
 pub mod calendar;
 pub mod consumer;
 pub mod error;
-pub mod message_body;
 pub mod producer;
 mod pull_loop;
 pub mod queue_reader;

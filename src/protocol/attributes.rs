@@ -38,6 +38,8 @@ pub const FLUSH_DISK_TYPE: &str = "flush.disk.type";
 pub const RESERVE_TIME: &str = "reserve.time";
 /// How long messages of the topic are shown, in milliseconds. Ours: Java has `reserve.time`, and does nothing by it.
 pub const RETENTION_MS: &str = "retention.ms";
+/// Whether SQL92 conditions may look into the topic's bodies, which are JSON then. Ours.
+pub const BODY_FILTER: &str = "body.filter";
 pub const PRIORITY_FACTOR: &str = "priority.factor";
 /// Rooms whose brokers a group consumes from by the assignment MACHINE_ROOM, joined by `;`. Ours: with Java's clients each
 /// client has the list.
@@ -63,6 +65,7 @@ pub const TOPIC_ATTRIBUTES: &[AttributeRule] = &[
     ),
     // Ours: RocketMQ knows this choice for a whole broker only.
     changeable(FLUSH_DISK_TYPE, AttributeValues::OneOf(&["ASYNC_FLUSH", "SYNC_FLUSH"])),
+    changeable(BODY_FILTER, AttributeValues::OneOf(&["NONE", "JSON"])),
     changeable(RESERVE_TIME, AttributeValues::Range { min: -1, max: i64::MAX }),
     changeable(RETENTION_MS, AttributeValues::Range { min: 1, max: i64::MAX }),
     // Minutes, at most 30 days.

@@ -16,6 +16,7 @@ pub mod frame;
 pub mod header;
 pub mod java_hash;
 pub mod message;
+pub mod message_body;
 pub mod message_id;
 pub mod names;
 pub mod properties;

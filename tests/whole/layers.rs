@@ -8,18 +8,22 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, File, ItemFn, ItemMod, ItemUse, UseTree};
 
 /// What each part of the crate may import besides itself.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("types", &[]),
     ("clock", &[]),
     ("kill_point", &[]),
     ("protocol", &["types", "clock"]),
     ("error", &["protocol", "types"]),
-    ("store", &["protocol", "clock", "kill_point", "types"]),
+    ("filter", &["protocol"]),
+    ("store", &["filter", "protocol", "clock", "kill_point", "types"]),
     ("client", &["protocol", "clock", "types"]),
-    ("actors", &["store", "client", "protocol", "error", "clock", "kill_point", "types"]),
+    ("actors", &["store", "client", "filter", "protocol", "error", "clock", "kill_point", "types"]),
     ("config", &["protocol", "types"]),
     ("fatal", &["actors", "config", "store"]),
-    ("cli", &["actors", "client", "store", "protocol", "config", "error", "fatal", "clock", "types"]),
+    (
+        "cli",
+        &["actors", "client", "filter", "store", "protocol", "config", "error", "fatal", "clock", "types"],
+    ),
 ];
 
 /// The parts of the crate that one file names, tests left aside.

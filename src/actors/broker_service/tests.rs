@@ -14,6 +14,7 @@ use crate::actors::request::ClientLink;
 use crate::actors::testing::log::{TestLog, message, settle, store_host, topic_entry};
 use crate::actors::testing::{FakeClient, RequestBuilder, RuntimeClock, fake_client, fake_sink, request};
 use crate::actors::topic_queue::{DeleteQueue, Promise, QueryExtent, TopicQueueConfig};
+use crate::filter::FilterRules;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::StoredMessage;
 use crate::protocol::response_code::ResponseCode;
@@ -40,6 +41,7 @@ fn plan() -> BrokerPlan {
         expiry: Duration::from_secs(120),
         trace_topic: None,
         commit_log_segment_bytes: 1 << 20,
+        filter: FilterRules::default(),
         queue: TopicQueueConfig::default(),
         key_index: Some(IndexFileConfig { slots: 64, entries: 256 }),
         flusher: FlusherConfig::default(),

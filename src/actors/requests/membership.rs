@@ -7,15 +7,17 @@ use tracing::debug;
 use crate::actors::broker_settings::SettingsTable;
 use crate::actors::consumer_group::{ConsumerHeartbeat, LeaveGroup, LockQueues, UnlockQueues, ViewMember};
 use crate::actors::consumer_groups::{ConsumerDirectory, ConsumerGroupTable};
-use crate::actors::membership::Member;
+use crate::actors::membership::{GroupSubscription, Member};
 use crate::actors::producers::{
     LeaveProducerGroup, ProducerHeartbeat, Producers, QueryAllProducers, QueryProducers, connection_body,
 };
 use crate::actors::request::{Answer, Answered, Request};
+use crate::actors::requests::pull::{check_filter, check_switched_on, no_filter};
 use crate::actors::subscription_groups::GroupSettings;
 use crate::actors::topic_table::TopicTable;
 use crate::actors::topics::EnsureTopic;
 use crate::error::Refusal;
+use crate::filter::FilterRules;
 use crate::protocol::body::connections::{ConsumerConnection, ConsumerIdList, ProducerConnection};
 use crate::protocol::body::heartbeat::{CheckClientRequestBody, ConsumerData, HeartbeatData};
 use crate::protocol::body::lock::{LockBatchRequestBody, LockBatchResponseBody};
@@ -180,18 +182,25 @@ pub async fn unlock_queues(request: &Request, consumers: &ConsumerGroupTable) ->
 }
 
 /// CHECK_CLIENT_CONFIG (46): whether this broker can filter by the client's expression.
-pub async fn check_client_config(request: &Request) -> Answered {
+pub async fn check_client_config(
+    request: &Request,
+    settings: &SettingsTable,
+    topics: &TopicTable,
+    rules: &FilterRules,
+) -> Answered {
     if request.command.body.is_empty() {
         return Ok(Some(Answer::success()));
     }
     let asked: CheckClientRequestBody = request.json_body("CHECK_CLIENT_CONFIG", "a subscription")?;
-    if asked.subscription_data.is_tag_type() {
-        return Ok(Some(Answer::success()));
+    let subscription = GroupSubscription::new(asked.subscription_data, None, rules);
+    // Tags that name nothing were never refused here, and pulls say so.
+    let filter = subscription.filter.map_err(|fault| no_filter(&fault))?;
+    match topics.get(&subscription.data.topic) {
+        Some(topic) => check_filter(&filter, &topic, &settings.load())?,
+        // The pull will find it, or refuse.
+        None => check_switched_on(&filter, &settings.load())?,
     }
-    Err(Refusal::NotSupported {
-        what: "a subscription by SQL92 or another expression that is not TAG",
-        instead: "subscribe by tags, and filter by properties in the consumer",
-    })
+    Ok(Some(Answer::success()))
 }
 
 /// GET_PRODUCER_CONNECTION_LIST (204).

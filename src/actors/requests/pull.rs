@@ -2,14 +2,15 @@
 //!
 //! The checks and their order are RocketMQ's (`PullMessageProcessor`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 
-use crate::actors::broker_settings::SettingsTable;
+use crate::actors::broker_settings::{SettingValues, SettingsTable};
 use crate::actors::consumer_groups::ConsumerGroupTable;
 use crate::actors::consumer_offsets::{CommitOffset, ConsumerOffsets, PendingResets, TakeReset};
-use crate::actors::membership::GroupSubscription;
+use crate::actors::membership::{FilterFault, GroupSubscription};
 use crate::actors::offset_table::OffsetKey;
 use crate::actors::request::{PulledReply, Reply, ReplyContent, Request};
 use crate::actors::subscription_groups::GroupSettings;
@@ -17,6 +18,7 @@ use crate::actors::topic_queue::{PullMessages, QueryExtent, TopicQueue};
 use crate::actors::topic_table::{TopicEntry, TopicMap};
 use crate::actors::topics::unknown_topic;
 use crate::error::Refusal;
+use crate::filter::FilterRules;
 use crate::protocol::body::subscription::{SubscriptionData, TAG};
 use crate::protocol::header::{
     PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION, PULL_SUSPEND, PullHeader, PullResponse,
@@ -37,6 +39,7 @@ pub struct PullOwners {
     pub consumers: ConsumerGroupTable,
     pub offsets: Addr<ConsumerOffsets>,
     pub resets: PendingResets,
+    pub filter_rules: FilterRules,
 }
 
 /// What becomes of a pull at the door.
@@ -108,6 +111,7 @@ impl PullOwners {
         }
         let queue = queue_of(entry, header.queue_id)?;
         let filter = self.filter_of(&header, config)?;
+        check_filter(&filter, entry, &self.settings.load())?;
         if header.sys_flag & PULL_COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
             let key = OffsetKey {
                 group: group.clone(),
@@ -145,7 +149,11 @@ impl PullOwners {
             let kind = header.expression_type.as_deref().unwrap_or(TAG);
             let data = SubscriptionData::build(topic.clone(), expression, kind)
                 .map_err(|error| Refusal::SubscriptionMalformed { error: error.to_string() })?;
-            return evaluated(&GroupSubscription::new(data));
+            // Consumers that send it along have it in their heartbeats too, as a rule.
+            let view = self.consumers.view(group);
+            let known = view.as_ref().and_then(|view| view.subscription(topic)).map(Arc::as_ref);
+            let subscription = GroupSubscription::new(data, known, &self.filter_rules);
+            return subscription.filter.map_err(|fault| no_filter(&fault));
         }
         let view = self.consumers.view(group).ok_or_else(|| Refusal::SubscriptionUnknown {
             problem: format!("of group {group} is not known here: no member of it has sent a heartbeat"),
@@ -171,15 +179,56 @@ impl PullOwners {
                 asked: header.sub_version,
             });
         }
-        evaluated(subscription)
+        subscription.filter.clone().map_err(|fault| match fault {
+            FilterFault::Malformed(error) => Refusal::FilterMissing {
+                group: group.clone(),
+                topic: topic.clone(),
+                error: error.to_string(),
+            },
+            fault => no_filter(&fault),
+        })
     }
 }
 
-fn evaluated(subscription: &GroupSubscription) -> Result<MessageFilter, Refusal> {
-    subscription.filter.clone().ok_or(Refusal::NotSupported {
-        what: "filtering by an SQL92 expression",
-        instead: "filter by tags (\"A || B\") until it is",
-    })
+/// Why there is no filter of an expression, to the client that sent it.
+pub fn no_filter(fault: &FilterFault) -> Refusal {
+    let error = fault.to_string();
+    match fault {
+        FilterFault::Malformed(_) => Refusal::SubscriptionMalformed { error },
+        FilterFault::Class => Refusal::NotSupported {
+            what: "filtering by a class on a filter server",
+            instead: "filter by properties with an SQL92 condition, and by fields of JSON bodies with body. in it, as body.price > 10",
+        },
+        FilterFault::UnknownKind { .. } => Refusal::NotSupported {
+            what: "filtering by an expression that is neither TAG nor SQL92",
+            instead: "use tags, as A || B, or an SQL92 condition",
+        },
+    }
+}
+
+/// Whether the broker takes filters of this kind.
+pub fn check_switched_on(filter: &MessageFilter, settings: &SettingValues) -> Result<(), Refusal> {
+    let is_sql = matches!(filter, MessageFilter::Sql(_));
+    if is_sql && !settings.sql_filter { Err(Refusal::FilterOff) } else { Ok(()) }
+}
+
+/// Whether broker and topic allow a filter.
+pub fn check_filter(
+    filter: &MessageFilter,
+    topic: &TopicEntry,
+    settings: &SettingValues,
+) -> Result<(), Refusal> {
+    check_switched_on(filter, settings)?;
+    if let MessageFilter::Sql(filter) = filter
+        && filter.reads_body()
+        && !topic.body_filter
+    {
+        return Err(Refusal::NoPermission {
+            what: format!("looking into the bodies of topic {} (body. in a condition)", topic.name()),
+            remedy: "its attribute body.filter is not JSON; set it with telstar topic alter or mqadmin updateTopic -a +body.filter=JSON",
+        });
+    }
+    Ok(())
 }
 
 fn queue_of(entry: &TopicEntry, queue_id: i32) -> Result<&Addr<TopicQueue>, Refusal> {
@@ -233,8 +282,6 @@ fn unknown_or_gone(request: &Request) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::actors::consumer_offsets::ResetOffsets;
     use crate::actors::request::ClientLink;
@@ -262,6 +309,7 @@ mod tests {
             consumers: store.consumers.clone(),
             offsets: store.offsets.clone(),
             resets: store.resets.clone(),
+            filter_rules: FilterRules::default(),
         };
         Bench { store, owners, link, client }
     }
@@ -317,8 +365,23 @@ mod tests {
             ("a topic outside the subscription", pull("other", 0), ResponseCode::SUBSCRIPTION_NOT_EXIST),
             ("it, with a subscription of its own", own("a || b"), ResponseCode::PULL_NOT_FOUND),
             (
-                "it, by an SQL expression",
+                "it, by an SQL condition",
                 own("a > 1").field("expressionType", "SQL92"),
+                ResponseCode::PULL_NOT_FOUND,
+            ),
+            (
+                "it, by a condition that is wrong",
+                own("a >").field("expressionType", "SQL92"),
+                ResponseCode::SUBSCRIPTION_PARSE_FAILED,
+            ),
+            (
+                "it, by a condition over bodies that the topic does not show",
+                own("body.a > 1").field("expressionType", "SQL92"),
+                ResponseCode::NO_PERMISSION,
+            ),
+            (
+                "it, by an expression of another kind",
+                own("a > 1").field("expressionType", "XPATH"),
                 ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
             ),
             (

@@ -203,11 +203,9 @@ impl StorySources<'_> {
             tags_code: properties::tags_code(properties::get(&copy.properties, property::TAGS)),
         };
         match &subscription.filter {
-            Some(filter) if filter.may_match(unit.tags_code) && filter.matches_record(self.log, &unit) => {
-                Matching::Matches
-            }
-            Some(_) => Matching::Differs,
-            None => Matching::Faulty(format!("it is of type {}", subscription.data.expression_type)),
+            Ok(filter) if filter.look_at(self.log, &unit).matches => Matching::Matches,
+            Ok(_) => Matching::Differs,
+            Err(fault) => Matching::Faulty(fault.to_string()),
         }
     }
 

@@ -101,6 +101,14 @@ impl SubscriptionData {
         self
     }
 
+    /// Whether both let the same messages pass, by their text. Both must have their codes.
+    pub fn filters_like(&self, other: &Self) -> bool {
+        self.expression_type == other.expression_type
+            && self.sub_string == other.sub_string
+            && self.tags_set == other.tags_set
+            && self.class_filter_mode == other.class_filter_mode
+    }
+
     pub fn is_tag_type(&self) -> bool {
         is_tag_type(&self.expression_type)
     }

@@ -4,6 +4,7 @@ use actix::Actor;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
+use crate::actors::broker_settings::SettingValues;
 use crate::actors::producers::ProducersConfig;
 use crate::actors::request::ClientLink;
 use crate::actors::requests::testing::{TestStore, body, field, refusal};
@@ -193,9 +194,10 @@ async fn locks_are_granted_renewed_and_given_up() {
 }
 
 #[actix::test]
-async fn only_tags_pass_the_check_of_clients() {
+async fn conditions_are_compiled_when_clients_ask_before_they_start() {
+    let store = TestStore::start(&[("T", 1)]).await;
     let (link, _client) = fake_client();
-    let check = async |data: Option<SubscriptionData>| {
+    let check = async |data: Option<SubscriptionData>, sql_filter: bool| {
         let asked = request(RequestCode::CHECK_CLIENT_CONFIG);
         let asked = match data {
             Some(subscription_data) => {
@@ -203,11 +205,20 @@ async fn only_tags_pass_the_check_of_clients() {
             }
             None => asked,
         };
-        check_client_config(&asked.from(&link)).await
+        let settings = SettingsTable::fixed(SettingValues { sql_filter, ..Default::default() });
+        check_client_config(&asked.from(&link), &settings, &store.topics, &FilterRules::default()).await
     };
-    check(None).await.unwrap();
-    check(Some(SubscriptionData::parse("T", "A").unwrap())).await.unwrap();
-    let refused = refusal(check(Some(SubscriptionData::build("T", "a > 1", "SQL92").unwrap())).await);
-    assert_eq!(refused.code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
-    assert!(refused.to_string().contains("SQL92"));
+    let sql = |condition| Some(SubscriptionData::build("T", condition, "SQL92").unwrap());
+    check(None, false).await.unwrap();
+    check(Some(SubscriptionData::parse("T", "A").unwrap()), false).await.unwrap();
+    check(sql("a > 1"), true).await.unwrap();
+    for (condition, switched_on, code, says) in [
+        ("a >", true, ResponseCode::SUBSCRIPTION_PARSE_FAILED, "column 4"),
+        ("a > 1", false, ResponseCode::SYSTEM_ERROR, "does not support consumer to filter message by SQL92"),
+        ("body.a > 1", true, ResponseCode::NO_PERMISSION, "body.filter"),
+    ] {
+        let refused = refusal(check(sql(condition), switched_on).await);
+        assert_eq!(refused.code(), code, "{condition}");
+        assert!(refused.to_string().contains(says), "{refused}");
+    }
 }

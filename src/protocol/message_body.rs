@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 
-use crate::protocol::sys_flag::{COMPRESSED, COMPRESSION_TYPE_MASK, COMPRESSION_TYPE_SHIFT};
+use super::sys_flag::{COMPRESSED, COMPRESSION_TYPE_MASK, COMPRESSION_TYPE_SHIFT};
 
 /// Largest body that is opened, bytes: a few bytes of a bad sender must not fill the memory.
 pub const MAX_OPENED_BYTES: u64 = 64 * 1024 * 1024;
@@ -15,33 +15,38 @@ pub enum BodyError {
     Corrupt { kind: &'static str, source: io::Error },
     #[error("body has the unknown compression type {0}")]
     UnknownType(i32),
-    #[error("body is larger than {MAX_OPENED_BYTES} bytes when decompressed")]
-    TooLarge,
+    #[error("body is larger than {max_bytes} bytes when decompressed")]
+    TooLarge { max_bytes: u64 },
 }
 
 /// The body as it was before compression; itself when it was not compressed.
 pub fn open(body: &[u8], sys_flag: i32) -> Result<Cow<'_, [u8]>, BodyError> {
+    open_within(body, sys_flag, MAX_OPENED_BYTES)
+}
+
+/// As [`open`], as long as decompressing does not make it longer than `max_bytes`.
+pub fn open_within(body: &[u8], sys_flag: i32, max_bytes: u64) -> Result<Cow<'_, [u8]>, BodyError> {
     if sys_flag & COMPRESSED == 0 {
         return Ok(Cow::Borrowed(body));
     }
     let opened = match (sys_flag & COMPRESSION_TYPE_MASK) >> COMPRESSION_TYPE_SHIFT {
-        0 | 3 => read_all("zlib", flate2::read::ZlibDecoder::new(body)),
-        1 => read_all("lz4", lz4_flex::frame::FrameDecoder::new(body)),
+        0 | 3 => read_all("zlib", flate2::read::ZlibDecoder::new(body), max_bytes),
+        1 => read_all("lz4", lz4_flex::frame::FrameDecoder::new(body), max_bytes),
         2 => {
             let decoder = ruzstd::decoding::StreamingDecoder::new(body);
             let corrupt = |error| BodyError::Corrupt { kind: "zstd", source: io::Error::other(error) };
-            read_all("zstd", decoder.map_err(corrupt)?)
+            read_all("zstd", decoder.map_err(corrupt)?, max_bytes)
         }
         other => Err(BodyError::UnknownType(other)),
     };
     opened.map(Cow::Owned)
 }
 
-fn read_all(kind: &'static str, from: impl Read) -> Result<Vec<u8>, BodyError> {
+fn read_all(kind: &'static str, from: impl Read, max_bytes: u64) -> Result<Vec<u8>, BodyError> {
     let mut opened = Vec::new();
-    let read = from.take(MAX_OPENED_BYTES + 1).read_to_end(&mut opened);
+    let read = from.take(max_bytes + 1).read_to_end(&mut opened);
     read.map_err(|source| BodyError::Corrupt { kind, source })?;
-    if opened.len() as u64 > MAX_OPENED_BYTES { Err(BodyError::TooLarge) } else { Ok(opened) }
+    if opened.len() as u64 > max_bytes { Err(BodyError::TooLarge { max_bytes }) } else { Ok(opened) }
 }
 
 #[cfg(test)]
@@ -63,6 +68,8 @@ mod tests {
         let zstd = ruzstd::encoding::compress_to_vec(TEXT, ruzstd::encoding::CompressionLevel::Fastest);
         for (body, sys_flag) in [(&zlib, 0x1), (&zlib, 0x301), (&lz4, 0x101), (&zstd, 0x201)] {
             assert_eq!(&*open(body, sys_flag).unwrap(), TEXT, "{sys_flag:#x}");
+            let (len, within) = (TEXT.len() as u64, |max| open_within(body, sys_flag, max));
+            assert!(within(len).is_ok() && matches!(within(len - 1), Err(BodyError::TooLarge { .. })));
         }
         assert_eq!(&*open(TEXT, 0x300).unwrap(), TEXT, "only the lowest bit says compressed");
     }
