@@ -36,7 +36,8 @@ Examples:
   telstar topic create orders
   telstar topic create orders --queues 16 --on broker-a
   telstar topic create payments --type fifo
-  telstar topic create archive --perm r")]
+  telstar topic create archive --perm r
+  telstar topic create bills --attribute body.filter=JSON")]
 pub struct CreateArgs {
     /// The topic
     topic: TopicName,
@@ -49,6 +50,9 @@ pub struct CreateArgs {
     /// What kind of messages it takes
     #[arg(long = "type", value_enum, default_value = "normal")]
     message_type: MessageType,
+    /// Set an attribute of the topic; may be given several times
+    #[arg(short, long = "attribute", value_name = "KEY=VALUE", value_parser = parse_attribute)]
+    attributes: Vec<String>,
     #[command(flatten)]
     on: OnArgs,
     #[command(flatten)]
@@ -89,6 +93,21 @@ impl MessageType {
         };
         Some(format!("+message.type={name}"))
     }
+}
+
+/// `key=value`, as the change of attributes has it.
+fn parse_attribute(text: &str) -> Result<String, String> {
+    let fits = text.split_once('=').is_some_and(|(key, _)| !key.is_empty() && !key.contains(['+', '-', ',']));
+    match fits && !text.contains(',') {
+        true => Ok(format!("+{text}")),
+        false => Err("use KEY=VALUE, as body.filter=JSON".to_owned()),
+    }
+}
+
+fn attribute_change(message_type: MessageType, attributes: &[String]) -> Option<String> {
+    let changes: Vec<String> =
+        message_type.attribute().into_iter().chain(attributes.iter().cloned()).collect();
+    (!changes.is_empty()).then(|| changes.join(","))
 }
 
 /// List topics
@@ -172,7 +191,7 @@ async fn create(args: CreateArgs) -> Result<(), CliError> {
         topic_filter_type: "SINGLE_TAG".to_owned(),
         topic_sys_flag: 0,
         order: false,
-        attributes: args.message_type.attribute(),
+        attributes: attribute_change(args.message_type, &args.attributes),
     };
     let call = Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&header);
     call_each(&mut servers, &masters, &call).await?;

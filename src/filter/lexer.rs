@@ -109,10 +109,10 @@ impl<'a> Lexer<'a> {
             let rest = &self.source[self.at..];
             if rest.starts_with([' ', '\t', '\n', '\r', '\x0C']) {
                 self.at += 1;
-            } else if rest.starts_with("/*") {
-                let end =
-                    rest[2..].find("*/").ok_or_else(|| self.error(self.at, FilterProblem::OpenComment))?;
-                self.at += 2 + end + 2;
+            } else if let Some(comment) = rest.strip_prefix("/*") {
+                let len = comment.find("*/");
+                let len = len.ok_or_else(|| self.error(self.at, FilterProblem::OpenComment))?;
+                self.at += len + "/**/".len();
             } else if rest.starts_with("--")
                 && let Some(end) = rest.find(['\n', '\r'])
             {

@@ -3,6 +3,7 @@
 mod commands;
 mod crash;
 mod derived;
+mod filters;
 mod hostile;
 mod layers;
 mod lifecycle;

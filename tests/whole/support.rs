@@ -248,11 +248,12 @@ pub struct Send<'a> {
     pub properties: String,
     pub body: Bytes,
     pub batch: bool,
+    pub sys_flag: i32,
 }
 
 impl<'a> Send<'a> {
     pub fn to(topic: &'a str, queue_id: i32, body: impl Into<Bytes>) -> Self {
-        Self { topic, queue_id, properties: String::new(), body: body.into(), batch: false }
+        Self { topic, queue_id, properties: String::new(), body: body.into(), batch: false, sys_flag: 0 }
     }
 
     pub fn with(mut self, name: &str, value: &str) -> Self {
@@ -267,7 +268,7 @@ impl<'a> Send<'a> {
             default_topic: "TBW102".into(),
             default_topic_queue_nums: 4,
             queue_id: self.queue_id,
-            sys_flag: 0,
+            sys_flag: self.sys_flag,
             born_at_ms: 1_700_000_000_000,
             flag: 7,
             properties: self.properties,

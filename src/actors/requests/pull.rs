@@ -225,7 +225,7 @@ pub fn check_filter(
     {
         return Err(Refusal::NoPermission {
             what: format!("looking into the bodies of topic {} (body. in a condition)", topic.name()),
-            remedy: "its attribute body.filter is not JSON; set it with telstar topic alter or mqadmin updateTopic -a +body.filter=JSON",
+            remedy: "its attribute body.filter is not JSON; set it: telstar topic create -a body.filter=JSON, mqadmin updateTopic -a +body.filter=JSON",
         });
     }
     Ok(())

@@ -8,6 +8,7 @@ use crate::actors::testing::log::topic_table_of;
 use crate::actors::testing::log::{TestLog, message, message_with, positions, settle, topic_entry};
 use crate::actors::testing::{FakeClient, fake_client, fake_mailbox, fake_sink, full_mailbox};
 use crate::clock::{ManualClock, WallMs};
+use crate::filter::{FilterRules, SqlFilter};
 use crate::protocol::attributes::FLUSH_DISK_TYPE;
 use crate::protocol::frame::HeaderCodec;
 use crate::protocol::topic_config::TopicConfig;
@@ -79,6 +80,10 @@ fn answer(batch: AppendBatch, refused: &[usize]) {
 
 fn tagged(tag: &str) -> MessageFilter {
     MessageFilter::Tags(Arc::new(TagFilter::new([tag.to_owned()])))
+}
+
+fn condition(source: &str) -> MessageFilter {
+    MessageFilter::Sql(Arc::new(SqlFilter::compile(source, &FilterRules::default()).unwrap()))
 }
 
 impl Bench {
@@ -475,6 +480,39 @@ async fn hold_is_answered_by_a_matching_unit_and_by_no_other() {
     assert_eq!(bench.pulled_reply().await, (FOUND, 6));
     bench.dispatch(6, &["a"]).await;
     assert!(bench.is_silent().await, "answered once");
+}
+
+#[actix::test]
+async fn hold_with_a_condition_is_answered_by_a_message_that_satisfies_it() {
+    tokio::time::pause();
+    let mut bench = start();
+    bench.dispatch(0, &["a"]).await;
+    let filter = condition("TAGS STARTSWITH 'x' AND missing IS NULL");
+    bench.queue.do_send(PullMessages { filter, ..bench.held(1, 60) });
+    bench.dispatch(1, &["a", "b"]).await;
+    assert!(bench.is_silent().await);
+    bench.dispatch(3, &["a", "xy", "a"]).await;
+    assert_eq!(bench.pulled_reply().await, (FOUND, 6));
+    let filter = condition("TAGS = 'none'");
+    bench.queue.do_send(PullMessages { filter, ..bench.held(6, 60) });
+    bench.dispatch(6, &["a", "b"]).await;
+    assert!(bench.is_silent().await);
+    advance(Duration::from_secs(60)).await;
+    assert_eq!(bench.pulled_reply().await, (NOT_FOUND, 8), "what did not match is passed");
+}
+
+#[actix::test]
+async fn pull_that_looks_into_bodies_ends_where_it_has_gone_through_enough_of_them() {
+    let mut bench = start_with(|parts| parts.config.pull.max_body_bytes = 20);
+    let mut units = Vec::new();
+    for n in 0..5 {
+        let appended = bench.log.append(message("T", &format!(r#"{{"n":{n}}}"#)), n);
+        units.push(TestLog::unit(&appended, 0));
+    }
+    bench.queue.send(Dispatched { first: QueueOffset(0), units, last_stored_at_ms: 1 }).await.unwrap();
+    let pull = |bench: &Bench, from| PullMessages { filter: condition("body.n >= 3"), ..bench.pull(from) };
+    assert_eq!(bench.pulled(pull(&bench, 0)).await, (RETRY, 3), "three bodies of 7 bytes");
+    assert_eq!(bench.pulled(pull(&bench, 3)).await, (FOUND, 5));
 }
 
 #[actix::test]

@@ -145,7 +145,24 @@ public final class FilterCases {
     }
 
     private String and(int depth) {
-        return repeated(depth, " AND ", this::equality);
+        return repeated(depth, " AND ", this::condition);
+    }
+
+    /** Mostly what people write, sometimes anything that the grammar allows. */
+    private String condition(int depth) {
+        String name = pick(NAMES);
+        String not = pick("", "", "NOT ");
+        switch (random.nextInt(12)) {
+            case 0: case 1: return name + pick(" = ", " <> ") + pick(pick(NUMBERS), pick(TEXTS), pick(NAMES), "TRUE", "-" + pick(NUMBERS));
+            case 2: return name + pick(" > ", " >= ", " < ", " <= ") + pick(pick(NUMBERS), pick(NAMES), "-" + pick(NUMBERS));
+            case 3: return pick(NUMBERS) + pick(" > ", " <= ", " = ") + name;
+            case 4: return name + pick(" IS NULL", " IS NOT NULL");
+            case 5: return name + " " + not + "BETWEEN " + pick("-5", "0", "1", "2", ".5", name) + " AND " + pick("3", "5L", "7.5", "1e3", pick(NAMES));
+            case 6: return name + " " + not + "IN (" + list() + ")";
+            case 7: return name + " " + not + pick("CONTAINS ", "STARTSWITH ", "ENDSWITH ") + pick(TEXTS);
+            case 8: return depth > 0 ? not + "(" + or(depth - 1) + ")" : name;
+            default: return equality(depth);
+        }
     }
 
     private interface Part {
