@@ -79,7 +79,7 @@ settings! {
     /// Whether transactional messages are refused.
     reject_transactions: bool = false => "rejectTransactionMessage", flag, bool::to_string, "true or false";
     /// Whether groups may filter by SQL.
-    sql_filter: bool = true => "enablePropertyFilter", flag, bool::to_string, "true or false";
+    sql_filter: bool = false => "enablePropertyFilter", flag, bool::to_string, "true or false";
     /// Whether offsets are reset here; otherwise the members of the group are told to move.
     server_side_reset: bool = true => "useServerSideResetOffset", flag, bool::to_string, "true or false";
     /// Whether members of a group are told when others come or go.

@@ -66,7 +66,7 @@ impl TestStore {
         };
         let map =
             TopicMap { data_version: DataVersion::default(), topics: topics.iter().map(entry).collect() };
-        let settings = SettingsTable::fixed(SettingValues::default());
+        let settings = SettingsTable::fixed(SettingValues { sql_filter: true, ..SettingValues::default() });
         let config = SubscriptionGroupsConfig::default();
         let loaded = SubscriptionGroups::load(metadata.clone(), settings.clone(), config, clock.clone());
         let (groups, group_table) = loaded.unwrap();
