@@ -9,6 +9,7 @@ mod figures;
 mod frame;
 mod pull;
 mod query;
+mod retry;
 mod run;
 mod schedule;
 mod send;
@@ -30,6 +31,7 @@ pub enum BenchCommand {
     Consume(consume::ConsumeBenchArgs),
     E2e(e2e::EndToEndArgs),
     Query(query::QueryBenchArgs),
+    Retry(retry::RetryBenchArgs),
     Sink(sink::SinkArgs),
 }
 
@@ -46,6 +48,10 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::E2e(args) => {
             let queues = on_runtime(e2e::prepare(&args))?;
             e2e::run(args, queues)
+        }
+        BenchCommand::Retry(args) => {
+            let sample = on_runtime(retry::prepare(&args))?;
+            retry::run(args, sample)
         }
         BenchCommand::Query(args) => on_runtime(query::run(args)),
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
