@@ -19,6 +19,7 @@ use super::commit_log_writer::{CommitLogWriter, PublishedSignal};
 use super::consumer_group::ConsumerGroupConfig;
 use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsConfig};
 use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig};
+use super::dead_letter_replay::{DeadLetterReplay, DeadLetterReplayParts};
 use super::delay_scheduler::{DelayScheduler, DelaySchedulerParts, StartDelivery};
 use super::dispatcher::{CatchUp, DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
@@ -531,6 +532,18 @@ impl BrokerTree {
             };
             Retention::start_in_arbiter(&threads.settings.handle(), move |_| Retention::new(parts))
         };
+        let replays = {
+            let replays = DeadLetterReplay::load(DeadLetterReplayParts {
+                log: reader.clone(),
+                topics: table.clone(),
+                ensure_topic: topics.clone().recipient(),
+                metadata: metadata.clone(),
+                store_host: plan.advertised,
+                clock: clock.clone(),
+                mailbox_capacity: plan.mailbox_capacity,
+            })?;
+            DeadLetterReplay::start_in_arbiter(&threads.settings.handle(), move |_| replays)
+        };
         let settings = {
             let settings = settings.tell(topics.clone().recipient()).tell(retention.clone().recipient());
             BrokerSettings::start_in_arbiter(&threads.settings.handle(), move |_| settings)
@@ -575,6 +588,7 @@ impl BrokerTree {
                 resets,
                 filter_rules: plan.filter,
             },
+            replays,
             read_queues: read_queues.recipient(),
             consumers: ConsumerDirectory::new(consumer_table, consumers.recipient()),
             producers,

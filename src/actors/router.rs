@@ -9,6 +9,7 @@ use super::broker_settings::{BrokerSettings, SettingsTable};
 use super::broker_stats::BrokerStats;
 use super::consumer_group::ListLocks;
 use super::consumer_groups::ConsumerDirectory;
+use super::dead_letter_replay::DeadLetterReplay;
 use super::facts::FactsSource;
 use super::key_index::KeyIndex;
 use super::membership::FilterFault;
@@ -26,7 +27,7 @@ use super::requests::send::PreparedSend;
 use super::requests::transactions::TransactionSources;
 use super::requests::why::StorySources;
 use super::requests::{
-    assignment, broker, drain, groups, membership, messages, offsets, progress, relays, resets,
+    assignment, broker, dead_letters, drain, groups, membership, messages, offsets, progress, relays, resets,
     topics as topic_requests, transactions, why,
 };
 use super::retention::Retention;
@@ -63,6 +64,7 @@ pub struct BrokerRouter {
     pub retention: Addr<Retention>,
     pub expiry: MessageExpiry,
     pub retry_router: Addr<RetryRouter>,
+    pub replays: Addr<DeadLetterReplay>,
     pub pulls: PullOwners,
     pub consumers: ConsumerDirectory,
     pub read_queues: Recipient<ListReadQueues>,
@@ -290,6 +292,11 @@ impl BrokerRouter {
             RequestCode::DECIDE_TRANSACTION => {
                 transactions::decide_transaction(request, &self.transactions).await
             }
+            RequestCode::START_REPLAY => {
+                dead_letters::start_replay(request, self.pulls.groups.table(), &self.replays).await
+            }
+            RequestCode::LIST_REPLAYS => dead_letters::list_replays(request, &self.replays).await,
+            RequestCode::STOP_REPLAY => dead_letters::stop_replay(request, &self.replays).await,
             RequestCode::VIEW_MESSAGE_BY_ID => messages::view_message(request, &self.log, &self.expiry).await,
             RequestCode::QUERY_MESSAGE => {
                 messages::query_message(request, &self.log, &self.expiry, self.key_index.as_ref()).await

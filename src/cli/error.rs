@@ -28,6 +28,8 @@ pub enum CliError {
     GroupUnknown { group: GroupName },
     #[error("{why}")]
     NoStory { why: String },
+    #[error("group {group} has no dead letters on any broker: nothing of it was given up or tried too often")]
+    NoDeadLetters { group: GroupName },
     #[error("no message {what}: {hint}")]
     NoMessage { what: String, hint: &'static str },
     #[error(

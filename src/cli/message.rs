@@ -349,7 +349,12 @@ fn print_following(out: &mut impl Write, found: &FoundMessage, args: &TailArgs) 
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(CliError::Output)
 }
 
-fn print_found(found: &[FoundMessage], format: OutputFormat, verbose: bool) -> Result<(), CliError> {
+/// Messages as `find` shows them.
+pub(super) fn print_found(
+    found: &[FoundMessage],
+    format: OutputFormat,
+    verbose: bool,
+) -> Result<(), CliError> {
     match (format, verbose) {
         (OutputFormat::Json, _) => {
             let all: Vec<_> = found.iter().map(|found| with_body(found, |message| message.json())).collect();

@@ -11,6 +11,7 @@ pub mod bench;
 pub mod cluster;
 pub mod completion;
 pub mod consume;
+pub mod dlq;
 pub mod drain;
 pub mod error;
 pub mod group;
@@ -59,6 +60,8 @@ enum Command {
     #[command(subcommand)]
     Group(group::GroupCommand),
     #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
+    #[command(subcommand)]
     Message(message::MessageCommand),
     Why(why::WhyArgs),
     Cluster(cluster::ClusterArgs),
@@ -77,6 +80,7 @@ pub fn run() -> ExitCode {
         Some(Command::Consume(args)) => on_runtime(consume::run(args)),
         Some(Command::Topic(command)) => on_runtime(topic::run(command)),
         Some(Command::Group(command)) => on_runtime(group::run(command)),
+        Some(Command::Dlq(command)) => on_runtime(dlq::run(command)),
         Some(Command::Message(command)) => on_runtime(message::run(command)),
         Some(Command::Why(args)) => on_runtime(why::run(args)),
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),

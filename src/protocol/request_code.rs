@@ -179,6 +179,9 @@ codes! {
         EXPLAIN_MESSAGE = 29002,
         LIST_TRANSACTIONS = 29101,
         DECIDE_TRANSACTION = 29102,
+        START_REPLAY = 29201,
+        LIST_REPLAYS = 29202,
+        STOP_REPLAY = 29203,
 
         // Pop; too big for the binary header.
         POP_MESSAGE = 200050,

@@ -13,6 +13,7 @@ mod delay_offsets;
 mod key_values;
 mod open_halves;
 mod records;
+mod replays;
 mod request_modes;
 mod settings;
 mod table;
@@ -25,6 +26,7 @@ pub use consumer_offsets::{ConsumerOffset, ConsumerOffsetTable};
 pub use delay_offsets::DelayOffsetTable;
 pub use key_values::{KeyValueTable, KvConfig, KvConfigTable};
 pub use open_halves::{KeptHalf, OpenHalfTable};
+pub use replays::{ReplayRecord, ReplayState, ReplayTable, ReplayedQueue};
 pub use request_modes::RequestModeTable;
 pub use settings::{
     DataVersionTable, Forbidden, ForbiddenTable, SubscriptionGroupTable, TopicTable, VersionedTable,
@@ -139,6 +141,11 @@ impl Metadata {
 
     pub fn forbidden(&self) -> Result<ForbiddenTable, MetadataError> {
         Ok(ForbiddenTable::new(self.table("forbidden")?))
+    }
+
+    /// How far the replays of dead letter queues are.
+    pub fn replays(&self) -> Result<ReplayTable, MetadataError> {
+        Ok(ReplayTable::new(self.table("replays")?))
     }
 
     /// How groups take topics, where it was set.

@@ -21,9 +21,14 @@ header! {
         pub total_group_num: i32 => "totalGroupNum",
     }
 
-    /// GET_SUBSCRIPTIONGROUP_CONFIG (352), QUERY_TOPICS_BY_CONSUMER (343).
+    /// GET_SUBSCRIPTIONGROUP_CONFIG (352), QUERY_TOPICS_BY_CONSUMER (343), STOP_REPLAY (29203).
     pub struct GroupHeader {
         pub group: GroupName => "group",
+    }
+
+    /// LIST_REPLAYS (29202); without a group all are meant.
+    pub struct OptionalGroupHeader {
+        pub group: Option<GroupName> => "group",
     }
 
     /// GET_CONSUME_STATS (208).
