@@ -2,7 +2,7 @@
 //!
 //! - Owns: the membership of the group, its queue locks, and the [`GroupView`] that everybody reads.
 //! - Takes: [`ConsumerHeartbeat`], [`LeaveGroup`], [`ConnectionClosed`], [`LockQueues`], [`UnlockQueues`],
-//!   [`ListLocks`], [`ObserveGroup`].
+//!   [`ListMembers`], [`ListLocks`], [`ObserveGroup`].
 //! - Sends: [`CallClient`] (40, one-way) to all members when they must share the queues anew;
 //!   [`WatchConnection`] to the connection of a new member; [`CloseConnection`] to that of a silent one.
 //! - Fails: a notice that a connection cannot take now is lost, and that member shares anew by itself within 20 s;
@@ -23,7 +23,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::membership::{Beat, GroupAttributes, GroupSubscription, Member, Membership, Subscriptions};
+use super::membership::{
+    Beat, GroupAttributes, GroupSubscription, Member, MemberAccount, Membership, Subscriptions,
+};
 use super::queue_locks::{HeldLock, QueueLocks};
 use super::request::{
     CallClient, ClientLink, CloseConnection, ConnectionClosed, ConnectionId, WatchConnection,
@@ -77,6 +79,11 @@ pub struct UnlockQueues {
     pub client_id: ClientId,
     pub queues: Vec<MessageQueue>,
 }
+
+/// Every member as it shows itself.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Vec<MemberAccount>")]
+pub struct ListMembers;
 
 /// The queue locks in force.
 #[derive(Message, Clone, Copy, Debug)]
@@ -418,6 +425,14 @@ impl Handler<UnlockQueues> for ConsumerGroup {
 
     fn handle(&mut self, unlock: UnlockQueues, _: &mut Self::Context) {
         self.locks.unlock(&unlock.client_id, &unlock.queues);
+    }
+}
+
+impl Handler<ListMembers> for ConsumerGroup {
+    type Result = Vec<MemberAccount>;
+
+    fn handle(&mut self, _: ListMembers, _: &mut Self::Context) -> Self::Result {
+        self.membership.accounts(Instant::now())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - Owns: the offset table and the sled tree of consumer offsets; the number of pending resets that
 //!   [`PendingResets`] shows. Nobody else writes any of them.
-//! - Takes: [`CommitOffset`], [`QueryOffset`], [`QueryTopicOffsets`], [`ListTopicsOfGroup`], [`ListGroupsOfTopic`],
+//! - Takes: [`CommitOffset`], [`QueryOffset`], [`QueryTopicOffsets`], [`QueryMoves`], [`ListTopicsOfGroup`], [`ListGroupsOfTopic`],
 //!   [`ListAllOffsets`], [`ResetOffsets`], [`TakeReset`], [`CloneOffsets`], [`DeleteGroupOffsets`], [`TopicDeleted`],
 //!   [`SaveOffsets`], [`ObserveOffsets`]; of retention [`QuerySlowest`], [`ListConsumedQueues`], [`MessagesGone`],
 //!   [`QueryLosses`].
@@ -18,6 +18,7 @@
 
 mod expiry;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -30,11 +31,11 @@ use self::expiry::ExpiryRecord;
 pub use self::expiry::{ListConsumedQueues, Losses, MessagesGone, QueryLosses, QuerySlowest, SlowestOffset};
 use super::offset_table::{Committed, OffsetKey, OffsetTable, QueueOffsets};
 use super::topics::TopicDeleted;
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, WallMs};
 use crate::error::Refusal;
 use crate::protocol::data_version::DataVersion;
 use crate::store::metadata::{ConsumerOffset, ConsumerOffsetTable, Metadata, MetadataError};
-use crate::types::{FlushMode, GroupName, QueueOffset, TopicName};
+use crate::types::{FlushMode, GroupName, QueueId, QueueOffset, TopicName};
 
 /// Offsets written to the tree in one turn.
 const WRITTEN_PER_TURN: usize = 4096;
@@ -68,6 +69,16 @@ pub struct QueryTopicOffsets {
     pub group: GroupName,
     pub topic: TopicName,
 }
+
+/// When a group committed other offsets last, by queue; what has not moved since the start is not named.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "OffsetMoves")]
+pub struct QueryMoves {
+    pub group: GroupName,
+    pub topic: TopicName,
+}
+
+pub type OffsetMoves = BTreeMap<QueueId, WallMs>;
 
 /// The topics in which a group has offsets, sorted.
 #[derive(Message, Clone, Debug)]
@@ -398,14 +409,23 @@ impl Handler<CommitOffset> for ConsumerOffsets {
     type Result = Response<Result<OffsetCommitted, Refusal>>;
 
     fn handle(&mut self, commit: CommitOffset, ctx: &mut Self::Context) -> Self::Result {
-        self.expiry.committed(&commit.key.group, self.clock.now());
-        let outcome = self.table.commit(commit.key, commit.offset);
+        let now = self.clock.now();
+        self.expiry.committed(&commit.key.group, now);
+        let outcome = self.table.commit(commit.key, commit.offset, now);
         let committed = OffsetCommitted { outcome };
         if commit.awaited && outcome == Committed::Stored {
             self.answer(committed, "the consumer offset", ctx)
         } else {
             Response::reply(Ok(committed))
         }
+    }
+}
+
+impl Handler<QueryMoves> for ConsumerOffsets {
+    type Result = MessageResult<QueryMoves>;
+
+    fn handle(&mut self, query: QueryMoves, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.table.moves(&query.group, &query.topic))
     }
 }
 
@@ -580,7 +600,7 @@ mod tests {
         let metadata = Metadata::temporary().unwrap();
         let mut offsets = load(&metadata);
         for queue_id in 0..3 {
-            offsets.table.commit(key("g", "T", queue_id), QueueOffset(1));
+            offsets.table.commit(key("g", "T", queue_id), QueueOffset(1), WallMs(1));
         }
         offsets.stopped(&mut Context::new());
         assert_eq!(saved(&metadata).len(), 3);

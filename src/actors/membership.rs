@@ -113,6 +113,19 @@ pub struct BeatOutcome {
 struct Seen {
     member: Member,
     at: Instant,
+    subscribed: Expressions,
+}
+
+/// What one member subscribes to: topic and expression.
+pub type Expressions = BTreeMap<TopicName, String>;
+
+/// A member as it shows itself, for people to look at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberAccount {
+    pub connection: ConnectionId,
+    pub member: Member,
+    pub silent_for: Duration,
+    pub subscribed: Expressions,
 }
 
 /// The members of one group.
@@ -141,16 +154,21 @@ impl Membership {
             outcome.fingerprint_changed =
                 nothing_said || known.is_some_and(|known| known != beat.fingerprint);
         }
+        let subscribed = beat.subscriptions.as_ref().map(|all| {
+            all.iter().map(|data| (data.topic.clone(), data.sub_string.clone())).collect::<Expressions>()
+        });
         match self.members.get_mut(&beat.connection) {
             Some(seen) => {
                 seen.at = now;
+                seen.subscribed = subscribed.unwrap_or_else(|| std::mem::take(&mut seen.subscribed));
                 if seen.member != beat.member {
                     seen.member = beat.member;
                     outcome.changed = true;
                 }
             }
             None => {
-                self.members.insert(beat.connection, Seen { member: beat.member, at: now });
+                let subscribed = subscribed.unwrap_or_default();
+                self.members.insert(beat.connection, Seen { member: beat.member, at: now, subscribed });
                 outcome.joined = true;
             }
         }
@@ -215,6 +233,17 @@ impl Membership {
     /// By connection, in the order of their numbers.
     pub fn members(&self) -> impl Iterator<Item = (ConnectionId, &Member)> {
         self.members.iter().map(|(connection, seen)| (*connection, &seen.member))
+    }
+
+    /// Every member with what it said of itself, by connection.
+    pub fn accounts(&self, now: Instant) -> Vec<MemberAccount> {
+        let account = |(connection, seen): (&ConnectionId, &Seen)| MemberAccount {
+            connection: *connection,
+            member: seen.member.clone(),
+            silent_for: now.duration_since(seen.at),
+            subscribed: seen.subscribed.clone(),
+        };
+        self.members.iter().map(account).collect()
     }
 
     pub fn attributes(&self) -> GroupAttributes {

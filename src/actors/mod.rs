@@ -14,6 +14,7 @@ pub mod delay_scheduler;
 pub mod dispatcher;
 pub mod facts;
 pub mod flusher;
+pub mod group_diagnosis;
 pub mod group_table;
 pub mod key_index;
 pub mod listener;

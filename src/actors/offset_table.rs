@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::clock::WallMs;
 use crate::types::{GroupName, QueueId, QueueOffset, TopicName};
 
 /// Offsets by queue, in the order of the queues.
@@ -31,6 +32,8 @@ pub enum Committed {
 struct Entry {
     offset: QueueOffset,
     unsaved: bool,
+    /// When the group committed another offset last; unknown since the start of the broker.
+    moved_at: Option<WallMs>,
 }
 
 type TopicsOfGroup = HashMap<TopicName, BTreeMap<QueueId, Entry>>;
@@ -48,23 +51,24 @@ impl OffsetTable {
     /// Takes an offset over from the store.
     pub fn load(&mut self, key: OffsetKey, offset: QueueOffset) {
         let queues = self.groups.entry(key.group).or_default().entry(key.topic).or_default();
-        queues.insert(key.queue_id, Entry { offset, unsaved: false });
+        queues.insert(key.queue_id, Entry { offset, unsaved: false, moved_at: None });
     }
 
-    pub fn commit(&mut self, key: OffsetKey, offset: QueueOffset) -> Committed {
+    pub fn commit(&mut self, key: OffsetKey, offset: QueueOffset, now: WallMs) -> Committed {
         if !self.resets.is_empty() && self.resets.contains_key(&key) {
             return Committed::IgnoredForReset;
         }
-        self.put(key, offset);
+        self.put(key, offset, Some(now));
         Committed::Stored
     }
 
-    fn put(&mut self, key: OffsetKey, offset: QueueOffset) {
+    fn put(&mut self, key: OffsetKey, offset: QueueOffset, moved_at: Option<WallMs>) {
         let queues = self.groups.get_mut(&key.group).and_then(|topics| topics.get_mut(&key.topic));
         match queues.and_then(|queues| queues.get_mut(&key.queue_id)) {
             Some(entry) if entry.offset == offset => {}
             Some(entry) => {
                 entry.offset = offset;
+                entry.moved_at = moved_at.or(entry.moved_at);
                 if !std::mem::replace(&mut entry.unsaved, true) {
                     self.unsaved.push(key);
                 }
@@ -72,7 +76,7 @@ impl OffsetTable {
             None => {
                 self.unsaved.push(key.clone());
                 let queues = self.groups.entry(key.group).or_default().entry(key.topic).or_default();
-                queues.insert(key.queue_id, Entry { offset, unsaved: true });
+                queues.insert(key.queue_id, Entry { offset, unsaved: true, moved_at });
             }
         }
     }
@@ -85,7 +89,7 @@ impl OffsetTable {
 
     /// Sets the offset of a queue, and holds the group to it until it is taken.
     pub fn reset(&mut self, key: OffsetKey, offset: QueueOffset) {
-        self.put(key.clone(), offset);
+        self.put(key.clone(), offset, None);
         self.resets.insert(key, offset);
     }
 
@@ -102,6 +106,12 @@ impl OffsetTable {
     pub fn of_topic(&self, group: &GroupName, topic: &TopicName) -> QueueOffsets {
         let queues = self.queues(group, topic).into_iter().flatten();
         queues.map(|(queue_id, entry)| (*queue_id, entry.offset)).collect()
+    }
+
+    /// When a group committed other offsets last, in the queues of a topic where that is known.
+    pub fn moves(&self, group: &GroupName, topic: &TopicName) -> BTreeMap<QueueId, WallMs> {
+        let queues = self.queues(group, topic).into_iter().flatten();
+        queues.filter_map(|(queue_id, entry)| Some((*queue_id, entry.moved_at?))).collect()
     }
 
     /// Every offset of every group, in no order.
@@ -138,7 +148,7 @@ impl OffsetTable {
         let offsets = self.of_topic(from, topic);
         let count = offsets.len();
         for (queue_id, offset) in offsets {
-            self.put(OffsetKey { group: to.clone(), topic: topic.clone(), queue_id }, offset);
+            self.put(OffsetKey { group: to.clone(), topic: topic.clone(), queue_id }, offset, None);
         }
         count
     }
@@ -226,23 +236,34 @@ mod tests {
     fn smaller_offset_overwrites() {
         let mut table = OffsetTable::default();
         assert_eq!(table.query(&key("g", "T", 0)), None);
-        table.commit(key("g", "T", 0), QueueOffset(9));
-        table.commit(key("g", "T", 0), QueueOffset(4));
+        table.commit(key("g", "T", 0), QueueOffset(9), WallMs(1));
+        table.commit(key("g", "T", 0), QueueOffset(4), WallMs(1));
         assert_eq!(table.query(&key("g", "T", 0)), Some(QueueOffset(4)));
+    }
+
+    #[test]
+    fn offset_that_is_committed_again_has_not_moved() {
+        let mut table = OffsetTable::default();
+        table.load(key("g", "T", 1), QueueOffset(9));
+        table.commit(key("g", "T", 0), QueueOffset(9), WallMs(5));
+        table.commit(key("g", "T", 0), QueueOffset(9), WallMs(7));
+        table.reset(key("g", "T", 0), QueueOffset(2));
+        let moves = table.moves(&"g".into(), &"T".into());
+        assert_eq!(moves, [(QueueId(0), WallMs(5))].into(), "nobody knows of queue 1");
     }
 
     #[test]
     fn commits_are_ignored_until_the_reset_is_taken() {
         let mut table = OffsetTable::default();
-        table.commit(key("g", "T", 0), QueueOffset(9));
+        table.commit(key("g", "T", 0), QueueOffset(9), WallMs(1));
         table.reset(key("g", "T", 0), QueueOffset(2));
-        assert_eq!(table.commit(key("g", "T", 0), QueueOffset(10)), Committed::IgnoredForReset);
-        assert_eq!(table.commit(key("g", "T", 1), QueueOffset(10)), Committed::Stored);
+        assert_eq!(table.commit(key("g", "T", 0), QueueOffset(10), WallMs(1)), Committed::IgnoredForReset);
+        assert_eq!(table.commit(key("g", "T", 1), QueueOffset(10), WallMs(1)), Committed::Stored);
         assert_eq!(table.query(&key("g", "T", 0)), Some(QueueOffset(2)));
         assert_eq!(table.take_reset(&key("g", "T", 0)), Some(QueueOffset(2)));
         assert_eq!(table.take_reset(&key("g", "T", 0)), None);
         assert_eq!(table.query(&key("g", "T", 0)), Some(QueueOffset(2)));
-        assert_eq!(table.commit(key("g", "T", 0), QueueOffset(10)), Committed::Stored);
+        assert_eq!(table.commit(key("g", "T", 0), QueueOffset(10), WallMs(1)), Committed::Stored);
     }
 
     #[test]
@@ -250,13 +271,13 @@ mod tests {
         let mut table = OffsetTable::default();
         table.load(key("g", "T", 0), QueueOffset(1));
         assert!(!table.has_unsaved());
-        table.commit(key("g", "T", 0), QueueOffset(1));
+        table.commit(key("g", "T", 0), QueueOffset(1), WallMs(1));
         assert!(!table.has_unsaved());
-        table.commit(key("g", "T", 0), QueueOffset(2));
-        table.commit(key("g", "T", 0), QueueOffset(3));
+        table.commit(key("g", "T", 0), QueueOffset(2), WallMs(1));
+        table.commit(key("g", "T", 0), QueueOffset(3), WallMs(1));
         let taken = table.take_unsaved(100);
         assert_eq!(taken, [(key("g", "T", 0), QueueOffset(3))]);
-        table.commit(key("g", "T", 0), QueueOffset(4));
+        table.commit(key("g", "T", 0), QueueOffset(4), WallMs(1));
         table.give_back(taken);
         assert_eq!(table.take_unsaved(100), [(key("g", "T", 0), QueueOffset(4))]);
         assert!(table.take_unsaved(100).is_empty());
@@ -313,7 +334,7 @@ mod tests {
                         if !ignored {
                             committed.insert(key.clone(), offset);
                         }
-                        let outcome = table.commit(key, QueueOffset(offset));
+                        let outcome = table.commit(key, QueueOffset(offset), WallMs(1));
                         prop_assert_eq!(outcome == Committed::IgnoredForReset, ignored);
                     }
                     Step::Reset(key, offset) => {

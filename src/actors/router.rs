@@ -19,6 +19,7 @@ use super::read_queues::ListReadQueues;
 use super::request::{Answered, Request};
 use super::requests::assignment::AssignmentPeers;
 use super::requests::drain::DrainPeers;
+use super::requests::group_why::GroupWitnesses;
 use super::requests::membership::HeartbeatPeers;
 use super::requests::progress::ProgressSources;
 use super::requests::pull::{self, PullOwners};
@@ -27,8 +28,8 @@ use super::requests::send::PreparedSend;
 use super::requests::transactions::TransactionSources;
 use super::requests::why::StorySources;
 use super::requests::{
-    assignment, broker, dead_letters, drain, groups, membership, messages, offsets, progress, relays, resets,
-    topics as topic_requests, transactions, why,
+    assignment, broker, dead_letters, drain, group_why, groups, membership, messages, offsets, progress,
+    relays, resets, topics as topic_requests, transactions, why,
 };
 use super::retention::Retention;
 use super::retry_router::{DeathCause, RetryRouter, SendToDeadLetterQueue};
@@ -291,6 +292,11 @@ impl BrokerRouter {
             }
             RequestCode::DECIDE_TRANSACTION => {
                 transactions::decide_transaction(request, &self.transactions).await
+            }
+            RequestCode::DESCRIBE_GROUP => {
+                let (progress, log) = (self.progress_sources(), &self.log);
+                let witnesses = GroupWitnesses { progress, log, now: self.clock.now() };
+                group_why::describe_group(request, &witnesses).await
             }
             RequestCode::START_REPLAY => {
                 dead_letters::start_replay(request, self.pulls.groups.table(), &self.replays).await

@@ -3,7 +3,8 @@
 //! - Owns: the consume queue, the next queue offset, the pulls that are held, the sends that wait for the disk.
 //! - Takes: [`SendMessages`], [`BatchAppended`] from the writer, [`LogFlushed`] from the flusher, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
 //!   [`LogTrimmed`], [`ContinueAt`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
-//!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`].
+//!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`],
+//!   [`QueryPulledLast`].
 //! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`] to connections, [`MessageStored`] to an
 //!   actor that sent; [`CountTraffic`] once for each counter it begins; [`MessagesGone`] when its beginning moves.
 //! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
@@ -13,6 +14,7 @@
 //!
 //! Started on first use; most queues of a broker never are.
 
+mod pullers;
 mod questions;
 mod unflushed_sends;
 
@@ -23,6 +25,8 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
+use pullers::Pullers;
+pub use pullers::{PulledLast, QueryPulledLast};
 pub use questions::{
     LocateOffset, QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime,
 };
@@ -265,6 +269,7 @@ pub struct TopicQueue {
     oldest: Option<(QueueOffset, i64)>,
     puts: Arc<Traffic>,
     gets: HashMap<GroupName, Arc<Traffic>>,
+    pullers: Pullers,
     /// When the batch in work was handed to the writer.
     handed_over_at: Instant,
 }
@@ -309,6 +314,7 @@ impl TopicQueue {
             oldest: None,
             puts,
             gets: HashMap::new(),
+            pullers: Pullers::default(),
             handed_over_at: Instant::now(),
         };
         // What went before we opened is nobody's news.
@@ -777,6 +783,7 @@ impl Handler<PullMessages> for TopicQueue {
     type Result = ();
 
     fn handle(&mut self, request: PullMessages, ctx: &mut Self::Context) {
+        self.pullers.note(&request, Instant::now());
         let pulled = self.pull_now(&request);
         let at_end = matches!(&pulled, Ok(pulled) if response_code(pulled.status, request.from) == ResponseCode::PULL_NOT_FOUND);
         match request.hold {

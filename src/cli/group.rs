@@ -1,6 +1,7 @@
 //! `telstar group`.
 
 mod reset;
+mod why;
 
 use std::collections::BTreeMap;
 
@@ -32,6 +33,7 @@ use crate::types::GroupName;
 pub enum GroupCommand {
     List(ListArgs),
     Show(ShowArgs),
+    Why(why::WhyArgs),
     Create(CreateArgs),
     Delete(DeleteArgs),
     Reset(reset::ResetArgs),
@@ -106,6 +108,7 @@ pub async fn run(command: GroupCommand) -> Result<(), CliError> {
     match command {
         GroupCommand::List(args) => list(args).await,
         GroupCommand::Show(args) => show(args).await,
+        GroupCommand::Why(args) => why::why(args).await,
         GroupCommand::Create(args) => create(args).await,
         GroupCommand::Delete(args) => delete(args).await,
         GroupCommand::Reset(args) => reset::reset(args).await,

@@ -182,6 +182,7 @@ codes! {
         START_REPLAY = 29201,
         LIST_REPLAYS = 29202,
         STOP_REPLAY = 29203,
+        DESCRIBE_GROUP = 29210,
 
         // Pop; too big for the binary header.
         POP_MESSAGE = 200050,

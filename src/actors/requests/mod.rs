@@ -7,6 +7,7 @@ pub mod assignment;
 pub mod broker;
 pub mod dead_letters;
 pub mod drain;
+pub mod group_why;
 pub mod groups;
 pub mod membership;
 pub mod messages;

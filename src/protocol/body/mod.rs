@@ -10,6 +10,7 @@ pub mod batch_ack;
 pub mod connections;
 pub mod dead_letters;
 pub mod drain;
+pub mod group_why;
 pub mod ha;
 pub mod heartbeat;
 mod java_enum;

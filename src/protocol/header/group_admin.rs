@@ -21,7 +21,8 @@ header! {
         pub total_group_num: i32 => "totalGroupNum",
     }
 
-    /// GET_SUBSCRIPTIONGROUP_CONFIG (352), QUERY_TOPICS_BY_CONSUMER (343), STOP_REPLAY (29203).
+    /// GET_SUBSCRIPTIONGROUP_CONFIG (352), QUERY_TOPICS_BY_CONSUMER (343), STOP_REPLAY (29203),
+    /// DESCRIBE_GROUP (29210).
     pub struct GroupHeader {
         pub group: GroupName => "group",
     }
