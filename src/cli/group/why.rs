@@ -62,10 +62,10 @@ pub async fn why(args: WhyArgs) -> Result<(), CliError> {
 
 fn as_text(group: &GroupDescription) -> String {
     let stuck = group.queues.iter().filter(|queue| queue.stuck).count();
-    let state = match (group.queues.is_empty(), stuck) {
-        (true, _) => "everything is consumed".to_owned(),
-        (false, 0) => "behind, and moving".to_owned(),
-        (false, stuck) => format!("{stuck} of {} queues that are behind stand still", group.queues.len()),
+    let state = match (group.queues.iter().filter(|queue| queue.lag > 0).count(), stuck) {
+        (0, _) => "everything is consumed".to_owned(),
+        (_, 0) => "behind, and moving".to_owned(),
+        (behind, stuck) => format!("{stuck} of {behind} queues that are behind stand still"),
     };
     let mut text = output::facts(&[
         ("group", group.group.to_string()),
