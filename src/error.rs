@@ -45,6 +45,10 @@ pub enum Refusal {
         "MIXED message type is not supported. Topic {topic} was not created; choose one type, or set enableMixedMessageType"
     )]
     MixedMessageType { topic: TopicName },
+    #[error(
+        "cleanup.policy=COMPACTION is not supported by this version of Telstar. Topic {topic} was not created; leave it out, and its messages are kept by age, or use a Java broker"
+    )]
+    CompactionTopic { topic: TopicName },
     #[error("{what} has no permission: {remedy}")]
     NoPermission { what: String, remedy: &'static str },
 
@@ -210,6 +214,7 @@ impl Refusal {
             }
             TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
             MixedMessageType { .. } => ResponseCode::INVALID_PARAMETER,
+            CompactionTopic { .. } => ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
             SettingUnknown { .. } | SettingFixed { .. } | SettingInvalid { .. } => {
                 ResponseCode::INVALID_PARAMETER
             }
@@ -271,6 +276,7 @@ mod tests {
             NoRoute { .. } => "NoRoute",
             QueueOutOfRange { .. } => "QueueOutOfRange",
             MixedMessageType { .. } => "MixedMessageType",
+            CompactionTopic { .. } => "CompactionTopic",
             NoPermission { .. } => "NoPermission",
             MessageIllegal { .. } => "MessageIllegal",
             BodyTooLarge { .. } => "BodyTooLarge",
@@ -337,6 +343,7 @@ mod tests {
             (17, NoRoute { topic: "T".into(), hint: x() }),
             (29, QueueOutOfRange { topic: "T".into(), queue_id: -1, queues: 1 }),
             (29, MixedMessageType { topic: "T".into() }),
+            (3, CompactionTopic { topic: "T".into() }),
             (16, NoPermission { what: x(), remedy: "x" }),
             (13, MessageIllegal { what: x() }),
             (13, BodyTooLarge { len_bytes: 1, max_bytes: 1 }),
@@ -387,6 +394,6 @@ mod tests {
             assert!(!refusal.to_string().trim().is_empty());
         }
         let names: BTreeSet<_> = golden.iter().map(|(_, refusal)| name(refusal)).collect();
-        assert_eq!(names.len(), 56, "every refusal is in the table");
+        assert_eq!(names.len(), 57, "every refusal is in the table");
     }
 }

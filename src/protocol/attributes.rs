@@ -92,6 +92,11 @@ const fn changeable(key: &'static str, values: AttributeValues) -> AttributeRule
     AttributeRule { key, changeable: true, values }
 }
 
+/// Whether a topic of these attributes is to keep the latest message of each key only.
+pub fn is_compacted(attributes: &Attributes) -> bool {
+    attributes.get(CLEANUP_POLICY).is_some_and(|policy| policy == "COMPACTION")
+}
+
 /// Why a change of attributes is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AttributeError {

@@ -8,7 +8,7 @@ use super::unknown::unknown_topic;
 use crate::actors::topic_table::{QueueStarter, TopicEntry, TopicMap};
 use crate::clock::WallMs;
 use crate::error::Refusal;
-use crate::protocol::attributes::MESSAGE_TYPE;
+use crate::protocol::attributes::{MESSAGE_TYPE, is_compacted};
 use crate::protocol::names::{self, OwnNames};
 use crate::protocol::topic_config::{self, AutoCreation, Permission, TopicConfig};
 use crate::types::{BrokerName, TopicName};
@@ -200,7 +200,13 @@ impl Draft {
         if mixed && !self.rules.mixed_message_type {
             return Err(Refusal::MixedMessageType { topic: asked.topic_name });
         }
-        TopicConfig::altered(current, asked).map_err(|error| Refusal::Attribute(error.to_string()))
+        let config =
+            TopicConfig::altered(current, asked).map_err(|error| Refusal::Attribute(error.to_string()))?;
+        // One of a Java broker's stays as it was imported, and may be altered otherwise.
+        match is_compacted(&config.attributes) && current.is_none() {
+            true => Err(Refusal::CompactionTopic { topic: config.topic_name }),
+            false => Ok(config),
+        }
     }
 
     /// Settings that are there already change nothing, so nobody is told of them.
