@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use telstar::clock::WallMs;
+use telstar::filter::{FilterRules, SqlFilter};
 use telstar::protocol::attributes;
 use telstar::protocol::batch_body::BatchEntries;
 use telstar::protocol::body::batch_ack::BatchAckMessageRequestBody;
@@ -44,13 +45,14 @@ const MAX_FRAME_BYTES: usize = 64 * 1024;
 pub type Check = fn(&[u8]);
 
 /// The checks by the name of their corpus.
-pub const ALL: [(&str, Check); 6] = [
+pub const ALL: [(&str, Check); 7] = [
     ("commands", commands),
     ("headers", headers),
     ("records", records),
     ("bodies", bodies),
     ("texts", texts),
     ("compressed", compressed),
+    ("conditions", conditions),
 ];
 
 /// A stream of frames. The first byte says where the stream is cut into two reads.
@@ -331,6 +333,26 @@ pub fn compressed(data: &[u8]) {
         let read = RegisterBrokerBody::decode(&written, form).expect("a registration of ours can be read");
         let topics = |body: &RegisterBrokerBody| body.topic_config_serialize_wrapper.topic_config_table.len();
         assert_eq!(topics(&read), topics(&registration));
+    }
+}
+
+/// An SQL92 condition, and behind a zero byte the properties of a message, and behind another its body.
+pub fn conditions(data: &[u8]) {
+    let mut parts = data.splitn(3, |byte| *byte == 0);
+    let mut part = || parts.next().unwrap_or_default();
+    let (condition, properties, body) = (String::from_utf8_lossy(part()), part(), part());
+    match SqlFilter::compile(&condition, &FilterRules::default()) {
+        Ok(filter) => {
+            let plain = filter.evaluate(properties, body, 0);
+            // A body right below the limit may be beyond it with the head of zlib.
+            if body.len() < FilterRules::default().max_body_bytes / 2 {
+                let compressed = filter.evaluate(properties, &deflated(body), 1);
+                assert_eq!(compressed, plain, "compression changes nothing");
+            }
+        }
+        Err(error) => {
+            assert!((1..=condition.chars().count() + 1).contains(&error.column), "{error}");
+        }
     }
 }
 
