@@ -105,7 +105,22 @@ pub fn pairs(text: &[u8]) -> PropertyPairs<'_> {
 
 /// The value of `name` in `text`.
 pub fn get<'a>(text: &'a [u8], name: &str) -> Option<&'a str> {
-    pairs(text).filter(|(found, _)| *found == name).last().map(|(_, value)| value)
+    // Names are compared as bytes: a pull with a filter asks this of every message.
+    let mut found = None;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = memchr::memchr(PROPERTY_SEPARATOR, rest).unwrap_or(rest.len());
+        let (pair, behind) = (&rest[..end], rest.get(end + 1..).unwrap_or_default());
+        if let Some(value) = pair.strip_prefix(name.as_bytes())
+            && let Some((&NAME_VALUE_SEPARATOR, value)) = value.split_first()
+            && let Ok(value) = str::from_utf8(value)
+            && !value.is_empty()
+        {
+            found = Some(value);
+        }
+        rest = behind;
+    }
+    found.filter(|_| !name.is_empty())
 }
 
 /// Appends one pair. Name and value must not contain the separators; an empty value will not be read back.
@@ -247,6 +262,13 @@ mod tests {
             for (name, value) in pairs(&text) {
                 prop_assert!(!name.is_empty() && !value.is_empty());
             }
+        }
+
+        /// As among all pairs.
+        #[test]
+        fn the_last_pair_of_a_name_is_found(text in "[ab\x01\x02\u{e9}]{0,24}", name in "[ab\u{e9}]{0,2}") {
+            let last = pairs(text.as_bytes()).filter(|(found, _)| *found == name).last();
+            prop_assert_eq!(get(text.as_bytes(), &name), last.map(|(_, value)| value));
         }
 
         #[test]

@@ -266,6 +266,7 @@ mod tests {
 
     use super::*;
     use crate::clock::WallMs;
+    use crate::filter::FilterRules;
     use crate::protocol::message::{PendingMessage, StoredMessage};
     use crate::store::commit_log::tests::message;
     use crate::store::commit_log::{CommitLog, LogTail};
@@ -377,9 +378,15 @@ mod tests {
         (status, next, found)
     }
 
-    fn filter_of(wanted: Option<&[&str]>) -> MessageFilter {
+    /// A filter by these tags, or by a condition that says the same.
+    fn filter_of(wanted: Option<&[&str]>, sql: bool) -> MessageFilter {
         match wanted {
             None => MessageFilter::All,
+            Some(tags) if sql => {
+                let condition = format!("TAGS IN ('{}')", tags.join("', '"));
+                let filter = SqlFilter::compile(&condition, &FilterRules::default()).unwrap();
+                MessageFilter::Sql(Arc::new(filter))
+            }
             Some(tags) => {
                 MessageFilter::Tags(Arc::new(TagFilter::new(tags.iter().map(|tag| (*tag).to_owned()))))
             }
@@ -399,16 +406,16 @@ mod tests {
             deleted in 0usize..4,
             trimmed: bool,
             pulls in prop::collection::vec(
-                (-2i64..36, 0usize..12, 0usize..5, 1usize..8, 100usize..1_500, 1usize..12), 1..20,
+                (-2i64..36, 0usize..12, (0usize..5, any::<bool>()), 1usize..8, 100usize..1_500, 1usize..12), 1..20,
             ),
         ) {
             let mut store = store(begin, &messages, deleted, trimmed);
             let mut units = Vec::new();
-            for (from, asked, wanted, max_messages, max_bytes, max_scanned_units) in pulls {
+            for (from, asked, (wanted, sql), max_messages, max_bytes, max_scanned_units) in pulls {
                 let wanted = WANTED[wanted];
                 let limits = PullLimits { max_messages, max_bytes, max_scanned_units, ..PullLimits::default() };
                 let (status, next, numbers) = expected(&store, from, asked, wanted, limits);
-                let filter = filter_of(wanted);
+                let filter = filter_of(wanted, sql);
                 let reader = store.log.reader.clone();
                 let pulled = pull(&mut store.queue, &reader, from, asked, &filter, limits, &mut units).unwrap();
                 prop_assert_eq!((pulled.status, pulled.next.0), (status, next), "from {}", from);
@@ -437,7 +444,7 @@ mod tests {
         assert_eq!(properties::tags_code(Some("Aa")), properties::tags_code(Some("BB")));
         let mut store = store(0, &[(1, 1), (0, 1), (1, 1)], 0, false);
         let reader = store.log.reader.clone();
-        let (filter, limits) = (filter_of(Some(&["Aa"])), PullLimits::default());
+        let (filter, limits) = (filter_of(Some(&["Aa"]), false), PullLimits::default());
         let pulled = pull(&mut store.queue, &reader, 0, 32, &filter, limits, &mut Vec::new()).unwrap();
         assert_eq!((pulled.count, pulled.next.0), (1, 3));
     }
