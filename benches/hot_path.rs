@@ -4,6 +4,7 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -12,6 +13,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use telstar::actors::output::Output;
 use telstar::actors::request::{Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use telstar::clock::WallMs;
+use telstar::filter::{FilterRules, SqlFilter};
 use telstar::protocol::command::{Command, OutgoingHead};
 use telstar::protocol::frame::{HeaderCodec, MAX_FRAME_BYTES, NextFrame, next_frame};
 use telstar::protocol::header::{FieldWriter, SendHeader, SendMessageV2};
@@ -22,6 +24,7 @@ use telstar::store::commit_log::CommitLog;
 use telstar::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit};
 use telstar::store::file::DiskFiles;
 use telstar::store::key_index::{IndexFileConfig, KeyIndex, KeyWalk, WantedEntries};
+use telstar::store::pull::{MessageFilter, TagFilter};
 use telstar::store::recovery::{LastStop, open_commit_log};
 use telstar::store::recovery_progress::RecoveryProgress;
 use telstar::store::segment::SegmentDir;
@@ -50,6 +53,7 @@ fn main() {
     encode_send_response(&mut criterion);
     append(&mut criterion);
     dispatch(&mut criterion);
+    filter(&mut criterion);
     consume_queue(&mut criterion);
     key_index(&mut criterion);
     key_query(&mut criterion);
@@ -220,6 +224,42 @@ fn dispatch(criterion: &mut Criterion) {
             assert_eq!(units.len() as u64, RECORDS);
         });
     });
+}
+
+/// What does a message cost that a filter looks at?
+///
+/// Not measured yet.
+fn filter(criterion: &mut Criterion) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut log = new_log(dir.path());
+    let body = br#"{"order":"o-1","price":12.5,"items":[{"id":"x-1"},{"id":"x-2"}],"note":"nothing much"}"#;
+    let body = Bytes::from_static(body);
+    let appended = log
+        .appender
+        .append(&[PendingMessage { body, ..message() }], QueueOffset(0), WallMs(1))
+        .expect("room");
+    log.appender.publish().expect("memory");
+    let tags_code = properties::tags_code(Some("created"));
+    let unit = ConsumeQueueUnit { physical_offset: appended.start, size_bytes: 0, tags_code };
+    let sql = |condition| {
+        let filter = SqlFilter::compile(condition, &FilterRules::default()).expect("a condition");
+        MessageFilter::Sql(Arc::new(filter))
+    };
+    let filters = [
+        ("tag", MessageFilter::Tags(Arc::new(TagFilter::new(["created".to_owned()])))),
+        ("sql, one property", sql("TAGS = 'created'")),
+        (
+            "sql, three properties",
+            sql("TAGS IN ('created', 'paid') AND KEYS IS NOT NULL AND missing IS NULL"),
+        ),
+        ("sql, body", sql("body.price > 10 AND body.items[1].id = 'x-2'")),
+    ];
+    let mut group = criterion.benchmark_group("filter");
+    for (name, filter) in filters {
+        assert!(filter.look_at(&log.reader, &unit).matches, "{name}");
+        group.bench_function(name, |bencher| bencher.iter(|| black_box(filter.look_at(&log.reader, &unit))));
+    }
+    group.finish();
 }
 
 /// How long does a queue take to write the 32 units of one dispatch, and to read 32 for a pull?
