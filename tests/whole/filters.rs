@@ -83,4 +83,8 @@ async fn filters_that_are_switched_off_are_refused_by_name() {
     client.create_topic("orders", 1).await;
     let (code, remark) = client.refusal("price > 10").await;
     assert_eq!((code, remark.contains("enablePropertyFilter")), (1, true), "{remark}");
+    for code in [RequestCode::REGISTER_FILTER_SERVER, RequestCode::REGISTER_MESSAGE_FILTER_CLASS] {
+        let (code, remark) = client.refused(Call::new(code)).await;
+        assert_eq!((code, remark.contains("body.")), (3, true), "{remark}");
+    }
 }

@@ -54,20 +54,12 @@ pub struct ConsumeBenchArgs {
 /// A queue and what of it is to be read.
 pub struct QueuePart {
     at: QueueAt,
-    from: i64,
-    to: i64,
+    pub from: i64,
+    pub to: i64,
 }
 
 pub async fn prepare(args: &ConsumeBenchArgs) -> Result<Vec<QueuePart>, CliError> {
-    let queues = args.target.read_queues().await?;
-    let ranges = args.target.offsets(&queues).await?;
-    let share = args.count.map(|count| count.div_ceil(queues.len().max(1) as u64) as i64);
-    let parts = queues.into_iter().zip(ranges).map(|(at, range)| QueuePart {
-        at,
-        from: range.start,
-        to: share.map_or(range.end, |share| range.end.min(range.start + share)),
-    });
-    let parts: Vec<QueuePart> = parts.filter(|part| part.from < part.to).collect();
+    let parts = all_of(&args.target, args.count).await?;
     match parts.is_empty() {
         true => Err(CliError::Bench(format!(
             "topic {} holds no message: fill it with `telstar bench send`",
@@ -77,17 +69,42 @@ pub async fn prepare(args: &ConsumeBenchArgs) -> Result<Vec<QueuePart>, CliError
     }
 }
 
+/// What the queues of a topic hold, up to an equal share of `count` each.
+pub async fn all_of(target: &TargetArgs, count: Option<u64>) -> Result<Vec<QueuePart>, CliError> {
+    let queues = target.read_queues().await?;
+    let ranges = target.offsets(&queues).await?;
+    let share = count.map(|count| count.div_ceil(queues.len().max(1) as u64) as i64);
+    let parts = queues.into_iter().zip(ranges).map(|(at, range)| QueuePart {
+        at,
+        from: range.start,
+        to: share.map_or(range.end, |share| range.end.min(range.start + share)),
+    });
+    Ok(parts.filter(|part| part.from < part.to).collect())
+}
+
 pub fn run(args: ConsumeBenchArgs, parts: Vec<QueuePart>) -> Result<(), CliError> {
-    let moments = Moments::at_once();
-    let progress = Progress::default();
-    let total = parts.iter().map(|part| (part.to - part.from) as u64).sum();
     let shape = PullShape {
         codec: args.codec.into(),
         topic: args.target.topic.clone(),
         group: args.group.as_str().into(),
         batch: args.batch,
         long_poll: false,
+        condition: None,
     };
+    let report = read(parts, shape, args.conns, &args.watch)?;
+    tell(&report, &args.watch)
+}
+
+/// Reads `parts` to their ends, as fast as answers come.
+pub fn read(
+    parts: Vec<QueuePart>,
+    shape: PullShape,
+    conns: u16,
+    watch: &WatchArgs,
+) -> Result<Report, CliError> {
+    let moments = Moments::at_once();
+    let progress = Progress::default();
+    let total = parts.iter().map(|part| (part.to - part.from) as u64).sum();
     // One connection serves queues of one broker.
     let mut by_addr: Vec<(String, Vec<QueuePart>)> = Vec::new();
     for part in parts {
@@ -96,7 +113,7 @@ pub fn run(args: ConsumeBenchArgs, parts: Vec<QueuePart>) -> Result<(), CliError
             None => by_addr.push((part.at.addr.clone(), vec![part])),
         }
     }
-    let per_addr = usize::from(args.conns).div_ceil(by_addr.len());
+    let per_addr = usize::from(conns).div_ceil(by_addr.len());
     let mut jobs = Vec::new();
     for (addr, parts) in by_addr {
         let mut shares: Vec<Vec<(i32, i64, Option<i64>)>> = vec![Vec::new(); per_addr.min(parts.len())];
@@ -115,9 +132,9 @@ pub fn run(args: ConsumeBenchArgs, parts: Vec<QueuePart>) -> Result<(), CliError
             jobs.push(move || job.run());
         }
     }
-    let (figures, costs) = run_jobs(jobs, &args.watch, moments, Goal::Messages(total), &progress)?;
+    let (figures, costs) = run_jobs(jobs, watch, moments, Goal::Messages(total), &progress)?;
     let elapsed = figures.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.start));
-    tell(&Report::new(&figures, elapsed, "latency of pulls", &costs), &args.watch)
+    Ok(Report::new(&figures, elapsed, "latency of pulls", &costs))
 }
 
 /// What one connection reads.
@@ -141,7 +158,7 @@ impl PullJob {
     async fn carry(self, socket: &mut Socket) -> std::io::Result<Figures> {
         let mut figures = Figures::default();
         let now = Instant::now();
-        let mut puller = Puller::new(self.shape, self.queues, now);
+        let mut puller = Puller::new(self.shape, self.queues.iter().copied(), now);
         puller.begin(socket, now);
         // Beside frames that answer, the queues to be asked again: the frames are borrowed from the socket.
         let mut ask = Vec::new();
@@ -167,7 +184,10 @@ impl PullJob {
                         self.progress.fetch_add(count, Ordering::Relaxed);
                         ask.push(index);
                     }
-                    PullOutcome::Nothing => ask.push(index),
+                    PullOutcome::Nothing => {
+                        figures.last = Some(now);
+                        ask.push(index);
+                    }
                     PullOutcome::Refused { code, remark } => {
                         figures.refuse(code, 1, || remark);
                         // Any other queue is left alone: its refusal would only be repeated.
@@ -181,6 +201,7 @@ impl PullJob {
                 puller.ask_again(socket, index, now);
             }
         }
+        figures.passed = puller.passed(&self.queues);
         Ok(figures)
     }
 }

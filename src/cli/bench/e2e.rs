@@ -105,6 +105,7 @@ pub fn run(args: EndToEndArgs, queues: Vec<QueueEnd>) -> Result<(), CliError> {
         jobs.push(EndToEndJob::Receive(ReceiveJob {
             addr: broker.addr.clone(),
             shape: PullShape {
+                condition: None,
                 codec: args.codec.into(),
                 topic: args.target.topic.clone(),
                 group: args.group.as_str().into(),
@@ -132,6 +133,7 @@ pub fn run(args: EndToEndArgs, queues: Vec<QueueEnd>) -> Result<(), CliError> {
                 body_bytes: size,
                 batch: 1,
                 key_prefix: Uuid::new_v4().as_u64_pair().0,
+                digit: false,
             },
             window: WINDOW,
             schedule: Some(Schedule::new(moments.start, args.rate, index, connections)),

@@ -76,6 +76,8 @@ pub struct Figures {
     pub messages: u64,
     /// Bytes of their bodies (sent), or of their records (received).
     pub bytes: u64,
+    /// Messages that were read or left out by a filter.
+    pub passed: u64,
     pub refused: BTreeMap<i32, Refusals>,
     /// Messages without an answer.
     pub unanswered: u64,
@@ -88,6 +90,7 @@ impl Figures {
         self.latencies.add(&other.latencies);
         self.messages += other.messages;
         self.bytes += other.bytes;
+        self.passed += other.passed;
         for (code, refusals) in &other.refused {
             let mine = self.refused.entry(*code).or_insert_with(|| Refusals { count: 0, ..refusals.clone() });
             mine.count += refusals.count;
@@ -118,6 +121,9 @@ pub struct Report {
     pub messages: u64,
     pub seconds: f64,
     pub messages_per_second: f64,
+    /// With a filter: those that were left out among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passed_per_second: Option<f64>,
     /// 10^6 bytes.
     pub megabytes_per_second: f64,
     /// What the latencies are.
@@ -142,6 +148,7 @@ impl Report {
             messages: figures.messages,
             seconds,
             messages_per_second: figures.messages as f64 / seconds,
+            passed_per_second: (figures.passed > figures.messages).then(|| figures.passed as f64 / seconds),
             megabytes_per_second: figures.bytes as f64 / 1e6 / seconds,
             latency_of,
             latency_us: figures.latencies.percentiles(),
@@ -173,6 +180,9 @@ impl Report {
                 ),
             ),
         ];
+        if let Some(passed) = self.passed_per_second {
+            facts.push(("gone through", format!("{passed:.0} messages/s, those left out among them")));
+        }
         for (code, refusals) in &self.errors {
             facts.push(("errors", format!("{} {code} {}", refusals.count, refusals.remark)));
         }

@@ -2,7 +2,7 @@
 //! beside what it measures.
 //!
 //! Patched in place: the opaque number (in JSON always ten digits), the time of birth (thirteen), and the last
-//! twelve hex digits of each unique key. A test holds the result against the encoder everybody else uses.
+//! twelve hex digits of each unique key, and the property [`DIGIT`]. A test holds the result against the encoder everybody else uses.
 
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ const KEY_DIGITS: usize = 12;
 /// Bytes at the head of the body that tell runs and messages apart: run, then nanoseconds since its start.
 pub const STAMP_BYTES: usize = 16;
 
+/// A property that is 0 to 9 in turn, for filters.
+pub const DIGIT: &str = "digit";
+
 /// What all messages of a connection have in common.
 #[derive(Clone, Debug)]
 pub struct SendShape {
@@ -36,6 +39,8 @@ pub struct SendShape {
     pub batch: usize,
     /// First half of every unique key.
     pub key_prefix: u64,
+    /// Whether messages that are sent one by one have the property [`DIGIT`].
+    pub digit: bool,
 }
 
 /// Makes the frames of one connection.
@@ -57,6 +62,7 @@ struct Head {
     at_opaque: usize,
     at_born_at: usize,
     at_key: Option<usize>,
+    at_digit: Option<usize>,
 }
 
 impl SendFrames {
@@ -119,6 +125,10 @@ impl SendFrames {
         patched[head.at_born_at..head.at_born_at + 13].copy_from_slice(&self.born_at_digits);
         if let Some(at_key) = head.at_key {
             put_hex(&mut patched[at_key..at_key + KEY_DIGITS], self.keys_made);
+            if let Some(at_digit) = head.at_digit {
+                // Every queue gets every digit.
+                patched[at_digit] = b'0' + (self.keys_made / self.heads.len() as u64 % 10) as u8;
+            }
             self.keys_made += 1;
         }
         let at_body = out.len();
@@ -137,7 +147,11 @@ impl Head {
     fn new(shape: &SendShape, queue_id: i32, body_bytes: usize) -> Self {
         let key = format!("{:016X}{:016X}", shape.key_prefix, 0);
         let is_batch = shape.batch > 1;
-        let text = if is_batch { Default::default() } else { properties_of(&key) };
+        let has_digit = shape.digit && !is_batch;
+        let mut text = if is_batch { Default::default() } else { properties_of(&key) };
+        if has_digit {
+            properties::push(&mut text, DIGIT, "0");
+        }
         let bytes = encode(shape, queue_id, FIRST_OPAQUE, BORN_AT_MARK, &text, body_bytes);
         let at_opaque = match shape.codec {
             HeaderCodec::Json => position(&bytes, b"\"opaque\":") + b"\"opaque\":".len(),
@@ -147,6 +161,11 @@ impl Head {
             at_opaque,
             at_born_at: position(&bytes, BORN_AT_MARK.to_string().as_bytes()),
             at_key: (!is_batch).then(|| position(&bytes, key.as_bytes()) + key.len() - KEY_DIGITS),
+            // Behind the name comes a separator, which JSON writes as an escape of six bytes.
+            at_digit: has_digit.then(|| {
+                let separator_bytes = if shape.codec == HeaderCodec::Json { r"\u0001".len() } else { 1 };
+                position(&bytes, DIGIT.as_bytes()) + DIGIT.len() + separator_bytes
+            }),
             bytes,
         }
     }
@@ -354,7 +373,15 @@ mod tests {
 
     fn shape(codec: HeaderCodec, batch: usize) -> SendShape {
         let (topic, group) = ("TelstarBench".to_owned(), "g\"1\\".to_owned());
-        SendShape { codec, topic, group, body_bytes: 100, batch, key_prefix: 0xABCD_0000_0000_0001 }
+        SendShape {
+            codec,
+            topic,
+            group,
+            body_bytes: 100,
+            batch,
+            key_prefix: 0xABCD_0000_0000_0001,
+            digit: false,
+        }
     }
 
     #[test]
@@ -375,6 +402,24 @@ mod tests {
                 let seen = glance(&out).unwrap().unwrap();
                 assert_eq!((seen.code, seen.opaque, seen.frame_bytes), (310, opaque, out.len()));
                 assert_eq!(seen.body(&out).len(), 100);
+            }
+        }
+    }
+
+    #[test]
+    fn digits_go_round_in_every_queue() {
+        for codec in [HeaderCodec::Json, HeaderCodec::Binary] {
+            let shape = SendShape { digit: true, ..shape(codec, 1) };
+            let mut frames = SendFrames::new(&shape, &[0, 7]);
+            frames.set_born_at(NOW);
+            for n in 0..40 {
+                let mut out = Vec::new();
+                frames.append(&mut out, n % 2, FIRST_OPAQUE, None);
+                let mut text = properties_of(&format!("ABCD000000000001{n:016X}"));
+                properties::push(&mut text, DIGIT, &(n / 2 % 10).to_string());
+                let mut wanted = encode(&shape, [0, 7][n % 2], FIRST_OPAQUE, NOW, &text, 100);
+                wanted.extend_from_slice(&body_of(&shape).0);
+                assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&wanted));
             }
         }
     }

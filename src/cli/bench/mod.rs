@@ -6,6 +6,7 @@
 mod consume;
 mod e2e;
 mod figures;
+mod filter;
 mod frame;
 mod pull;
 mod query;
@@ -30,6 +31,7 @@ pub enum BenchCommand {
     Send(send::SendBenchArgs),
     Consume(consume::ConsumeBenchArgs),
     E2e(e2e::EndToEndArgs),
+    Filter(filter::FilterBenchArgs),
     Query(query::QueryBenchArgs),
     Retry(retry::RetryBenchArgs),
     Sink(sink::SinkArgs),
@@ -53,6 +55,7 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
             let sample = on_runtime(retry::prepare(&args))?;
             retry::run(args, sample)
         }
+        BenchCommand::Filter(args) => filter::run(args),
         BenchCommand::Query(args) => on_runtime(query::run(args)),
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
     }

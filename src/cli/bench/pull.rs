@@ -6,6 +6,7 @@ use bytes::BytesMut;
 
 use super::frame::{FIRST_OPAQUE, Glance, decode, remark_of};
 use super::socket::Socket;
+use crate::protocol::body::subscription::SQL92;
 use crate::protocol::command::OutgoingHead;
 use crate::protocol::frame::HeaderCodec;
 use crate::protocol::header::{
@@ -28,6 +29,8 @@ pub struct PullShape {
     pub batch: i32,
     /// Whether pulls are held until messages come.
     pub long_poll: bool,
+    /// An SQL92 condition; `None`: every message.
+    pub condition: Option<String>,
 }
 
 /// A queue that is pulled.
@@ -74,6 +77,11 @@ impl Puller {
         Self { shape, queues, under_way: 0, scratch: BytesMut::new() }
     }
 
+    /// How many messages lie before where the queues are now, those that did not match among them.
+    pub fn passed(&self, begins: &[(i32, i64, Option<i64>)]) -> u64 {
+        self.queues.iter().zip(begins).map(|(queue, (_, from, _))| (queue.next - from).max(0) as u64).sum()
+    }
+
     pub fn is_idle(&self) -> bool {
         self.under_way == 0
     }
@@ -101,9 +109,9 @@ impl Puller {
             sys_flag: PULL_SUBSCRIPTION | if self.shape.long_poll { PULL_SUSPEND } else { 0 },
             commit_offset: 0,
             suspend_timeout_ms: SUSPEND.as_millis() as i64,
-            subscription: Some("*".to_owned()),
+            subscription: Some(self.shape.condition.clone().unwrap_or_else(|| "*".to_owned())),
             sub_version: 0,
-            expression_type: None,
+            expression_type: self.shape.condition.as_ref().map(|_| SQL92.to_owned()),
         };
         let writer = FieldWriter::of(&header);
         let fields = writer.as_fields();
