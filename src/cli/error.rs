@@ -30,6 +30,12 @@ pub enum CliError {
     NoStory { why: String },
     #[error("group {group} has no dead letters on any broker: nothing of it was given up or tried too often")]
     NoDeadLetters { group: GroupName },
+    #[error(
+        "no open transaction {id}: it is settled, or there never was one (`telstar tx list` has those that are open); one that was given up lies in TRANS_CHECK_MAX_TIME_TOPIC"
+    )]
+    NoTransaction { id: String },
+    #[error("several brokers have such a transaction, {brokers}: name one with --on")]
+    WhichTransaction { brokers: String },
     #[error("no message {what}: {hint}")]
     NoMessage { what: String, hint: &'static str },
     #[error(

@@ -22,6 +22,7 @@ pub mod serve;
 pub mod start;
 pub mod store;
 pub mod topic;
+pub mod tx;
 pub mod why;
 
 use std::future::Future;
@@ -63,6 +64,8 @@ enum Command {
     Dlq(dlq::DlqCommand),
     #[command(subcommand)]
     Message(message::MessageCommand),
+    #[command(subcommand)]
+    Tx(tx::TxCommand),
     Why(why::WhyArgs),
     Cluster(cluster::ClusterArgs),
     Drain(drain::DrainArgs),
@@ -82,6 +85,7 @@ pub fn run() -> ExitCode {
         Some(Command::Group(command)) => on_runtime(group::run(command)),
         Some(Command::Dlq(command)) => on_runtime(dlq::run(command)),
         Some(Command::Message(command)) => on_runtime(message::run(command)),
+        Some(Command::Tx(command)) => on_runtime(tx::run(command)),
         Some(Command::Why(args)) => on_runtime(why::run(args)),
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
         Some(Command::Drain(args)) => on_runtime(drain::run(args)),
