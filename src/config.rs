@@ -159,6 +159,7 @@ pub struct MessageSection {
     /// As written; see [`MessageSection::delay_levels`].
     #[serde(rename = "delay_levels")]
     pub delay_levels_text: String,
+    pub store_replies: bool,
 }
 
 /// When producers are asked how their transactions ended.

@@ -82,6 +82,14 @@ pub enum Refusal {
     )]
     Recovering { percent: u64 },
 
+    // -- replies to requests
+    #[error(
+        "push reply message fail, channel of <{client_id}> not found: it is no producer that is online here"
+    )]
+    AskerOffline { client_id: ClientId },
+    #[error("push reply message to {client_id} fail: {cause}")]
+    ReplyNotTaken { client_id: ClientId, cause: String },
+
     // -- transactions
     #[error(
         "the transaction of half message {half} was {done} and cannot be {asked}: the first final decision counts"
@@ -228,6 +236,7 @@ impl Refusal {
             Busy { .. } => ResponseCode::SYSTEM_BUSY,
             TransactionDecided { .. } | TransactionLate { .. } => ResponseCode::ILLEGAL_OPERATION,
             TransactionUnknown { .. } => ResponseCode::SYSTEM_ERROR,
+            AskerOffline { .. } | ReplyNotTaken { .. } => ResponseCode::SYSTEM_ERROR,
             GroupUnknown { .. } | GroupNotCreatable { .. } | GroupNeverSeen { .. } => {
                 ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST
             }
@@ -287,6 +296,8 @@ mod tests {
             ShuttingDown => "ShuttingDown",
             Draining => "Draining",
             Recovering { .. } => "Recovering",
+            AskerOffline { .. } => "AskerOffline",
+            ReplyNotTaken { .. } => "ReplyNotTaken",
             TransactionDecided { .. } => "TransactionDecided",
             TransactionLate { .. } => "TransactionLate",
             TransactionUnknown { .. } => "TransactionUnknown",
@@ -353,6 +364,8 @@ mod tests {
             (2, Busy { actor: "x", waiting: 1 }),
             (14, ShuttingDown),
             (14, Draining),
+            (1, AskerOffline { client_id: "c".into() }),
+            (1, ReplyNotTaken { client_id: "c".into(), cause: x() }),
             (604, TransactionDecided { half: QueueOffset(1), done: "x", asked: "x" }),
             (604, TransactionLate { half: QueueOffset(1), age_ms: 2, limit_ms: 1 }),
             (1, TransactionUnknown { cause: x() }),

@@ -12,6 +12,7 @@ use tracing::{debug, warn};
 use super::connection::Service;
 use super::request::{Answered, Reply, ReplyContent, ReplyTo, Request};
 use super::requests::pull::PullTaken;
+use super::requests::replies::{self, ReplyPeers};
 use super::requests::send::{self, PreparedSend, SendRules};
 use super::retry_router::SendToDeadLetterQueue;
 use super::router::BrokerRouter;
@@ -109,6 +110,23 @@ impl BrokerService {
         });
     }
 
+    /// A reply to a request that another client has sent as a message.
+    fn send_reply(&self, request: Request) {
+        let (router, rules, gate) = (self.router.clone(), self.rules.clone(), self.gate.clone());
+        actix_rt::spawn(async move {
+            let peers = ReplyPeers {
+                producers: &router.producers,
+                topics: &router.topics,
+                rules: &rules,
+                gate: &gate,
+                stores: router.settings.load().store_replies,
+                clock: &router.clock,
+            };
+            let answered = replies::send_reply(&request, &peers).await;
+            finish(request, answered);
+        });
+    }
+
     fn spawn(&self, request: Request) {
         let router = self.router.clone();
         actix_rt::spawn(async move {
@@ -138,6 +156,9 @@ impl Service for BrokerService {
                         Ok(PullTaken::NeedsCare(request)) => self.pull_with_care(request),
                         Err(refusal) => replies.push(refused(to, refusal)),
                     }
+                }
+                RequestCode::SEND_REPLY_MESSAGE | RequestCode::SEND_REPLY_MESSAGE_V2 => {
+                    self.send_reply(request);
                 }
                 _ => self.spawn(request),
             }

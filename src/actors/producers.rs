@@ -2,7 +2,7 @@
 //!
 //! - Owns: the members of all producer groups.
 //! - Takes: [`ProducerHeartbeat`], [`LeaveProducerGroup`], [`ConnectionClosed`], [`QueryProducers`],
-//!   [`QueryAllProducers`], [`PickProducer`].
+//!   [`QueryAllProducers`], [`PickProducer`], [`FindProducer`].
 //! - Sends: [`WatchConnection`] to the connection of a new producer; [`CloseConnection`] to that of a silent one.
 //! - Fails: a connection that is gone when it should be watched has left.
 //! - Invariants: a connection is watched once, however many groups it produces for; a group without members is
@@ -20,7 +20,7 @@ use super::membership::Member;
 use super::request::{ClientLink, CloseConnection, ConnectionClosed, ConnectionId, WatchConnection};
 use crate::clock::WallMs;
 use crate::protocol::body::connections::{Connection, ProducerInfo, ProducerTableInfo};
-use crate::types::GroupName;
+use crate::types::{ClientId, GroupName};
 
 /// A client says for which groups it produces. Losing it leaves the client to its next one, in 30 s.
 #[derive(Message, Debug)]
@@ -57,6 +57,13 @@ pub struct QueryAllProducers;
 #[rtype(result = "Option<Arc<ClientLink>>")]
 pub struct PickProducer {
     pub group: GroupName,
+}
+
+/// The connection of the client that calls itself so; `None`: no producer does.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Option<Arc<ClientLink>>")]
+pub struct FindProducer {
+    pub client_id: ClientId,
 }
 
 /// Time to look for silent producers.
@@ -269,6 +276,17 @@ impl Handler<PickProducer> for Producers {
     }
 }
 
+impl Handler<FindProducer> for Producers {
+    type Result = Option<Arc<ClientLink>>;
+
+    fn handle(&mut self, find: FindProducer, _: &mut Self::Context) -> Self::Result {
+        // A client that reconnects is here twice until its old connection is closed: the newer one is alive.
+        let producers = self.groups.values().flat_map(|group| group.producers.values());
+        let known = producers.filter(|producer| producer.member.client_id == find.client_id);
+        known.max_by_key(|producer| producer.seen_at).map(|producer| producer.link.clone())
+    }
+}
+
 /// A member as admin tools see it.
 pub fn connection_body(member: &Member, link: &ClientLink) -> Connection {
     Connection {
@@ -355,5 +373,19 @@ mod tests {
         }
         assert_eq!(picked, [clients[0].0.id, clients[1].0.id, clients[0].0.id]);
         assert!(producers.send(PickProducer { group: "b".into() }).await.unwrap().is_none());
+    }
+
+    #[actix::test]
+    async fn client_is_found_by_what_it_calls_itself() {
+        let producers = start();
+        let (old, _old_client) = fake_client();
+        let (new, _new_client) = fake_client();
+        beat(&producers, &old, &["a"]).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        beat(&producers, &new, &["b"]).await;
+        let find = |client_id: &str| producers.send(FindProducer { client_id: client_id.into() });
+        assert_eq!(find("c").await.unwrap().map(|link| link.id), Some(new.id), "the newer connection");
+        assert!(find("nobody").await.unwrap().is_none());
     }
 }

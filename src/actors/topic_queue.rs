@@ -30,6 +30,7 @@ pub use pullers::{PulledLast, QueryPulledLast};
 pub use questions::{
     LocateOffset, QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime,
 };
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 use unflushed_sends::UnflushedSends;
@@ -111,6 +112,8 @@ pub enum SendReply {
         /// Whatever the sender knows it by.
         token: u64,
     },
+    /// A task that waits for it, and may have stopped to.
+    Task(oneshot::Sender<Result<StoredSend, Refusal>>),
 }
 
 /// The fate of a message that one of our own actors sent. It bypasses capacities: who sends bounds its sends.
@@ -462,6 +465,7 @@ impl TopicQueue {
                     outgoing.push(link, Reply { to, content });
                 }
                 SendReply::Actor { recipient, token } => recipient.do_send(MessageStored { token, outcome }),
+                SendReply::Task(waiting) => drop(waiting.send(outcome)),
             }
         }
         outgoing.send();

@@ -180,6 +180,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             disk_full_percent: percent(retention.refuse_ratio),
             notify_members: broker.notify_members,
             server_side_reset: broker.server_side_reset,
+            store_replies: config.message.store_replies,
             transaction_timeout: config.transaction.first_check,
             transaction_check_interval: config.transaction.check_interval,
             transaction_check_max: config.transaction.check_max,

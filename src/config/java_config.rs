@@ -68,6 +68,7 @@ const SAME: &[(&str, &str)] = &[
     ("fileReservedTime", "retention.hours"),
     ("maxMessageSize", "message.max_body_bytes"),
     ("messageDelayLevel", "message.delay_levels"),
+    ("storeReplyMessageEnable", "message.store_replies"),
     ("transactionTimeOut", "transaction.first_check_ms"),
     ("transactionCheckInterval", "transaction.check_interval_ms"),
     ("transactionCheckMax", "transaction.check_max"),

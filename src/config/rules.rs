@@ -132,6 +132,7 @@ pub const RULES: &[Rule] = &[
     rule("retention.max_segments", whole(1, 10_000, "files")),
     rule("message.max_body_bytes", whole(1024, 512 << 20, "bytes")),
     rule("message.delay_levels", text(is_delay_levels, "delays separated by blanks, as 1s 5s 1m 2h 1d")),
+    rule("message.store_replies", Kind::Flag),
     rule("transaction.enabled", Kind::Flag),
     rule("transaction.first_check_ms", whole(1, 86_400_000, "milliseconds")),
     rule("transaction.check_interval_ms", whole(1, 86_400_000, "milliseconds")),

@@ -78,6 +78,8 @@ settings! {
     transaction_check_interval: Duration = Duration::from_secs(30) => "transactionCheckInterval", millis, write_millis, "1 to 86400000 ms";
     /// Whether transactional messages are refused.
     reject_transactions: bool = false => "rejectTransactionMessage", flag, bool::to_string, "true or false";
+    /// Whether replies to requests are stored beside being handed to who asked.
+    store_replies: bool = true => "storeReplyMessageEnable", flag, bool::to_string, "true or false";
     /// Whether groups may filter by SQL.
     sql_filter: bool = false => "enablePropertyFilter", flag, bool::to_string, "true or false";
     /// Whether offsets are reset here; otherwise the members of the group are told to move.

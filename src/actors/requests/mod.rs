@@ -16,6 +16,7 @@ pub mod offsets;
 pub mod progress;
 pub mod pull;
 pub mod relays;
+pub mod replies;
 pub mod resets;
 pub mod runtime_info;
 pub mod send;

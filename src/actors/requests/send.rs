@@ -63,10 +63,11 @@ pub struct PreparedSend {
 /// Reads the header in the names its code stands for.
 pub fn header_of(request: &Request) -> Result<SendHeader<'_>, Refusal> {
     let fields = &request.command.fields;
-    let (name, header) = if request.command.head.code == RequestCode::SEND_MESSAGE.as_i32() {
-        ("SEND_MESSAGE", SendHeader::from_long_names(fields))
-    } else {
-        ("SEND_MESSAGE_V2", SendHeader::from_short_names(fields))
+    let (name, header) = match RequestCode::from_i32(request.command.head.code) {
+        RequestCode::SEND_MESSAGE => ("SEND_MESSAGE", SendHeader::from_long_names(fields)),
+        RequestCode::SEND_REPLY_MESSAGE => ("SEND_REPLY_MESSAGE", SendHeader::from_long_names(fields)),
+        RequestCode::SEND_REPLY_MESSAGE_V2 => ("SEND_REPLY_MESSAGE_V2", SendHeader::from_short_names(fields)),
+        _ => ("SEND_MESSAGE_V2", SendHeader::from_short_names(fields)),
     };
     header.map_err(|error| Refusal::Header { request: name, error })
 }

@@ -29,7 +29,7 @@ impl UnflushedSends {
 
     /// `stored` lies behind everything parked before.
     pub fn park(&mut self, stored: StoredSend, reply: SendReply, deadline: Instant) {
-        let deadline = matches!(reply, SendReply::Client { .. }).then_some(deadline);
+        let deadline = matches!(reply, SendReply::Client { .. } | SendReply::Task(_)).then_some(deadline);
         debug_assert!(self.waiting.back().is_none_or(|last| last.stored.end <= stored.end));
         self.waiting.push_back(UnflushedSend { stored, reply, deadline });
     }

@@ -152,6 +152,26 @@ header! {
         pub batch: bool => "m" or false,
     }
 
+    /// PUSH_REPLY_MESSAGE_TO_CLIENT (326).
+    pub struct PushReply {
+        pub producer_group: String => "producerGroup",
+        pub topic: String => "topic",
+        pub default_topic: String => "defaultTopic",
+        pub default_topic_queue_nums: i32 => "defaultTopicQueueNums",
+        pub queue_id: i32 => "queueId",
+        pub sys_flag: i32 => "sysFlag",
+        pub born_at_ms: i64 => "bornTimestamp",
+        pub flag: i32 => "flag",
+        pub properties: String => "properties",
+        pub reconsume_times: i32 => "reconsumeTimes",
+        pub unit_mode: bool => "unitMode",
+        /// Who replied, `ip:port`.
+        pub born_host: String => "bornHost",
+        /// This broker, likewise.
+        pub store_host: String => "storeHost",
+        pub stored_at_ms: i64 => "storeTimestamp",
+    }
+
     /// END_TRANSACTION (37).
     pub struct EndTransactionHeader {
         pub producer_group: crate::types::GroupName => "producerGroup",
