@@ -426,7 +426,7 @@ impl BrokerTree {
                 store_host: plan.advertised,
                 clock: clock.clone(),
                 mailbox_capacity: plan.mailbox_capacity,
-                save_interval: Duration::from_secs(5),
+                save_interval: plan.offsets_flush_interval,
             };
             let workers = threads.worker_handles();
             let handle = &workers[workers.len() - 1];

@@ -42,6 +42,7 @@ use super::topics::EnsureTopic;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
+use crate::kill_point;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::properties::names as property;
 use crate::protocol::transaction::{Decision, HalfMessage, half_again};
@@ -292,6 +293,7 @@ impl TransactionChecker {
     }
 
     fn ending_stored(&mut self, half: QueueOffset, decision: Decision, outcome: Result<(), Refusal>) {
+        kill_point::reach("transactions.ending_stored");
         match &outcome {
             Ok(()) => {
                 self.halves.ended(half, decision);

@@ -14,3 +14,4 @@ mod rot;
 mod story;
 mod support;
 mod tolerance;
+mod transactions;

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::{TransactionChecker, UnderWay};
 use crate::error::Refusal;
+use crate::kill_point;
 use crate::protocol::transaction::{Decision, op_message};
 use crate::types::QueueOffset;
 
@@ -65,6 +66,7 @@ impl TransactionChecker {
         ctx: &mut Context<Self>,
     ) {
         self.op_in_work = false;
+        kill_point::reach("transactions.op_stored");
         for half in rollbacks {
             match &outcome {
                 Ok(()) => {

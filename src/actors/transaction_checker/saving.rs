@@ -8,6 +8,7 @@ use tracing::error;
 
 use super::{SaveTransactions, TransactionChecker};
 use crate::actors::open_halves::Change;
+use crate::kill_point;
 use crate::store::metadata::{MetadataError, OpenHalfTable};
 use crate::types::PhysicalOffset;
 
@@ -44,6 +45,7 @@ impl Saving {
             }
         }
         kept.keep(&halves)?;
+        kill_point::reach("transactions.kept");
         // Only what is written is taken; a second time does no harm.
         self.changes.by_ref().take(turn.len()).for_each(drop);
         let done = self.changes.len() == 0;
