@@ -19,6 +19,7 @@ mod sink;
 mod socket;
 mod target;
 mod timer;
+mod tx;
 
 use clap::Subcommand;
 
@@ -34,6 +35,7 @@ pub enum BenchCommand {
     Filter(filter::FilterBenchArgs),
     Query(query::QueryBenchArgs),
     Retry(retry::RetryBenchArgs),
+    Tx(tx::TxBenchArgs),
     Sink(sink::SinkArgs),
 }
 
@@ -56,6 +58,10 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
             retry::run(args, sample)
         }
         BenchCommand::Filter(args) => filter::run(args),
+        BenchCommand::Tx(args) => {
+            let brokers = on_runtime(tx::prepare(&args))?;
+            tx::run(args, brokers)
+        }
         BenchCommand::Query(args) => on_runtime(query::run(args)),
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
     }
