@@ -68,6 +68,8 @@ pub struct OpenHalves {
     by_position: HashMap<PhysicalOffset, QueueOffset>,
     /// When open ones are due.
     due: BTreeSet<(i64, QueueOffset)>,
+    /// How many are ending.
+    ending: usize,
     /// Ended ones whose op message is to be written.
     without_op: BTreeSet<QueueOffset>,
     settled: HashMap<QueueOffset, Decision>,
@@ -85,6 +87,7 @@ impl OpenHalves {
             halves: BTreeMap::new(),
             by_position: HashMap::new(),
             due: BTreeSet::new(),
+            ending: 0,
             without_op: BTreeSet::new(),
             settled: HashMap::new(),
             settled_order: VecDeque::new(),
@@ -192,9 +195,9 @@ impl OpenHalves {
         self.halves.is_empty()
     }
 
-    /// How many nobody has decided.
-    pub fn undecided(&self) -> usize {
-        self.due.len()
+    /// How many have not ended: those on their way to it may come back.
+    pub fn not_ended(&self) -> usize {
+        self.due.len() + self.ending
     }
 
     /// Where the oldest half lies that is not settled: the log is needed from there on.
@@ -332,7 +335,7 @@ impl OpenHalves {
             HalfState::Ended(_) => {
                 self.without_op.insert(offset);
             }
-            HalfState::Ending(_) => {}
+            HalfState::Ending(_) => self.ending += 1,
         }
         self.halves.insert(offset, half);
     }
@@ -340,6 +343,7 @@ impl OpenHalves {
     fn remove(&mut self, offset: QueueOffset) {
         if let Some(half) = self.halves.remove(&offset) {
             self.by_position.remove(&half.at);
+            self.ending -= usize::from(matches!(half.state, HalfState::Ending(_)));
             self.due.remove(&(half.due_ms, offset));
             self.without_op.remove(&offset);
             self.changed.insert(offset);
@@ -349,6 +353,8 @@ impl OpenHalves {
     fn set_state(&mut self, offset: QueueOffset, state: HalfState) {
         let Some(half) = self.halves.get_mut(&offset) else { return };
         let was_ended = matches!(half.state, HalfState::Ended(_));
+        self.ending -= usize::from(matches!(half.state, HalfState::Ending(_)));
+        self.ending += usize::from(matches!(state, HalfState::Ending(_)));
         half.state = state;
         let due = (half.due_ms, offset);
         match state {

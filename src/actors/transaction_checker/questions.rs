@@ -32,7 +32,7 @@ pub struct TransactionPage {
     pub transactions: Vec<TransactionInfo>,
     /// Where the next page begins; `None`: there is none.
     pub next: Option<QueueOffset>,
-    /// All that nobody has decided, whatever was asked for.
+    /// All that have not ended, whatever was asked for.
     pub open: usize,
 }
 
@@ -43,7 +43,7 @@ pub struct Observe;
 
 #[derive(MessageResponse, Serialize, Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TransactionCheckerState {
-    /// Halves that nobody has decided.
+    /// Halves that have not ended.
     pub open: usize,
     /// Halves in memory, with those that are being settled.
     pub known: usize,
@@ -106,7 +106,7 @@ impl Handler<ListTransactions> for TransactionChecker {
 
     fn handle(&mut self, wanted: ListTransactions, _: &mut Self::Context) -> TransactionPage {
         let key = wanted.transaction_id.as_deref().map(TransactionKey::of);
-        let mut page = TransactionPage { open: self.halves.undecided(), ..TransactionPage::default() };
+        let mut page = TransactionPage { open: self.halves.not_ended(), ..TransactionPage::default() };
         for (looked_at, (offset, half)) in self.halves.iter_from(wanted.from).enumerate() {
             if page.transactions.len() >= wanted.max || looked_at >= LOOKED_AT_MAX {
                 page.next = Some(offset);
@@ -125,7 +125,7 @@ impl Handler<Observe> for TransactionChecker {
 
     fn handle(&mut self, _: Observe, _: &mut Self::Context) -> TransactionCheckerState {
         TransactionCheckerState {
-            open: self.halves.undecided(),
+            open: self.halves.not_ended(),
             known: self.halves.len(),
             committed: self.counts.committed,
             rolled_back: self.counts.rolled_back,

@@ -39,6 +39,6 @@ pub struct TransactionList {
     /// Where the next page begins.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
-    /// All that are open, whatever was asked for.
+    /// All that have not ended, whatever was asked for.
     pub open: usize,
 }
