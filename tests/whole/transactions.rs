@@ -143,6 +143,17 @@ async fn consumers_see_what_is_committed_and_nothing_else() {
     assert!(status == 0 && done.contains("committed"), "{done}{refused}");
     assert_eq!(client.pull_all(TOPIC, 0, 2).await[1].body, "body of O");
     assert_eq!(open_transactions(&client).await.open, 0);
+
+    // Nobody remembers after a restart, and the log tells.
+    assert!(broker.stop().success());
+    let broker = Broker::start(dir.path(), &[]).await;
+    let client = broker.client().await;
+    for (sent, first, other) in [(&committed, COMMIT, ROLLBACK), (&rolled_back, ROLLBACK, COMMIT)] {
+        client.call(end(sent, first)).await.success().unwrap();
+        let (code, remark) = client.refused(end(sent, other)).await;
+        assert_eq!(code, 604, "{remark}");
+    }
+    assert_eq!(client.pull_all(TOPIC, 0, 2).await.len(), 2);
 }
 
 /// What the test knows of a transaction.

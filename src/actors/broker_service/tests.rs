@@ -1,4 +1,5 @@
 mod disk_trouble;
+mod replies;
 mod retries;
 
 use std::path::PathBuf;
