@@ -155,7 +155,7 @@ async fn list(args: ListArgs) -> Result<(), CliError> {
             wanted.from = next as i64;
         }
     }
-    output::print_as(args.output.output, &found, as_table)
+    output::print_as(args.output.output, &found, |found| as_table(found))
 }
 
 async fn ask(
@@ -213,7 +213,7 @@ async fn decide(which: WhichArgs, decision: &str, done: &str) -> Result<(), CliE
     ))
 }
 
-fn as_table(found: &Vec<OpenTransaction>) -> String {
+fn as_table(found: &[OpenTransaction]) -> String {
     if found.is_empty() {
         return "no open transactions".to_owned();
     }
