@@ -72,6 +72,10 @@ pub mod names {
     pub const TIMER_DEQUEUE_MS: &str = "TIMER_DEQUEUE_MS";
     pub const TIMER_ROLL_TIMES: &str = "TIMER_ROLL_TIMES";
     pub const TIMER_DELAY_LEVEL: &str = "TIMER_DELAY_LEVEL";
+    /// Ours: the exact time to deliver at, where no property of the client's tells it.
+    pub const TIMER_DUE_MS: &str = "TIMER_DUE_MS";
+    /// Ours: the timer message that this message delivers, recalls or stores anew.
+    pub const TIMER_SETTLES: &str = "TIMER_SETTLES";
     pub const TIMER_DELETE_UNIQUE_KEY: &str = "TIMER_DEL_UNIQKEY";
     pub const INNER_NUM: &str = "INNER_NUM";
     pub const INNER_BASE: &str = "INNER_BASE";

@@ -25,4 +25,5 @@ pub mod retired_segments;
 pub mod segment;
 pub mod store_check_point;
 pub mod store_lock;
+pub mod timers;
 pub mod verify;
