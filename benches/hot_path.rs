@@ -156,6 +156,7 @@ fn encode_send_response(criterion: &mut Criterion) {
             physical_offsets: vec![PhysicalOffset(9_876_543_210)],
             store_host: host(),
             unique_key: Some(unique_key.clone()),
+            recall_handle: None,
         };
         let to = ReplyTo { opaque: 7, codec, one_way: false, cost_bytes: 1280 };
         let mut output = Output::default();

@@ -160,6 +160,10 @@ pub struct MessageSection {
     #[serde(rename = "delay_levels")]
     pub delay_levels_text: String,
     pub store_replies: bool,
+    pub timers_enabled: bool,
+    #[serde(rename = "timer_max_delay_s", with = "text::seconds")]
+    pub timer_max_delay: Duration,
+    pub recall_enabled: bool,
 }
 
 /// When producers are asked how their transactions ended.

@@ -63,6 +63,12 @@ pub enum Refusal {
         "the message properties are {len_bytes} bytes encoded, the limit is {max_bytes}; use fewer or shorter ones"
     )]
     PropertiesTooLarge { len_bytes: usize, max_bytes: usize },
+    #[error("the recall handle is illegal: {what}; take the one that the send was answered with")]
+    RecallHandleIllegal { what: String },
+    #[error(
+        "nothing was recalled: no message {unique_key} of topic {topic} waits for {due_ms}; it was delivered, recalled before, or never sent to this broker"
+    )]
+    NothingToRecall { topic: TopicName, unique_key: String, due_ms: i64 },
     #[error("not stored: the store does not take writes now: {cause}")]
     NotWritable { cause: String },
     #[error("not stored: {cause}")]
@@ -230,6 +236,7 @@ impl Refusal {
             MessageIllegal { .. } | BodyTooLarge { .. } | PropertiesTooLarge { .. } => {
                 ResponseCode::MESSAGE_ILLEGAL
             }
+            RecallHandleIllegal { .. } | NothingToRecall { .. } => ResponseCode::ILLEGAL_OPERATION,
             NotWritable { .. } | ShuttingDown | Draining | Recovering { .. } => {
                 ResponseCode::SERVICE_NOT_AVAILABLE
             }
@@ -290,6 +297,8 @@ mod tests {
             MessageIllegal { .. } => "MessageIllegal",
             BodyTooLarge { .. } => "BodyTooLarge",
             PropertiesTooLarge { .. } => "PropertiesTooLarge",
+            RecallHandleIllegal { .. } => "RecallHandleIllegal",
+            NothingToRecall { .. } => "NothingToRecall",
             NotWritable { .. } => "NotWritable",
             StoreFailed { .. } => "StoreFailed",
             Busy { .. } => "Busy",
@@ -359,6 +368,8 @@ mod tests {
             (13, MessageIllegal { what: x() }),
             (13, BodyTooLarge { len_bytes: 1, max_bytes: 1 }),
             (13, PropertiesTooLarge { len_bytes: 1, max_bytes: 1 }),
+            (604, RecallHandleIllegal { what: x() }),
+            (604, NothingToRecall { topic: "T".into(), unique_key: x(), due_ms: 1 }),
             (14, NotWritable { cause: x() }),
             (1, StoreFailed { cause: x() }),
             (2, Busy { actor: "x", waiting: 1 }),

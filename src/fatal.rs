@@ -117,7 +117,9 @@ impl From<StartError> for Fatal {
             StartError::Open(OpenError::KeyIndex(error)) => error.into(),
             StartError::Open(OpenError::Derived(error)) => error.into(),
             StartError::Metadata(error) => error.into(),
-            StartError::Open(OpenError::ConsumeQueue(error)) => Self::DiskFailed { cause: sentence(&error) },
+            StartError::Open(error @ (OpenError::ConsumeQueue(_) | OpenError::Timers { .. })) => {
+                Self::DiskFailed { cause: sentence(&error) }
+            }
             StartError::JavaStore(error) => error.into(),
             StartError::ActorEnded(part) => Self::PartEnded { part: part.to_owned() },
         }

@@ -30,13 +30,15 @@ use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll,
 use super::producers::{Producers, ProducersConfig};
 use super::read_queues::{ReadQueues, ReadQueuesConfig};
 use super::requests::pull::PullOwners;
-use super::requests::send::SendRules;
+use super::requests::send::{SendRules, TimerRules};
+use super::requests::timers::TimerOwners;
 use super::retention::{Retention, RetentionParts};
 use super::retry_router::{RetryRouter, RetryRouterParts};
 use super::router::BrokerRouter;
 use super::send_gate::{BrokerPermission, SendGate};
 use super::settling::Settling;
 use super::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
+use super::timer_scheduler::{TimerScheduler, TimerSchedulerParts};
 use super::topic_queue::{ContinueAt, QueryKnown, QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
 use super::topic_table::{QueueStarter, TopicTable};
 use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
@@ -49,6 +51,7 @@ use crate::filter::FilterRules;
 use crate::protocol::delay_level::DelayLevels;
 use crate::store::consume_queue::list_queues;
 use crate::store::file::StoreFiles;
+use crate::store::java_import::JavaTimers;
 use crate::store::key_index::IndexFileConfig;
 use crate::store::known_derived::KnownDerived;
 use crate::store::metadata::{Metadata, MetadataError};
@@ -97,6 +100,7 @@ pub struct BrokerPlan {
     pub retention_interval: Duration,
     pub max_body_bytes: usize,
     pub delay_levels: DelayLevels,
+    pub timers: TimerRules,
     pub mailbox_capacity: usize,
     pub writer_mailbox_capacity: usize,
 }
@@ -139,6 +143,8 @@ pub struct Threads {
     pub dispatcher: Option<Arbiter>,
     /// The key index, which nobody waits for.
     pub index: Arbiter,
+    /// Timers, which wait for memory and disk, and whose error is not to be that of others.
+    pub timers: Arbiter,
 }
 
 impl Threads {
@@ -154,6 +160,7 @@ impl Threads {
             flusher: (are_many || flush == FlushMode::Async).then(Arbiter::new),
             dispatcher: are_many.then(Arbiter::new),
             index: Arbiter::new(),
+            timers: Arbiter::new(),
         }
     }
 
@@ -171,8 +178,9 @@ impl Threads {
 
     /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
     pub fn stop(self) {
-        let Self { workers, settings, groups, members, offsets, writer, flusher, dispatcher, index } = self;
-        let special = [settings, groups, members, offsets, writer, index];
+        let Self { workers, settings, groups, members, offsets, writer, flusher, dispatcher, index, timers } =
+            self;
+        let special = [settings, groups, members, offsets, writer, index, timers];
         let followers = flusher.into_iter().chain(dispatcher);
         let arbiters: Vec<_> = workers.into_iter().chain(special).chain(followers).collect();
         for arbiter in &arbiters {
@@ -247,8 +255,16 @@ impl BrokerTree {
             tokio::task::spawn_blocking(move || (open_store(&store_plan, &known, &recovery), known))
         };
         let (opened, known) = opening.await.map_err(|_| StartError::ActorEnded("the recovery"))?;
-        let OpenedStore { log, recovered, check_point_file, check_point, key_index, missing, derive_from } =
-            opened?;
+        let OpenedStore {
+            log,
+            recovered,
+            check_point_file,
+            check_point,
+            key_index,
+            timers,
+            missing,
+            derive_from,
+        } = opened?;
         let reader = log.reader.clone();
         // A start that was refused before has left the store as cleanly stopped as it was.
         AbortFile::create(&*files, &root).map_err(at_root)?;
@@ -432,6 +448,20 @@ impl BrokerTree {
             let handle = &workers[workers.len() - 1];
             TransactionChecker::start_in_arbiter(handle, move |_| TransactionChecker::new(halves, parts))
         };
+        let timers = {
+            let parts = TimerSchedulerParts {
+                pending: timers,
+                log: reader.clone(),
+                topics: table.clone(),
+                progress: progress.clone(),
+                java: JavaTimers::imported(&metadata)?,
+                flush: plan.flush,
+                store_host: plan.advertised,
+                clock: clock.clone(),
+                mailbox_capacity: plan.mailbox_capacity,
+            };
+            TimerScheduler::start_in_arbiter(&threads.timers.handle(), move |_| TimerScheduler::new(parts))
+        };
         let dispatcher = {
             let parts = DispatcherParts {
                 log: reader.clone(),
@@ -440,6 +470,7 @@ impl BrokerTree {
                 key_index: key_index.clone().map(Addr::recipient),
                 scheduled: Some(delays.clone().recipient()),
                 transactions: Some(transactions.clone().recipient()),
+                timers: Some(timers.clone().recipient()),
                 delay_levels: plan.delay_levels.clone(),
                 flush: plan.flush,
                 progress: progress.clone(),
@@ -463,6 +494,7 @@ impl BrokerTree {
                 known: KnownDerived::open(&metadata)?,
                 dispatcher: dispatcher.clone().recipient(),
                 key_index: key_index.clone().map(Addr::recipient),
+                timers: Some(timers.clone().recipient()),
                 progress: progress.clone(),
                 config: plan.flusher,
             };
@@ -509,6 +541,7 @@ impl BrokerTree {
             .send(StartChecks)
             .await
             .map_err(|_| StartError::ActorEnded("the transaction checker"))?;
+        timers.send(StartDelivery).await.map_err(|_| StartError::ActorEnded("the timer scheduler"))?;
 
         let retention = {
             let parts = RetentionParts {
@@ -580,6 +613,12 @@ impl BrokerTree {
             retention,
             expiry,
             retry_router,
+            timers: TimerOwners {
+                scheduler: timers.clone(),
+                dispatcher: settling.dispatcher.clone(),
+                log: reader.clone(),
+                rules: plan.timers.clone(),
+            },
             pulls: PullOwners {
                 settings: settings_table.clone(),
                 groups: GroupSettings::new(group_table, groups.clone().recipient()),
@@ -604,6 +643,7 @@ impl BrokerTree {
             plan.advertised,
             &plan.cluster,
             plan.delay_levels.clone(),
+            plan.timers.clone(),
             plan.flush,
         );
         let service = Arc::new(BrokerService::new(Arc::new(router), Arc::new(send_rules), gate.clone()));

@@ -1,10 +1,10 @@
 //! Derives from the commit log, in its order: units for the queues, entries for the key index, due times for
-//! the delay scheduler. The only one who does; the running broker and recovery take the same way.
+//! the delay scheduler and the timers. The only one who does; the running broker and recovery take the same way.
 //!
 //! - Owns: the dispatched position.
 //! - Takes: [`LogPublished`], [`DispatchTo`], [`BeginCheckPoint`].
 //! - Sends: [`Dispatched`] to each queue touched, one per turn; [`IndexEntries`]; [`UnitsScheduled`];
-//!   [`TransactionFacts`].
+//!   [`TimersDispatched`], [`TransactionFacts`].
 //! - Fails: a full mailbox stops it until there is room; a damaged record is named in the log, counted and passed
 //!   over, and its number becomes a gap in its queue.
 //! - Invariants: positions only grow; a unit is handed over before the position passes it; what must be on disk
@@ -29,7 +29,7 @@ use crate::clock::WallMs;
 use crate::kill_point;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::RecordView;
-use crate::protocol::names::SCHEDULE_TOPIC;
+use crate::protocol::names::{SCHEDULE_TOPIC, TIMER_TOPIC};
 use crate::protocol::properties;
 use crate::protocol::sys_flag::TransactionType;
 use crate::protocol::transaction::TransactionFact;
@@ -37,6 +37,7 @@ use crate::store::commit_log::{CommitLogReader, LogTail};
 use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::store::damage::DamagedEntry;
 use crate::store::key_index::{hash_of, tag_key};
+use crate::store::timers::TimerNews;
 use crate::types::{FlushMode, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Log dispatched in one turn, bytes.
@@ -78,6 +79,11 @@ pub struct UnitsScheduled {
 #[rtype(result = "()")]
 pub struct TransactionFacts(pub Vec<TransactionFact>);
 
+/// What records of the log say of timers, in their order. The dispatcher keeps it until the mailbox takes it.
+#[derive(Message, Debug, Default)]
+#[rtype(result = "()")]
+pub struct TimersDispatched(pub Vec<TimerNews>);
+
 /// Dispatches what is published now, and answers when it is handed over: how recovery waits.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
@@ -104,6 +110,7 @@ pub struct DispatcherParts {
     pub key_index: Option<Recipient<IndexEntries>>,
     pub scheduled: Option<Recipient<UnitsScheduled>>,
     pub transactions: Option<Recipient<TransactionFacts>>,
+    pub timers: Option<Recipient<TimersDispatched>>,
     pub delay_levels: DelayLevels,
     /// Sync: consumers see only what is on disk.
     pub flush: FlushMode,
@@ -135,12 +142,14 @@ enum Outgoing {
     Index(IndexEntries),
     Scheduled(UnitsScheduled),
     Transactions(TransactionFacts),
+    Timers(TimersDispatched),
 }
 
 /// What of a record is taken.
 struct TakingRules<'a> {
     levels: &'a DelayLevels,
     indexes: bool,
+    keeps_timers: bool,
     catch_up: Option<&'a CatchUp>,
     damaged: &'a Damaged,
 }
@@ -155,6 +164,7 @@ struct Gathered {
     touched: Vec<(usize, u32)>,
     index: IndexEntries,
     facts: TransactionFacts,
+    timers: TimersDispatched,
 }
 
 struct TopicSlot {
@@ -190,6 +200,7 @@ impl Dispatcher {
         let rules = TakingRules {
             levels: &parts.delay_levels,
             indexes: parts.key_index.is_some(),
+            keeps_timers: parts.timers.is_some(),
             catch_up: parts.catch_up.as_ref(),
             damaged: &parts.damaged,
         };
@@ -258,6 +269,7 @@ impl Dispatcher {
                 Outgoing::Transactions(facts) => {
                     offer(self.parts.transactions.as_ref(), facts).map(Outgoing::Transactions)
                 }
+                Outgoing::Timers(news) => offer(self.parts.timers.as_ref(), news).map(Outgoing::Timers),
             };
             if let Some(refused) = refused {
                 self.outgoing.push_front(refused);
@@ -325,17 +337,25 @@ impl Gathered {
             rules.catch_up.is_none_or(|catch_up| catch_up.wants_unit(at, topic, record.queue_id()));
         let wants_keys =
             rules.indexes && !is_damaged && rules.catch_up.is_none_or(|catch_up| catch_up.wants_keys(at));
-        if !wants_unit && !wants_keys {
+        let wants_timers = rules.keeps_timers
+            && !is_damaged
+            && rules.catch_up.is_none_or(|catch_up| catch_up.wants_timers(at));
+        if !wants_unit && !wants_keys && !wants_timers {
             return;
         }
         let mut keys = Keys::default();
+        let mut is_of_timers = topic == TIMER_TOPIC;
         for (name, value) in properties::pairs(record.properties()) {
             match name {
                 properties::names::TAGS => keys.tag = Some(value),
                 properties::names::KEYS => keys.words = Some(value),
                 properties::names::UNIQ_KEY => keys.unique = Some(value),
+                properties::names::TIMER_SETTLES => is_of_timers = true,
                 _ => {}
             }
+        }
+        if wants_timers && is_of_timers {
+            self.timers.0.extend(TimerNews::of(at, record));
         }
         if wants_keys && transaction != TransactionType::Rollback {
             keys.put(&mut self.index, topic, at, record.stored_at_ms());
@@ -424,6 +444,9 @@ impl Gathered {
         }
         if !self.facts.0.is_empty() {
             outgoing.push_back(Outgoing::Transactions(std::mem::take(&mut self.facts)));
+        }
+        if !self.timers.0.is_empty() {
+            outgoing.push_back(Outgoing::Timers(std::mem::take(&mut self.timers)));
         }
         if self.index.0.len() >= INDEX_ENTRIES {
             self.hand_out_index(outgoing);

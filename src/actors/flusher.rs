@@ -4,7 +4,8 @@
 //! - Owns: the flushed position, the check point file, what is known of derived files, the making of segments ahead of need.
 //! - Takes: [`FlushWanted`], [`FlushNow`], [`CheckPointNow`], its timers.
 //! - Sends: [`LogFlushed`] to those who wait for the disk; [`LogPublished`] to the dispatcher, which may wait for it
-//!   too; [`BeginCheckPoint`] to the dispatcher, [`TakeUnflushed`] to queues, [`FlushKeyIndex`]; [`DiskFailed`].
+//!   too; [`BeginCheckPoint`] to the dispatcher, [`TakeUnflushed`] to queues, [`FlushKeyIndex`], [`SaveTimers`];
+//!   [`DiskFailed`].
 //! - Fails: after a sync that fails nobody knows what is on disk, and a second one may succeed without having
 //!   written anything (the kernel forgets the failed pages). So nothing is claimed any more, and [`DiskFailed`] ends
 //!   the process; the next start looks at what is there. A check point file that cannot be written stays the old
@@ -30,6 +31,7 @@ use super::commit_log_writer::LogPublished;
 use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
 use super::facts::Progress;
 use super::key_index::FlushKeyIndex;
+use super::timer_scheduler::SaveTimers;
 use super::topic_queue::{TakeUnflushed, TakenQueue, TopicQueue};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::kill_point;
@@ -85,6 +87,7 @@ pub struct FlusherParts {
     pub dispatch: Recipient<LogPublished>,
     pub failed: Recipient<DiskFailed>,
     pub key_index: Option<Recipient<FlushKeyIndex>>,
+    pub timers: Option<Recipient<SaveTimers>>,
     pub progress: Progress,
     pub config: FlusherConfig,
 }
@@ -240,9 +243,12 @@ impl Flusher {
                 _ => Vec::new(),
             };
             let syncing = sync_aside(unsynced, flusher.parts.files.clone());
-            syncing.into_actor(flusher).map(move |synced, flusher, _| match (claim?, synced) {
+            let through = claim.as_ref().ok().and_then(|claim| Some(claim.as_ref()?.end));
+            let timers = flusher.parts.timers.clone().zip(through);
+            let syncing = async move { (syncing.await, save_timers(timers).await) };
+            syncing.into_actor(flusher).map(move |(synced, saved), flusher, _| match (claim?, synced) {
                 (None, _) => Ok(()),
-                (Some(dispatched), Ok(())) => flusher.save_check_point(dispatched),
+                (Some(dispatched), Ok(())) => saved.and_then(|()| flusher.save_check_point(dispatched)),
                 (Some(_), Err(error)) => Err(flusher.fail(&error)),
             })
         });
@@ -332,6 +338,12 @@ async fn gather(
         }
     }
     gathered
+}
+
+/// Has the timers saved that the log tells of below a position; the log is on disk up to there.
+async fn save_timers(timers: Option<(Recipient<SaveTimers>, PhysicalOffset)>) -> Result<(), String> {
+    let Some((timers, through)) = timers else { return Ok(()) };
+    timers.send(SaveTimers { through }).await.map_err(|error| error.to_string())?
 }
 
 impl Actor for Flusher {

@@ -50,6 +50,7 @@ pub mod settling;
 pub mod subscription_groups;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod timer_scheduler;
 pub mod topic_queue;
 pub mod topic_table;
 pub mod topics;

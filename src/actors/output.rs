@@ -139,13 +139,19 @@ impl Output {
             ids.push_str(&offset_message_id(stored.store_host, *physical_offset));
         }
         let unique_key = stored.unique_key.as_deref().map(|key| std::str::from_utf8(key).unwrap_or_default());
-        let mut fields = [("", FieldValue::Int(0)); 6];
+        let mut fields = [("", FieldValue::Int(0)); 7];
         fields[..2].copy_from_slice(&SEND_CONSTANTS);
         fields[2] = ("msgId", FieldValue::Text(&ids));
         fields[3] = ("queueId", FieldValue::Int(stored.queue_id.0 as i64));
         fields[4] = ("queueOffset", FieldValue::Int(stored.queue_offset.0 as i64));
-        fields[5] = ("transactionId", FieldValue::Text(unique_key.unwrap_or_default()));
-        let used = if unique_key.is_some() { 6 } else { 5 };
+        let mut used = 5;
+        let named = [("transactionId", unique_key), ("recallHandle", stored.recall_handle.as_deref())];
+        for (name, value) in named {
+            if let Some(value) = value {
+                fields[used] = (name, FieldValue::Text(value));
+                used += 1;
+            }
+        }
         let (code, remark) = match stored.kept {
             Kept::Promised => (ResponseCode::SUCCESS, None),
             Kept::InMemory => (ResponseCode::FLUSH_DISK_TIMEOUT, Some(LATE_DISK)),
@@ -268,6 +274,7 @@ mod tests {
             physical_offsets: vec![PhysicalOffset(1), PhysicalOffset(256)],
             store_host: std::net::SocketAddr::from(([10, 0, 0, 1], 10_911)),
             unique_key,
+            recall_handle: None,
         };
         let reply = written(ReplyContent::Stored(stored(Some("U".into()))));
         let ids = "0A00000100002A9F0000000000000001,0A00000100002A9F0000000000000100";

@@ -136,6 +136,8 @@ pub struct StoredReply {
     pub store_host: SocketAddr,
     /// Unique key of the (first) message.
     pub unique_key: Option<Bytes>,
+    /// By which a message that waits for its time can be taken back.
+    pub recall_handle: Option<Box<str>>,
 }
 
 /// The outcome of a pull.

@@ -92,6 +92,7 @@ impl RetryRouter {
             properties.set(property::ORIGIN_MESSAGE_ID, id);
         }
         properties.set(property::WAIT, "false");
+        properties.remove(property::TIMER_SETTLES); // said by the delivery, not by what comes again
         let (topic, queue_id) = match fate {
             Fate::Dead(cause) => {
                 properties.set(property::DELAY, "0");

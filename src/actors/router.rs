@@ -25,11 +25,12 @@ use super::requests::progress::ProgressSources;
 use super::requests::pull::{self, PullOwners};
 use super::requests::relays::DirectSources;
 use super::requests::send::PreparedSend;
+use super::requests::timers::TimerOwners;
 use super::requests::transactions::TransactionSources;
 use super::requests::why::StorySources;
 use super::requests::{
     assignment, broker, dead_letters, drain, group_why, groups, membership, messages, offsets, progress,
-    relays, resets, topics as topic_requests, transactions, why,
+    relays, resets, timers, topics as topic_requests, transactions, why,
 };
 use super::retention::Retention;
 use super::retry_router::{DeathCause, RetryRouter, SendToDeadLetterQueue};
@@ -65,6 +66,7 @@ pub struct BrokerRouter {
     pub retention: Addr<Retention>,
     pub expiry: MessageExpiry,
     pub retry_router: Addr<RetryRouter>,
+    pub timers: TimerOwners,
     pub replays: Addr<DeadLetterReplay>,
     pub pulls: PullOwners,
     pub consumers: ConsumerDirectory,
@@ -134,6 +136,15 @@ impl BrokerRouter {
                     consumers: self.consumers.table(),
                 };
                 drain::drain_broker(request, &peers).await
+            }
+            RequestCode::RECALL_MESSAGE => {
+                timers::recall(request, &self.timers, &self.topics, &self.gate, &self.clock).await
+            }
+            RequestCode::LIST_TIMERS => timers::list(request, &self.timers).await,
+            RequestCode::CANCEL_TIMER => timers::cancel(request, &self.timers).await,
+            RequestCode::GET_TIMER_METRICS => timers::metrics(&self.timers, &self.clock).await,
+            RequestCode::GET_TIMER_CHECK_POINT => {
+                timers::check_point(&self.timers, &self.topics, &self.clock).await
             }
             RequestCode::CLEAN_EXPIRED_CONSUMEQUEUE => broker::clean_queues(request, &self.retention).await,
             RequestCode::DELETE_EXPIRED_COMMITLOG => broker::delete_expired(request, &self.retention).await,

@@ -106,6 +106,8 @@ pub enum SendReply {
         queue_id: QueueId,
         /// Unique key of the first message, for the response.
         unique_key: Option<Bytes>,
+        /// By which the message can be taken back, of one that waits for its time.
+        recall_handle: Option<Box<str>>,
     },
     Actor {
         recipient: Recipient<MessageStored>,
@@ -450,7 +452,7 @@ impl TopicQueue {
         let mut outgoing = RepliesByClient::default();
         for (reply, outcome, kept) in fates {
             match reply {
-                SendReply::Client { link, to, queue_id, unique_key } => {
+                SendReply::Client { link, to, queue_id, unique_key, recall_handle } => {
                     let content = match outcome {
                         Ok(stored) => ReplyContent::Stored(StoredReply {
                             kept,
@@ -459,6 +461,7 @@ impl TopicQueue {
                             physical_offsets: stored.physical_offsets,
                             store_host: self.parts.store_host,
                             unique_key,
+                            recall_handle,
                         }),
                         Err(refusal) => ReplyContent::Refused(refusal),
                     };

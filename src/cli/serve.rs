@@ -22,6 +22,7 @@ use crate::actors::broker_settings::SettingValues;
 use crate::actors::broker_tree::BrokerPlan;
 use crate::actors::connection::ConnectionLimits;
 use crate::actors::flusher::FlusherConfig;
+use crate::actors::requests::send::TimerRules;
 use crate::actors::root::{Addresses, BrokerPorts, NameServerPlan, NodePlan, Root, Stop};
 use crate::actors::topic_queue::TopicQueueConfig;
 use crate::clock::SystemClock;
@@ -236,6 +237,12 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
         retention_interval: retention.check_interval,
         max_body_bytes: config.message.max_body_bytes,
         delay_levels: config.message.delay_levels(),
+        timers: TimerRules {
+            enabled: config.message.timers_enabled,
+            max_delay: config.message.timer_max_delay,
+            broker_name: broker.name.clone(),
+            recall_enabled: config.message.recall_enabled,
+        },
         mailbox_capacity: config.mailbox.tables,
         writer_mailbox_capacity: config.mailbox.store,
     }

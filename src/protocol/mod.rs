@@ -25,5 +25,6 @@ pub mod request_code;
 pub mod response_code;
 pub mod subscription_group_config;
 pub mod sys_flag;
+pub mod timer;
 pub mod topic_config;
 pub mod transaction;

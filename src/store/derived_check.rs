@@ -61,6 +61,8 @@ pub struct Missing {
     pub queues: MissingQueues,
     /// The index lacks entries of messages from here on.
     pub index_from: Option<PhysicalOffset>,
+    /// Nothing is known of timers that were stored from here on.
+    pub timers_from: Option<PhysicalOffset>,
     /// The number the next message of a queue has, where its files may not tell.
     pub numbers: Vec<(TopicName, QueueId, QueueOffset)>,
 }
@@ -81,7 +83,17 @@ impl Default for MissingQueues {
 
 impl Missing {
     pub fn is_nothing(&self) -> bool {
-        self.index_from.is_none() && matches!(&self.queues, MissingQueues::Some(queues) if queues.is_empty())
+        self.index_from.is_none()
+            && self.timers_from.is_none()
+            && matches!(&self.queues, MissingQueues::Some(queues) if queues.is_empty())
+    }
+
+    /// Whether queues of a topic are derived anew.
+    pub fn may_lack(&self, topic: &str) -> bool {
+        match &self.queues {
+            MissingQueues::All => true,
+            MissingQueues::Some(queues) => queues.keys().any(|(known, _)| **known == *topic),
+        }
     }
 
     /// Where in the log deriving begins; `dispatch_from` when nothing is missing.
@@ -90,7 +102,7 @@ impl Missing {
             MissingQueues::All => Some(log_start),
             MissingQueues::Some(queues) => queues.values().copied().min(),
         };
-        let earliest = queues.into_iter().chain(self.index_from).min();
+        let earliest = queues.into_iter().chain(self.index_from).chain(self.timers_from).min();
         earliest.map_or(dispatch_from, |at| at.max(log_start).min(dispatch_from))
     }
 }
@@ -116,7 +128,7 @@ impl DerivedCheck<'_> {
                 numbers.push((topic.clone(), *queue_id, QueueOffset(known.max)));
             }
         }
-        Ok(Missing { queues, index_from, numbers })
+        Ok(Missing { queues, index_from, timers_from: None, numbers })
     }
 
     fn consume_queue_root(&self) -> PathBuf {

@@ -5,6 +5,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Buf;
+
 use super::file::StoreFiles;
 use super::java_config::{
     ConsumerOffsetJson, JavaConfig, SubscriptionGroupJson, TopicsJson, backup_of, config_dir, path_of,
@@ -66,19 +68,47 @@ pub struct Imported {
 const MARK: &str = "java_import";
 
 /// Settings that Java keeps and this import does not know.
-const UNKNOWN_SETTINGS: [&str; 8] = [
+const UNKNOWN_SETTINGS: [&str; 7] = [
     "consumerFilter.json",
     "consumerOrderInfo.json",
     "lmqConsumerOffset.json",
     "topicQueueMapping.json",
     "messageRequestMode.json",
-    "timercheck",
     "users",
     "acls",
 ];
 
-/// Messages that Java keeps apart and this import does not know: those of timers, and compacted topics.
-const UNKNOWN_STORES: [&str; 3] = ["timerwheel", "timerlog", "compaction"];
+/// Messages that Java keeps apart and this import does not know: compacted topics. `timerwheel` and `timerlog` only say
+/// which messages of the timer topic wait, and that is derived anew.
+const UNKNOWN_STORES: [&str; 1] = ["compaction"];
+
+/// In the table of marks: [`JavaTimers`].
+const TIMERS_MARK: &str = "java_timers";
+
+/// How far a Java broker had delivered timer messages when its store was taken over. Its deliveries do not say what
+/// they deliver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JavaTimers {
+    /// Slots of its wheel before this time are delivered, ...
+    pub read_ms: i64,
+    /// ... of the messages before this one in the queue of timers.
+    pub queue_offset: QueueOffset,
+}
+
+impl JavaTimers {
+    /// What an import has found, if any.
+    pub fn imported(metadata: &Metadata) -> Result<Option<Self>, MetadataError> {
+        let mark = metadata.marks()?.get(TIMERS_MARK)?;
+        Ok(mark.and_then(|mark| {
+            let (read_ms, offset) = mark.split_once(' ')?;
+            Some(Self { read_ms: read_ms.parse().ok()?, queue_offset: QueueOffset(offset.parse().ok()?) })
+        }))
+    }
+
+    pub fn has_delivered(&self, queue_offset: QueueOffset, slot_ms: i64) -> bool {
+        queue_offset < self.queue_offset && slot_ms < self.read_ms
+    }
+}
 
 /// Imports unless a start before this one did. Flushed when it returns.
 pub fn import_once(
@@ -116,6 +146,7 @@ pub fn import(
     import_groups(groups.unwrap_or_default(), metadata, &mut imported)?;
     import_offsets(offsets.unwrap_or_default(), metadata, &mut imported)?;
     import_delays(delays.unwrap_or_default(), metadata, &mut imported)?;
+    import_timers(files, root, metadata)?;
     metadata.flush()?;
     Ok(ImportOutcome::Imported(imported))
 }
@@ -147,6 +178,16 @@ pub fn check_readable(files: &dyn StoreFiles, root: &Path) -> Result<(), JavaImp
             return Err(JavaImportError::RocksDbSettings { path });
         }
     }
+    Ok(())
+}
+
+/// `config/timercheck`: read time 8 │ timer log position 8 │ next offset in the queue of timers 8 │ …
+fn import_timers(files: &dyn StoreFiles, root: &Path, metadata: &Metadata) -> Result<(), JavaImportError> {
+    let path = config_dir(root).join("timercheck");
+    let content = files.read(&path).map_err(|source| JavaImportError::Io { path, source })?;
+    let Some(mut fields) = content.as_deref().and_then(|content| content.get(..24)) else { return Ok(()) };
+    let (read_ms, _, queue_offset) = (fields.get_i64(), fields.get_i64(), fields.get_i64());
+    metadata.marks()?.put(TIMERS_MARK, &format!("{read_ms} {}", queue_offset.max(0)))?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::commit_log::{CommitLog, LogTail};
-use super::consume_queue::{ConsumeQueueConfig, ConsumeQueueError, truncate_queues};
+use super::consume_queue::{ConsumeQueueConfig, ConsumeQueueError, queue_dir, truncate_queues};
 use super::derived_check::{DerivedCheck, DerivedError, Missing};
 use super::file::StoreFiles;
 use super::key_index::{IndexFileConfig, KeyIndex, KeyIndexError};
@@ -15,6 +15,9 @@ use super::recovery_progress::RecoveryProgress;
 use super::segment::{SegmentDir, SegmentError};
 use super::store_check_point::{CheckPointFile, StoreCheckPoint};
 use super::store_lock::AbortFile;
+use super::timers::{PendingTimers, TimerDir, open_timers};
+use crate::protocol::names::TIMER_TOPIC;
+use crate::types::QueueId;
 
 /// Tells one run of the kernel from another.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -43,6 +46,8 @@ pub enum OpenError {
     KeyIndex(#[from] KeyIndexError),
     #[error(transparent)]
     Derived(#[from] DerivedError),
+    #[error("cannot open the files of timers")]
+    Timers { source: io::Error },
 }
 
 /// An open store, before anything is derived again.
@@ -52,6 +57,7 @@ pub struct OpenedStore {
     pub check_point_file: CheckPointFile,
     pub check_point: StoreCheckPoint,
     pub key_index: Option<KeyIndex>,
+    pub timers: PendingTimers,
     pub missing: Missing,
     /// Where deriving goes on.
     pub derive_from: LogTail,
@@ -94,7 +100,24 @@ pub fn open_store(
         checked_at,
         is_foreign: check_point.dispatched.is_none(),
     };
-    let missing = check.run()?;
+    let mut missing = check.run()?;
+    let timers = {
+        let dir = TimerDir::new(files.clone(), root.join("timer"));
+        let mut opened = open_timers(dir, recovered.dispatch_from, recovered.log_end)
+            .map_err(|source| OpenError::Timers { source })?;
+        if opened.is_missing {
+            let queue = queue_dir(&root.join("consumequeue"), &TIMER_TOPIC.into(), QueueId(0));
+            // Without a queue, on disk or derived anew, nobody has ever sent one.
+            let were_there =
+                missing.may_lack(TIMER_TOPIC) || !files.list(&queue).map_err(at_root)?.is_empty();
+            if were_there && recovered.log_start < recovered.dispatch_from {
+                missing.timers_from = Some(recovered.log_start);
+            } else {
+                opened.pending.begin_at(recovered.dispatch_from);
+            }
+        }
+        opened.pending
+    };
     // What was derived beyond the check point is derived again; its files may lack what they seem to have.
     let truncate_at =
         (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
@@ -118,5 +141,14 @@ pub fn open_store(
         _ => LogTail { end: begin, ..LogTail::default() },
     };
     progress.begin_deriving(tail.end.0 - begin.0);
-    Ok(OpenedStore { log, recovered, check_point_file, check_point, key_index: index, missing, derive_from })
+    Ok(OpenedStore {
+        log,
+        recovered,
+        check_point_file,
+        check_point,
+        key_index: index,
+        timers,
+        missing,
+        derive_from,
+    })
 }

@@ -18,12 +18,14 @@ mod entry;
 mod journal;
 mod manifest;
 mod merge;
+mod news;
 mod opening;
 mod pending;
 mod run;
 mod save;
 
 pub use entry::{Settled, TimerEntry, TimerKey, TimerRecord, topic_hash};
+pub use news::{TimerName, TimerNews};
 pub use opening::{OpenedTimers, open_timers};
 pub use pending::PendingTimers;
 pub use save::{SaveJob, Saved, TimerDir};

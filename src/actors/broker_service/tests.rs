@@ -12,6 +12,7 @@ use crate::actors::broker_settings::SettingValues;
 use crate::actors::broker_tree::{BrokerPlan, BrokerTree, Threads};
 use crate::actors::flusher::FlusherConfig;
 use crate::actors::request::ClientLink;
+use crate::actors::requests::send::TimerRules;
 use crate::actors::testing::log::{TestLog, message, settle, store_host, topic_entry};
 use crate::actors::testing::{FakeClient, RequestBuilder, RuntimeClock, fake_client, fake_sink, request};
 use crate::actors::topic_queue::{DeleteQueue, Promise, QueryExtent, TopicQueueConfig};
@@ -52,6 +53,7 @@ fn plan() -> BrokerPlan {
         retention_interval: Duration::from_secs(10),
         max_body_bytes: 4_096,
         delay_levels: DelayLevels::default(),
+        timers: TimerRules::default(),
         mailbox_capacity: 1_024,
         writer_mailbox_capacity: 1_024,
     }
@@ -251,6 +253,7 @@ impl Door {
                 to: ReplyTo { opaque, ..request(RequestCode::SEND_MESSAGE).from(&self.link).reply_to() },
                 queue_id: QueueId(0),
                 unique_key: None,
+                recall_handle: None,
             },
         };
         let mut replies = Vec::new();

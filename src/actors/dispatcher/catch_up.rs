@@ -12,6 +12,7 @@ pub struct CatchUp {
     /// `None`: all of them.
     queues: Option<HashMap<TopicName, HashMap<QueueId, PhysicalOffset>>>,
     index_from: Option<PhysicalOffset>,
+    timers_from: Option<PhysicalOffset>,
 }
 
 impl CatchUp {
@@ -30,7 +31,7 @@ impl CatchUp {
                 Some(queues)
             }
         };
-        Some(Self { until, queues, index_from: missing.index_from })
+        Some(Self { until, queues, index_from: missing.index_from, timers_from: missing.timers_from })
     }
 
     pub fn until(&self) -> PhysicalOffset {
@@ -45,6 +46,10 @@ impl CatchUp {
 
     pub fn wants_keys(&self, at: PhysicalOffset) -> bool {
         at >= self.until || self.index_from.is_some_and(|from| at >= from)
+    }
+
+    pub fn wants_timers(&self, at: PhysicalOffset) -> bool {
+        at >= self.until || self.timers_from.is_some_and(|from| at >= from)
     }
 }
 

@@ -53,6 +53,7 @@ fn start_on(log: TestLog, topics: TopicTable, change: impl FnOnce(&mut Dispatche
         key_index: Some(key_index),
         scheduled: Some(delays),
         transactions: None,
+        timers: None,
         delay_levels: DelayLevels::default(),
         progress: progress.clone(),
         catch_up: None,
@@ -226,6 +227,24 @@ async fn delayed_messages_carry_their_due_time_and_go_to_the_delay_scheduler() {
 }
 
 #[actix::test]
+async fn timer_messages_and_those_that_settle_them_go_to_the_timer_scheduler() {
+    let (timers, mut news) = fake_sink::<TimersDispatched>();
+    let mut bench = start_with(&[(TIMER_TOPIC, 1), ("A", 1)], |_| {}, |parts| parts.timers = Some(timers));
+    let pairs =
+        [("TIMER_DELIVER_MS", "7400"), ("TIMER_OUT_MS", "7000"), ("REAL_TOPIC", "A"), ("UNIQ_KEY", "U")];
+    let stored = bench.log.append(message_with(TIMER_TOPIC, "x", &pairs), 5).start;
+    bench.log.append(message_with("A", "ordinary", &[("KEYS", "k")]), 0);
+    let delivered = bench.log.append(message_with("A", "x", &[("TIMER_SETTLES", "7400:5")]), 1).start;
+    bench.dispatch_all().await;
+    let TimersDispatched(news) = news.recv().await.unwrap();
+    assert_eq!(news.iter().map(|news| news.at).collect::<Vec<_>>(), [stored, delivered]);
+    let added = news[0].adds.unwrap();
+    assert_eq!((added.key.to_string().as_str(), added.physical_offset), ("7400:5", stored));
+    assert_eq!(news[1].settles.unwrap().key, added.key);
+    assert_eq!(news[1].adds, None);
+}
+
+#[actix::test]
 async fn unique_key_every_word_of_keys_and_the_tag_are_indexed() {
     let mut bench = start(&[("A", 1)]);
     let pairs = [("KEYS", "k1  k2"), ("UNIQ_KEY", "U"), ("TAGS", "t")];
@@ -334,7 +353,7 @@ async fn only_what_is_missing_is_derived_again_and_no_check_point_is_taken_befor
     let stored: Vec<_> = ["A", "B", "A", "A"].into_iter().map(|topic| log.append(to(topic, 0), 0)).collect();
     let until = stored[3].start;
     let queues = MissingQueues::Some([(("A".into(), QueueId(0)), stored[1].start)].into());
-    let missing = Missing { queues, index_from: None, numbers: Vec::new() };
+    let missing = Missing { queues, index_from: None, ..Missing::default() };
     let topics = topic_table(&[("A", 1), ("B", 1)], &log.queue_parts());
     let bench = start_on(log, topics, |parts| parts.catch_up = CatchUp::of(&missing, until));
     assert_eq!(bench.plan().await.dispatched, None, "what is claimed already lies beyond");

@@ -78,6 +78,7 @@ fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
         dispatch: fake_sink().0,
         failed: fake_sink().0,
         key_index: None,
+        timers: None,
         progress: progress.clone(),
         config: FlusherConfig::default(),
     };

@@ -20,6 +20,7 @@ pub mod replies;
 pub mod resets;
 pub mod runtime_info;
 pub mod send;
+pub mod timers;
 pub mod topics;
 pub mod transactions;
 pub mod why;

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -20,8 +21,9 @@ use crate::protocol::names::{self, DERIVED_TOPIC_MAX_LEN, TOPIC_MAX_LEN};
 use crate::protocol::properties::{self, MAX_PROPERTIES_BYTES, names as property};
 use crate::protocol::request_code::RequestCode;
 use crate::protocol::sys_flag::TransactionType;
+use crate::protocol::timer::{RecallHandle, TimerProperties};
 use crate::protocol::transaction::half_properties;
-use crate::types::{FlushMode, QueueId, TopicName};
+use crate::types::{BrokerName, FlushMode, QueueId, TopicName};
 
 /// What a send is checked against, and what the broker adds to it.
 #[derive(Clone, Debug)]
@@ -33,7 +35,32 @@ pub struct SendRules {
     /// Properties added to every message: region, tracing switch, cluster.
     pub added_properties: Bytes,
     pub delay_levels: DelayLevels,
+    pub timers: TimerRules,
     pub flush: FlushMode,
+}
+
+/// What may be asked of delivery at a time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimerRules {
+    pub enabled: bool,
+    pub max_delay: Duration,
+    /// Stands in the handles by which messages are recalled.
+    pub broker_name: BrokerName,
+    pub recall_enabled: bool,
+}
+
+impl TimerRules {
+    pub fn max_delay_ms(&self) -> i64 {
+        self.max_delay.as_millis() as i64
+    }
+}
+
+impl Default for TimerRules {
+    /// 40 days.
+    fn default() -> Self {
+        let max_delay = Duration::from_secs(40 * 24 * 3600);
+        Self { enabled: true, max_delay, broker_name: BrokerName::default(), recall_enabled: true }
+    }
 }
 
 impl SendRules {
@@ -42,6 +69,7 @@ impl SendRules {
         store_host: SocketAddr,
         cluster: &str,
         delay_levels: DelayLevels,
+        timers: TimerRules,
         flush: FlushMode,
     ) -> Self {
         let added_properties = properties::encode([
@@ -49,7 +77,7 @@ impl SendRules {
             (property::TRACE_SWITCH, "true"),
             (property::CLUSTER, cluster),
         ]);
-        Self { max_body_bytes, store_host, added_properties, delay_levels, flush }
+        Self { max_body_bytes, store_host, added_properties, delay_levels, timers, flush }
     }
 }
 
@@ -90,12 +118,6 @@ pub fn prepare(
     let queue_id = queue_of(header, &entry)?;
     let facts = Facts::of(&header.properties);
     let is_half = check_transaction(header, &facts)?;
-    if facts.timer {
-        return Err(Refusal::NotSupported {
-            what: "delivery at an arbitrary time",
-            instead: "use a delay level (setDelayTimeLevel, 1 to 18)",
-        });
-    }
     if facts.inner_batch {
         let what =
             "INNER_NUM is set without the inner batch flag; leave it out, the broker sets it".to_owned();
@@ -138,6 +160,8 @@ pub fn prepare(
     };
     if facts.delay_level > 0 {
         delay(&mut prepared, facts.delay_level, topics, rules)?;
+    } else if facts.timer {
+        wait_for_time(&mut prepared, request.received_at.0, topics, rules)?;
     }
     check_properties(&prepared.send)?;
     Ok(prepared)
@@ -151,7 +175,7 @@ fn send_request(
     unique_key: Option<Bytes>,
 ) -> SendRequest {
     let (link, to) = (request.from.clone(), request.reply_to());
-    let reply = SendReply::Client { link, to, queue_id, unique_key };
+    let reply = SendReply::Client { link, to, queue_id, unique_key, recall_handle: None };
     SendRequest { messages, promise, reply }
 }
 
@@ -197,7 +221,7 @@ fn check_batch(header: &SendHeader<'_>, facts: &Facts<'_>) -> Result<(), Refusal
         "a batch cannot go to a retry topic; send its messages one by one"
     } else if header.topic.len() > TOPIC_MAX_LEN {
         "a batch cannot go to a topic with a name over 127 characters"
-    } else if facts.delay_level > 0 {
+    } else if facts.delay_level > 0 || facts.timer {
         "a batch cannot be delayed; send its messages one by one"
     } else {
         return Ok(());
@@ -224,6 +248,8 @@ struct Facts<'a> {
     transaction: bool,
     inner_batch: bool,
     pop_receipt: bool,
+    /// Says what timer message it settles, which is for the broker to say.
+    settles_timer: bool,
     /// False: the sender does not wait for disk or replicas.
     awaits_store: bool,
 }
@@ -237,6 +263,7 @@ impl<'a> Facts<'a> {
             transaction: false,
             inner_batch: false,
             pop_receipt: false,
+            settles_timer: false,
             awaits_store: true,
         };
         for (name, value) in properties::pairs(text) {
@@ -250,11 +277,12 @@ impl<'a> Facts<'a> {
                 property::INNER_NUM => facts.inner_batch = true,
                 property::WAIT => facts.awaits_store = !value.eq_ignore_ascii_case("false"),
                 property::POP_CK => facts.pop_receipt = true,
+                property::TIMER_SETTLES | property::TIMER_DUE_MS => facts.settles_timer = true,
                 _ => {}
             }
         }
-        // A level wins over a time.
-        facts.timer &= facts.delay_level <= 0;
+        // A level wins over a time, and what has waited waits no more.
+        facts.timer &= facts.delay_level <= 0 && properties::get(text, property::TIMER_OUT_MS).is_none();
         facts
     }
 }
@@ -271,13 +299,17 @@ fn with_additions(text: Bytes, facts: &Facts<'_>, rules: &SendRules) -> (Bytes, 
             (Bytes::from(key), Bytes::from(extra))
         }
     };
-    // A receipt of an earlier delivery is not the message's own.
-    let text = if facts.pop_receipt { without(&text, property::POP_CK) } else { text };
+    // What earlier deliveries said is not the message's own.
+    let is_foreign = facts.pop_receipt || facts.settles_timer;
+    let text = if is_foreign { without(&text, &OF_DELIVERIES) } else { text };
     (text, unique_key, extra)
 }
 
-fn without(text: &Bytes, name: &str) -> Bytes {
-    properties::encode(properties::pairs(text).filter(|(known, _)| *known != name))
+/// Properties that the broker sets, for itself.
+const OF_DELIVERIES: [&str; 3] = [property::POP_CK, property::TIMER_SETTLES, property::TIMER_DUE_MS];
+
+fn without(text: &[u8], names: &[&str]) -> Bytes {
+    properties::encode(properties::pairs(text).filter(|(known, _)| !names.contains(known)))
 }
 
 /// A handle on a part of `text`.
@@ -326,9 +358,13 @@ fn batch_messages(
     let mut messages = Vec::new();
     for entry in BatchEntries::new(request.command.body.clone()) {
         let entry = entry.map_err(|error| Refusal::MessageIllegal { what: error.to_string() })?;
+        let properties = match properties::get(&entry.properties, property::TIMER_SETTLES) {
+            None => entry.properties,
+            Some(_) => without(&entry.properties, &OF_DELIVERIES),
+        };
         messages.push(PendingMessage {
             flag: entry.flag,
-            ..message_of(request, header, topic, queue_id, entry.body, entry.properties, rules)
+            ..message_of(request, header, topic, queue_id, entry.body, properties, rules)
         });
     }
     if messages.is_empty() {
@@ -384,6 +420,58 @@ fn delay(
     }
     prepared.queue_id = QueueId(level.saturating_sub(1) as u32);
     prepared.entry = schedule.clone();
+    Ok(())
+}
+
+/// Turns the send into one of the timer topic, unless its time has come: then it is an ordinary one.
+fn wait_for_time(
+    prepared: &mut PreparedSend,
+    now_ms: i64,
+    topics: &TopicMap,
+    rules: &SendRules,
+) -> Result<(), Refusal> {
+    let [message] = &mut prepared.send.messages[..] else { return Ok(()) };
+    let asked = TimerProperties::of(&message.properties);
+    let illegal = |what: String| Refusal::MessageIllegal { what };
+    if !rules.timers.enabled {
+        return Err(Refusal::NoPermission {
+            what: "delivery at a time of its own".into(),
+            remedy: "set message.timers_enabled (timerWheelEnable), or use a delay level",
+        });
+    }
+    let due_ms =
+        asked.asked_due_ms(now_ms, rules.timers.max_delay).map_err(|error| illegal(error.to_string()))?;
+    let Some(due_ms) = due_ms else {
+        return match asked.delete_key {
+            None => Ok(()),
+            Some(_) => Err(illegal("what it takes back was due before now".into())),
+        };
+    };
+    let timers = topics.topics.get(names::TIMER_TOPIC).ok_or_else(|| Refusal::TopicUnknown {
+        topic: TopicName::from(names::TIMER_TOPIC),
+        hint: "the broker's own topic of timer messages is missing".into(),
+    })?;
+    if let SendReply::Client { unique_key: Some(unique_key), recall_handle, .. } = &mut prepared.send.reply {
+        let handle = RecallHandle {
+            topic: &message.topic,
+            broker_name: &rules.timers.broker_name,
+            due_ms,
+            unique_key: std::str::from_utf8(unique_key).unwrap_or_default(),
+        };
+        *recall_handle = Some(handle.encode().into());
+    }
+    let mut extra = Vec::with_capacity(message.extra_properties.len() + 128 + message.topic.len());
+    extra.extend_from_slice(&message.extra_properties);
+    for (name, value) in asked.stamp(due_ms) {
+        properties::push(&mut extra, name, &value);
+    }
+    properties::push(&mut extra, property::REAL_TOPIC, &message.topic);
+    properties::push(&mut extra, property::REAL_QUEUE_ID, &message.queue_id.to_string());
+    message.extra_properties = extra.into();
+    message.topic = timers.name().clone();
+    message.queue_id = QueueId(0);
+    prepared.queue_id = QueueId(0);
+    prepared.entry = timers.clone();
     Ok(())
 }
 

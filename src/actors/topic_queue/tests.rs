@@ -52,8 +52,13 @@ fn reply_to() -> ReplyTo {
 }
 
 fn send_by(link: &Arc<ClientLink>, body: &str) -> SendRequest {
-    let reply =
-        SendReply::Client { link: link.clone(), to: reply_to(), queue_id: QueueId(0), unique_key: None };
+    let reply = SendReply::Client {
+        link: link.clone(),
+        to: reply_to(),
+        queue_id: QueueId(0),
+        unique_key: None,
+        recall_handle: None,
+    };
     SendRequest { messages: vec![message("T", body)], promise: Promise::Stored, reply }
 }
 

@@ -91,6 +91,7 @@ mod tests {
             to,
             queue_id: crate::types::QueueId(0),
             unique_key: None,
+            recall_handle: None,
         };
         let (recipient, _told) = fake_sink::<MessageStored>();
         let mut sends = UnflushedSends::default();

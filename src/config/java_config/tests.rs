@@ -53,13 +53,13 @@ fn data_lies_where_the_java_broker_keeps_it() {
 fn what_has_no_effect_is_sorted_by_reason() {
     let config = loaded(
         "sendMessageThreadPoolNums=16\nuseReentrantLockWhenPutMessage=true\nenableMultiDispatch=true\n\
-         timerWheelEnable=true\ntimerMaxDelaySec=60\nhaListenPort=10912\nbrokerNmae=x\n",
+         timerWheelEnable=true\ntimerPrecisionMs=60\nhaListenPort=10912\nbrokerNmae=x\n",
     )
     .unwrap();
     let left = &config.java_leftovers;
     assert_eq!(left.no_meaning, ["sendMessageThreadPoolNums", "useReentrantLockWhenPutMessage"]);
     // Those with Java's own default ask for nothing.
-    assert_eq!(left.not_yet, ["enableMultiDispatch", "timerMaxDelaySec"]);
+    assert_eq!(left.not_yet, ["enableMultiDispatch", "timerPrecisionMs"]);
     assert_eq!(left.unknown, ["brokerNmae (did you mean brokerName?)"]);
 }
 

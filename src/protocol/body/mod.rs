@@ -23,6 +23,7 @@ pub mod settings;
 pub mod stats;
 pub mod story;
 pub mod subscription;
+pub mod timers;
 pub mod transactions;
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod group_admin;
 mod name_server;
 mod pull;
 mod send;
+mod timer;
 mod topic_admin;
 
 pub use broker_admin::*;
@@ -17,4 +18,5 @@ pub use group_admin::*;
 pub use name_server::*;
 pub use pull::*;
 pub use send::*;
+pub use timer::*;
 pub use topic_admin::*;

@@ -26,6 +26,11 @@ pub struct TimerKey {
 impl TimerKey {
     pub const MIN: TimerKey = TimerKey { due_ms: i64::MIN, queue_offset: QueueOffset(0) };
 
+    /// The first key behind this one.
+    pub fn next(self) -> Self {
+        Self { queue_offset: self.queue_offset.advance(1), ..self }
+    }
+
     /// The first key of a due time.
     pub fn at(due_ms: i64) -> Self {
         Self { due_ms, queue_offset: QueueOffset(0) }

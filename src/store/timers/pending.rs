@@ -180,10 +180,10 @@ impl PendingTimers {
         }
     }
 
-    /// Takes an entry out of the order of due times, wherever it is; false when it is given out already.
+    /// Takes an entry out of the order of due times, wherever it is; false when it is given out.
     pub fn hold(&mut self, entry: TimerEntry) -> bool {
         if self.out.contains_key(&entry.key) {
-            return false;
+            return self.again.remove(&entry.key);
         }
         let in_run = self.recent.remove(&entry.key).is_none();
         self.out.insert(entry.key, GivenOut { entry, in_run });
@@ -240,7 +240,9 @@ impl PendingTimers {
     /// Up to `max` entries whose records lie before `position`, but for those given out.
     pub fn before(&mut self, position: PhysicalOffset, max: usize) -> io::Result<Vec<TimerEntry>> {
         let lies_before = |entry: &&TimerEntry| entry.physical_offset < position;
-        let mut found: Vec<_> = self.recent.values().filter(lies_before).take(max).copied().collect();
+        let again = self.again.iter().map(|key| &self.out[key].entry);
+        let in_memory = self.recent.values().chain(again);
+        let mut found: Vec<_> = in_memory.filter(lies_before).take(max).copied().collect();
         for run in self.runs.iter_mut().filter(|run| run.facts.min_physical < position) {
             let (settled, out) = (&self.settled, &self.out);
             let mut held = out.values().any(|out| out.entry.physical_offset < position);

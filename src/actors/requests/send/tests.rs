@@ -21,10 +21,17 @@ fn bench() -> Bench {
     let parts = TestLog::new().queue_parts();
     let uneven = TopicConfig { read_queue_nums: 6, write_queue_nums: 2, ..TopicConfig::new("uneven", 1) };
     let unwritable = TopicConfig { write_queue_nums: 0, ..TopicConfig::new("none", 1) };
-    let topics =
-        ["T", "%RETRY%g", names::SCHEDULE_TOPIC, names::HALF_TOPIC].map(|name| TopicConfig::new(name, 18));
+    let topics = ["T", "%RETRY%g", names::SCHEDULE_TOPIC, names::HALF_TOPIC, names::TIMER_TOPIC]
+        .map(|name| TopicConfig::new(name, 18));
     let topics = topic_table_of(topics.into_iter().chain([uneven, unwritable]), &parts);
-    let rules = SendRules::new(MAX_BODY_BYTES, store_host(), "C1", DelayLevels::default(), FlushMode::Async);
+    let rules = SendRules::new(
+        MAX_BODY_BYTES,
+        store_host(),
+        "C1",
+        DelayLevels::default(),
+        TimerRules::default(),
+        FlushMode::Async,
+    );
     let (link, client) = fake_client();
     Bench { topics, rules, _client: client, link }
 }
@@ -87,6 +94,11 @@ impl Bench {
     fn code(&self, request: RequestBuilder) -> Option<ResponseCode> {
         self.prepare(request).err().map(|refusal| refusal.code())
     }
+
+    /// When requests of the tests come.
+    fn received_at_ms(&self) -> i64 {
+        send("T").from(&self.link).received_at.0
+    }
 }
 
 /// The properties as a consumer reads them.
@@ -100,7 +112,6 @@ async fn what_is_refused_and_with_which_code() {
     let bench = bench();
     let illegal = Some(ResponseCode::MESSAGE_ILLEGAL);
     let invalid = Some(ResponseCode::INVALID_PARAMETER);
-    let unsupported = Some(ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
     let with = |pairs: &[(&str, &str)]| send("T").field("i", text(pairs));
     let long = "x".repeat(40_000);
     let cases = [
@@ -122,8 +133,15 @@ async fn what_is_refused_and_with_which_code() {
         ("a transaction at a time", with(&[("TRAN_MSG", "true"), ("TIMER_DELIVER_MS", "9")]), illegal),
         ("a batch of transactions", with(&[("TRAN_MSG", "true")]).field("m", true), illegal),
         ("no transaction by property", with(&[("TRAN_MSG", "false")]), None),
-        ("at a time", with(&[("TIMER_DELIVER_MS", "99")]), unsupported),
-        ("after some seconds", with(&[("TIMER_DELAY_SEC", "9")]), unsupported),
+        ("at a time that is past", with(&[("TIMER_DELIVER_MS", "99")]), None),
+        ("after some seconds", with(&[("TIMER_DELAY_SEC", "9")]), None),
+        ("after a word", with(&[("TIMER_DELAY_SEC", "soon")]), illegal),
+        ("in a year", with(&[("TIMER_DELAY_SEC", "31536000")]), illegal),
+        (
+            "a transaction after some seconds",
+            with(&[("TRAN_MSG", "true"), ("TIMER_DELAY_SEC", "9")]),
+            illegal,
+        ),
         ("a level beside a time", with(&[("TIMER_DELAY_SEC", "9"), ("DELAY", "1")]), None),
         ("an inner batch", with(&[("INNER_NUM", "2")]), illegal),
         ("no body", send("T").body(""), illegal),
@@ -309,4 +327,34 @@ async fn message_that_was_consumed_begins_no_transaction_again() {
     let again = send("%RETRY%g").field("f", 4).field("j", 1).field("i", text(&pairs));
     let messages = bench.messages(again);
     assert_eq!((&*messages[0].topic, messages[0].sys_flag), (names::SCHEDULE_TOPIC, 0));
+}
+
+#[actix::test]
+async fn message_for_later_is_stored_under_the_timer_topic_with_its_time() {
+    let bench = bench();
+    let asked = [("TIMER_DELAY_MS", "5000"), ("UNIQ_KEY", "U1"), ("TIMER_SETTLES", "1:2")];
+    let prepared = bench.prepare(send_to("T", 3).field("i", text(&asked))).unwrap();
+    assert_eq!((&**prepared.entry.name(), prepared.queue_id), (names::TIMER_TOPIC, QueueId(0)));
+    let stored = stored_properties(&prepared.send.messages[0]);
+    let due_ms: i64 = stored.get("TIMER_DUE_MS").unwrap().parse().unwrap();
+    assert_eq!(due_ms - bench.received_at_ms(), 5_000);
+    assert_eq!(stored.get("REAL_TOPIC"), Some("T"));
+    assert_eq!(stored.get("REAL_QID"), Some("3"));
+    assert_eq!(stored.get("TIMER_SETTLES"), None, "only the broker says that");
+    let SendReply::Client { recall_handle, .. } = prepared.send.reply else { panic!("a client has sent it") };
+    let handle = crate::protocol::timer::decode_handle(&recall_handle.unwrap()).unwrap();
+    assert_eq!(handle, format!("v1 T  {due_ms} U1"));
+}
+
+#[actix::test]
+async fn message_whose_time_has_come_is_an_ordinary_one() {
+    let bench = bench();
+    for asked in [vec![("TIMER_DELIVER_MS", "99")], vec![("TIMER_DELAY_MS", "5"), ("TIMER_OUT_MS", "1000")]] {
+        let prepared = bench.prepare(send("T").field("i", text(&asked))).unwrap();
+        assert_eq!(&**prepared.entry.name(), "T", "{asked:?}");
+        let SendReply::Client { recall_handle, .. } = prepared.send.reply else {
+            panic!("a client has sent it")
+        };
+        assert_eq!(recall_handle, None);
+    }
 }
