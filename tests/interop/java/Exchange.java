@@ -6,8 +6,11 @@ import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.stream.Collectors;
+import org.apache.rocketmq.client.producer.LocalTransactionState;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
+import org.apache.rocketmq.client.producer.TransactionListener;
+import org.apache.rocketmq.client.producer.TransactionMQProducer;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -20,18 +23,22 @@ import org.apache.rocketmq.common.message.MessageQueue;
  */
 final class Exchange {
     private static final int QUEUES = 4, LETTERS = 400, BATCHED = 60, COMMITTED = 10;
-    private static final int PATIENCE_S = 60;
+    private static final int PATIENCE_S = 60, CHECKED_WITHIN_S = 80;
 
     private static final int ONE_SECOND = 1, TEN_SECONDS = 3;   // delay levels
 
-    private final String topic, group, delayed;
+    private static final int TRANSACTIONS = 8;   // the second half is left open; of each, every other is committed
+
+    private final String topic, group, delayed, payments, payers;
     private final Map<String, String> contentByPlace = new TreeMap<>();   // "queue id@queue offset" to content
     private final int[] ends = new int[QUEUES];
 
-    private Exchange(String topic, String group, String delayed) {
+    private Exchange(String topic, String group, String delayed, String payments, String payers) {
         this.topic = topic;
         this.group = group;
         this.delayed = delayed;
+        this.payments = payments;
+        this.payers = payers;
     }
 
     public static void main(String[] arguments) throws Exception {
@@ -49,14 +56,16 @@ final class Exchange {
         report.check("tag_filter_works_on_old_messages", noted::filterByTag);
         report.check("new_messages_follow_the_old_ones", noted::append);
         report.check("delayed_messages_arrive_once", noted::readDelayed);
+        report.check("open_transactions_are_checked_and_settled_ones_stay_so", noted::settleTransactions);
         report.runAndExit(1);
     }
 
     // ---- writing
 
     private static void write(Path file) throws Exception {
-        Exchange exchange = new Exchange(Clients.topic(QUEUES), Clients.unused("exchange"), Clients.topic(1));
-        List<String> lines = new ArrayList<>(List.of(exchange.topic, exchange.group, exchange.delayed));
+        Exchange exchange = new Exchange(Clients.topic(QUEUES), Clients.unused("exchange"), Clients.topic(1),
+            Clients.topic(1), Clients.unused("payers"));
+        List<String> lines = new ArrayList<>(List.of(exchange.topic, exchange.group, exchange.delayed, exchange.payments, exchange.payers));
         List<Message> letters = Clients.letters(exchange.topic, LETTERS);
         letters.get(5).setBody("compressible ".repeat(10_000).getBytes());
         List<String> contents = Clients.contents(letters);
@@ -78,6 +87,7 @@ final class Exchange {
         }
         Clients.awaitCommitted(exchange.group, exchange.topic, COMMITTED, QUEUES);
         writeDelayed(exchange.delayed);
+        exchange.writeTransactions();
         Files.write(file, lines);
     }
 
@@ -94,14 +104,51 @@ final class Exchange {
         }
     }
 
+    private static LocalTransactionState decision(Message message) {
+        boolean even = Integer.parseInt(message.getUserProperty("number")) % 2 == 0;
+        return even ? LocalTransactionState.COMMIT_MESSAGE : LocalTransactionState.ROLLBACK_MESSAGE;
+    }
+
+    private TransactionMQProducer payer() throws Exception {
+        TransactionMQProducer producer = new TransactionMQProducer(payers);
+        producer.setNamesrvAddr(Clients.nameServer);
+        producer.setInstanceName(Clients.unused("client"));
+        producer.setHeartbeatBrokerInterval(1_000);   // who is not known is not asked
+        producer.setTransactionListener(new TransactionListener() {
+            @Override public LocalTransactionState executeLocalTransaction(Message message, Object leftOpen) {
+                return (boolean) leftOpen ? LocalTransactionState.UNKNOW : decision(message);
+            }
+
+            @Override public LocalTransactionState checkLocalTransaction(MessageExt message) {
+                return decision(message);
+            }
+        });
+        producer.start();
+        producer.fetchPublishMessageQueues(payments);   // heartbeats go to brokers of known topics
+        return producer;
+    }
+
+    private void writeTransactions() throws Exception {
+        TransactionMQProducer producer = payer();
+        List<Message> letters = Clients.letters(payments, TRANSACTIONS);
+        for (int n = 0; n < TRANSACTIONS; n++) {
+            producer.sendMessageInTransaction(letters.get(n), n >= TRANSACTIONS / 2);
+        }
+        try (Clients.LitePull consumer = new Clients.LitePull(Clients.unused("paid"))) {
+            consumer.assignAll(payments);
+            consumer.pollCount(TRANSACTIONS / 4, PATIENCE_S);   // decisions are sent one way
+        }
+        producer.shutdown();
+    }
+
     private static String place(int queueId, long queueOffset) {
         return queueId + "@" + queueOffset;
     }
 
     private static Exchange noted(Path file) throws Exception {
         List<String> lines = Files.readAllLines(file);
-        Exchange exchange = new Exchange(lines.get(0), lines.get(1), lines.get(2));
-        for (String line : lines.subList(3, lines.size())) {
+        Exchange exchange = new Exchange(lines.get(0), lines.get(1), lines.get(2), lines.get(3), lines.get(4));
+        for (String line : lines.subList(5, lines.size())) {
             String[] parts = line.split("\t", 2);
             exchange.contentByPlace.put(parts[0], parts[1]);
             exchange.ends[Integer.parseInt(parts[0].split("@")[0])]++;
@@ -170,6 +217,19 @@ final class Exchange {
             polled.addAll(consumer.poll(3000));
             List<String> numbers = polled.stream().map(m -> m.getUserProperty("number")).collect(Collectors.toList());
             Report.sameItems(numbers, List.of("0", "1"), "numbers of delayed messages");
+        }
+    }
+
+    private void settleTransactions() throws Exception {
+        TransactionMQProducer producer = payer();
+        try (Clients.LitePull consumer = new Clients.LitePull(Clients.unused("paid"))) {
+            consumer.assignAll(payments);
+            List<MessageExt> polled = consumer.pollCount(TRANSACTIONS / 2, CHECKED_WITHIN_S);
+            polled.addAll(consumer.poll(3000));
+            List<String> numbers = polled.stream().map(m -> m.getUserProperty("number")).collect(Collectors.toList());
+            Report.sameItems(numbers, List.of("0", "2", "4", "6"), "numbers of committed messages");
+        } finally {
+            producer.shutdown();
         }
     }
 
