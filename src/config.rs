@@ -204,7 +204,7 @@ pub struct FilterSection {
     pub max_expression_bytes: usize,
     pub max_body_bytes: usize,
     pub max_body_depth: usize,
-    pub max_pull_body_bytes: usize,
+    pub max_pull_bytes: usize,
 }
 
 /// Limits of a connection.

@@ -595,11 +595,10 @@ impl TopicQueue {
     /// waiting behind them.
     fn pass_holds(&mut self, fresh: &[ConsumeQueueUnit], end: QueueOffset) {
         let begin = end.0 as i64 - fresh.len() as i64;
-        let (log, max_body_bytes) = (self.parts.log.clone(), self.parts.config.pull.max_body_bytes);
+        let (log, max_bytes) = (self.parts.log.clone(), self.parts.config.pull.max_filter_bytes);
         self.answer_holds(|hold| {
             // A queue may begin elsewhere than at the offset that was waited for.
-            let concerned =
-                hold.pull.from != begin || concerns(&hold.pull.filter, fresh, &log, max_body_bytes);
+            let concerned = hold.pull.from != begin || concerns(&hold.pull.filter, fresh, &log, max_bytes);
             if !concerned {
                 hold.pull.from = end.0 as i64;
             }
@@ -657,18 +656,18 @@ fn open_queue(topic: &TopicName, queue_id: QueueId, parts: &QueueParts) -> Resul
     })
 }
 
-/// Whether a message of `units` matches, as far as can be said within `max_body_bytes` of bodies: perhaps, beyond.
+/// Whether a message of `units` matches, as far as can be said by going through `max_bytes`: perhaps, beyond.
 fn concerns(
     filter: &MessageFilter,
     units: &[ConsumeQueueUnit],
     log: &CommitLogReader,
-    max_body_bytes: usize,
+    max_bytes: usize,
 ) -> bool {
-    let mut body_bytes = 0;
+    let mut bytes = 0;
     units.iter().any(|unit| {
         let looked = filter.look_at(log, unit);
-        body_bytes += looked.body_bytes;
-        looked.matches || body_bytes >= max_body_bytes
+        bytes += looked.bytes;
+        looked.matches || bytes >= max_bytes
     })
 }
 

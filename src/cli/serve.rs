@@ -200,7 +200,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
                 max_messages: config.pull.max_messages,
                 max_bytes: config.pull.max_bytes,
                 max_scanned_units: config.pull.max_scanned_units,
-                max_body_bytes: filter.max_pull_body_bytes,
+                max_filter_bytes: filter.max_pull_bytes,
             },
             mailbox_capacity: config.mailbox.topic_queue,
             max_waiting_sends: config.send.max_waiting,

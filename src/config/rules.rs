@@ -150,7 +150,7 @@ pub const RULES: &[Rule] = &[
     rule("filter.max_expression_bytes", whole(64, 1 << 20, "bytes")),
     rule("filter.max_body_bytes", whole(1024, 64 << 20, "bytes")),
     rule("filter.max_body_depth", whole(1, 100, "steps")),
-    rule("filter.max_pull_body_bytes", whole(1024, 1 << 30, "bytes")),
+    rule("filter.max_pull_bytes", whole(1024, 1 << 30, "bytes")),
     rule("network.max_frame_bytes", whole(65_536, 1 << 30, "bytes")),
     rule("network.idle_timeout_s", whole(1, 86_400, "seconds")),
     rule("network.half_frame_timeout_s", whole(1, 86_400, "seconds")),

@@ -1,6 +1,6 @@
 //! Why a condition does not compile, and why one that does has no result.
 
-use super::parser::MAX_DEPTH;
+use super::parser::{MAX_DEPTH, MAX_FIELDS};
 
 /// What is wrong with a condition, and where.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -40,6 +40,8 @@ pub enum FilterProblem {
     TooLong { len_bytes: usize, max_bytes: usize },
     #[error("parts of the condition lie in each other more than {MAX_DEPTH} deep, the limit")]
     TooDeep,
+    #[error("more than {MAX_FIELDS} fields of the body are asked for, the limit")]
+    TooManyFields,
     #[error("expected a name, or an index as [0] or ['name'], behind body")]
     BodyStep,
     #[error("the body is looked into {steps} deep, the limit is {max_steps} (filter.max_body_depth)")]

@@ -24,6 +24,9 @@ use super::value::Value;
 /// How deep parts of a condition may lie in each other. Parsing and evaluation use the stack.
 pub const MAX_DEPTH: usize = 100;
 
+/// How many fields of a body a condition may ask for: each is compared with every name in it.
+pub const MAX_FIELDS: usize = 32;
+
 /// What a source is compiled to.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Parsed {
@@ -346,11 +349,14 @@ impl<'a> Parser<'a> {
         if steps > max_steps {
             return Err(self.lexer.error(self.next.at, FilterProblem::BodyTooDeep { steps, max_steps }));
         }
-        let known = self.body_paths.iter().position(|known| *known == path);
-        Ok(Operand::Body(known.unwrap_or_else(|| {
-            self.body_paths.push(path);
-            self.body_paths.len() - 1
-        })))
+        if let Some(known) = self.body_paths.iter().position(|known| *known == path) {
+            return Ok(Operand::Body(known));
+        }
+        if self.body_paths.len() == MAX_FIELDS {
+            return Err(self.lexer.error(self.next.at, FilterProblem::TooManyFields));
+        }
+        self.body_paths.push(path);
+        Ok(Operand::Body(self.body_paths.len() - 1))
     }
 
     fn as_condition(&self, At { operand, at }: At) -> Result<Condition, FilterError> {

@@ -1,7 +1,7 @@
 //! A filter as subscriptions hold it: compiled once, asked about every record.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use super::body::{BodyPath, StoredBody, read_fields};
 use super::condition::{Condition, Fields};
@@ -49,8 +49,8 @@ impl Eq for SqlFilter {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Looked {
     pub matches: bool,
-    /// Bytes of its body that were gone through for it.
-    pub body_bytes: usize,
+    /// Bytes of its properties, for each that was asked for, and of its body that were gone through.
+    pub bytes: usize,
 }
 
 impl SqlFilter {
@@ -83,7 +83,7 @@ impl SqlFilter {
         let body = StoredBody { bytes: record.body(), sys_flag: record.sys_flag() };
         self.with_message(record.properties(), body, |message| Looked {
             matches: self.condition.evaluate(message) == Ok(Some(true)),
-            body_bytes: message.body_bytes(),
+            bytes: message.bytes(),
         })
     }
 
@@ -106,7 +106,14 @@ impl SqlFilter {
     ) -> T {
         // Lives longer than the fields that are slices of it.
         let opened = OnceCell::new();
-        ask(&Message { filter: self, properties, body, opened: &opened, fields: OnceCell::new() })
+        ask(&Message {
+            filter: self,
+            properties,
+            body,
+            opened: &opened,
+            fields: OnceCell::new(),
+            property_bytes: Cell::new(0),
+        })
     }
 }
 
@@ -117,9 +124,14 @@ struct Message<'a> {
     body: StoredBody<'a>,
     opened: &'a OnceCell<Result<Cow<'a, [u8]>, EvaluationError>>,
     fields: OnceCell<Result<Vec<Value<'a>>, EvaluationError>>,
+    property_bytes: Cell<usize>,
 }
 
 impl Message<'_> {
+    fn bytes(&self) -> usize {
+        self.property_bytes.get() + self.body_bytes()
+    }
+
     fn body_bytes(&self) -> usize {
         match self.opened.get() {
             None => 0,
@@ -132,6 +144,7 @@ impl Message<'_> {
 
 impl Fields for Message<'_> {
     fn property(&self, name: &str) -> Option<&str> {
+        self.property_bytes.set(self.property_bytes.get() + self.properties.len());
         properties::get(self.properties, name)
     }
 
@@ -214,6 +227,8 @@ mod tests {
         {
             assert!(problem(&deep).contains("more than 100 deep"), "{deep}");
         }
+        let fields: Vec<_> = (0..40).map(|n| format!("body.f{n} = 1")).collect();
+        assert!(problem(&fields.join(" OR ")).contains("32 fields of the body"));
         // Conditions side by side lie in nothing.
         compile(&format!("a = 0{}", " OR a = 1".repeat(1_000))).unwrap();
     }

@@ -48,7 +48,7 @@ impl TagFilter {
 impl MessageFilter {
     /// Whether the message of a unit matches. Tags are compared by their hash first, and then by their text.
     pub fn look_at(&self, log: &CommitLogReader, unit: &ConsumeQueueUnit) -> Looked {
-        let (matching, other) = (Looked { matches: true, body_bytes: 0 }, Looked::default());
+        let (matching, other) = (Looked { matches: true, bytes: 0 }, Looked::default());
         let looked = match self {
             MessageFilter::All => return matching,
             MessageFilter::Tags(filter) if !filter.has_code(unit.tags_code) => return other,
@@ -74,13 +74,18 @@ pub struct PullLimits {
     pub max_bytes: usize,
     /// Units looked at when few of them match.
     pub max_scanned_units: usize,
-    /// Bytes of bodies gone through for a filter that looks into them.
-    pub max_body_bytes: usize,
+    /// Bytes of properties and bodies gone through for a condition.
+    pub max_filter_bytes: usize,
 }
 
 impl Default for PullLimits {
     fn default() -> Self {
-        Self { max_messages: 1024, max_bytes: 1024 * 1024, max_scanned_units: 800, max_body_bytes: 8 << 20 }
+        Self {
+            max_messages: 1024,
+            max_bytes: 1024 * 1024,
+            max_scanned_units: 800,
+            max_filter_bytes: 16 << 20,
+        }
     }
 }
 
@@ -169,7 +174,7 @@ pub fn pull(
     let mut found = Pulled::nothing(PullStatus::NoMatchedMessage, from);
     let mut run = Run::default();
     let log_min = log.min_offset();
-    let mut body_bytes = 0;
+    let mut filter_bytes = 0;
     for unit in units.iter() {
         let size = unit.size_bytes as usize;
         if unit.physical_offset < log_min || unit.is_filler() || unit.is_gap() {
@@ -178,7 +183,7 @@ pub fn pull(
             continue;
         }
         let looked = filter.look_at(log, unit);
-        body_bytes += looked.body_bytes;
+        filter_bytes += looked.bytes;
         if looked.matches {
             if found.count > 0 && (found.count == max_messages || found.bytes + size > limits.max_bytes) {
                 break;
@@ -188,7 +193,7 @@ pub fn pull(
             found.bytes += size;
         }
         found.next = found.next.advance(1);
-        if found.count == max_messages || body_bytes >= limits.max_body_bytes {
+        if found.count == max_messages || filter_bytes >= limits.max_filter_bytes {
             break;
         }
     }

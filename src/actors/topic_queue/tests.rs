@@ -507,8 +507,8 @@ async fn hold_with_a_condition_is_answered_by_a_message_that_satisfies_it() {
 }
 
 #[actix::test]
-async fn pull_that_looks_into_bodies_ends_where_it_has_gone_through_enough_of_them() {
-    let mut bench = start_with(|parts| parts.config.pull.max_body_bytes = 20);
+async fn pull_by_a_condition_ends_where_it_has_gone_through_enough() {
+    let mut bench = start_with(|parts| parts.config.pull.max_filter_bytes = 20);
     let mut units = Vec::new();
     for n in 0..5 {
         let appended = bench.log.append(message("T", &format!(r#"{{"n":{n}}}"#)), n);
