@@ -11,6 +11,7 @@ use super::topic_queue::QueueExtent;
 use crate::client::calendar;
 use crate::clock::WallMs;
 use crate::protocol::body::story::{GroupStory, MessageStory, StoryEvent};
+use crate::protocol::body::transactions::TransactionInfo;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::StoredMessage;
 use crate::protocol::names::{
@@ -26,6 +27,8 @@ pub struct Evidence<'a> {
     /// In the order of the log.
     pub copies: Vec<StoredMessage>,
     pub delay_levels: &'a DelayLevels,
+    /// Its transaction, while nobody has decided it.
+    pub transaction: Option<TransactionInfo>,
     pub groups: Vec<GroupEvidence>,
 }
 
@@ -184,12 +187,21 @@ fn waiting(evidence: &Evidence<'_>, copy: &StoredMessage) -> Option<String> {
             ),
             None => "It is delayed, and does not say until when.".to_owned(),
         }),
-        Place::HalfTopic => Some(format!(
-            "Its transaction is not committed{}: nobody sees it before. Either it is open, then producer group {} is \
-             asked about it, or it was rolled back; `telstar tx show` tells which.",
-            times_checked(copy),
-            text(copy, property::PRODUCER_GROUP)
-        )),
+        Place::HalfTopic => Some(match &evidence.transaction {
+            Some(open) => format!(
+                "Its transaction is open since {}, and nobody sees the message before it is committed. Producer group {} \
+                 was asked about it {} of {} times{}.",
+                span(now - copy.stored_at_ms),
+                open.group,
+                open.checks,
+                open.check_max,
+                match open.unattended {
+                    true => "; nobody of that group is online to be asked".to_owned(),
+                    false => format!(", and is next at {}", calendar::format_ms(open.next_check_ms)),
+                }
+            ),
+            None => "Its transaction was rolled back: nobody sees the message.".to_owned(),
+        }),
         Place::CheckedInVain => Some(format!(
             "Its transaction was given up: producer group {} was asked about it and never decided. Nobody sees it; a copy \
              lies in {TRANSACTION_CHECK_MAX_TIME_TOPIC}.",

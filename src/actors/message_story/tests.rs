@@ -56,7 +56,8 @@ fn group() -> GroupEvidence {
 
 fn story(copies: Vec<StoredMessage>, groups: Vec<GroupEvidence>, after_ms: i64) -> MessageStory {
     let delay_levels = &DelayLevels::default();
-    tell(&Evidence { now: WallMs(BEGAN + after_ms), copies, delay_levels, groups }).unwrap()
+    tell(&Evidence { now: WallMs(BEGAN + after_ms), copies, delay_levels, transaction: None, groups })
+        .unwrap()
 }
 
 /// What is said of a plain message at offset 7 and a group.
@@ -199,10 +200,7 @@ fn what_nobody_may_see_yet_says_so() {
             copy(TIMER_TOPIC, 0, 0, 0, &delayed),
             "It is delayed and comes in 1 min 0 s, at 2023-11-14T22:14:20.000Z; ",
         ),
-        (
-            copy(HALF_TOPIC, 0, 0, 0, &half),
-            "Its transaction is not committed, after 2 checks: nobody sees it before.",
-        ),
+        (copy(HALF_TOPIC, 0, 0, 0, &half), "Its transaction was rolled back: nobody sees the message."),
         (
             copy(TRANSACTION_CHECK_MAX_TIME_TOPIC, 0, 0, 0, &half),
             "Its transaction was given up: producer group p",
@@ -252,4 +250,29 @@ fn spans_are_told_in_two_units() {
         [1, 2, 3, 4, 11, 12, 13, 21, 112].map(nth),
         ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "112th"]
     );
+}
+
+#[test]
+fn open_transaction_says_whom_it_waits_for() {
+    let half = copy(HALF_TOPIC, 0, 0, 0, &[("REAL_TOPIC", "T"), ("PGROUP", "p")]);
+    let open = TransactionInfo {
+        group: "p".into(),
+        checks: 2,
+        check_max: 15,
+        next_check_ms: BEGAN + 66_000,
+        ..TransactionInfo::default()
+    };
+    let told = |transaction: TransactionInfo| {
+        let delay_levels = &DelayLevels::default();
+        let (now, copies) = (WallMs(BEGAN + 36_000), vec![half.clone()]);
+        let transaction = Some(transaction);
+        tell(&Evidence { now, copies, delay_levels, transaction, groups: vec![group()] }).unwrap().verdict
+    };
+    assert_eq!(
+        told(open.clone()),
+        "Its transaction is open since 36 s, and nobody sees the message before it is committed. Producer group p was asked \
+         about it 2 of 15 times, and is next at 2023-11-14T22:14:26.000Z."
+    );
+    let alone = told(TransactionInfo { unattended: true, ..open });
+    assert!(alone.ends_with("2 of 15 times; nobody of that group is online to be asked."), "{alone}");
 }

@@ -19,9 +19,11 @@ use crate::actors::offset_table::OffsetKey;
 use crate::actors::queue_locks::HeldLock;
 use crate::actors::request::{Answer, Answered, Request};
 use crate::actors::topic_table::TopicTable;
+use crate::actors::transaction_checker::{ListTransactions, TransactionChecker};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::body::story::MessageStory;
+use crate::protocol::body::transactions::TransactionInfo;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::header::ExplainMessage;
 use crate::protocol::message::StoredMessage;
@@ -50,6 +52,7 @@ pub struct StorySources<'a> {
     pub groups: &'a GroupTable,
     pub consumers: &'a ConsumerGroupTable,
     pub offsets: &'a Addr<ConsumerOffsets>,
+    pub transactions: &'a Addr<TransactionChecker>,
     pub delay_levels: &'a DelayLevels,
     pub clock: &'a SharedClock,
 }
@@ -68,6 +71,7 @@ pub async fn explain_message(request: &Request, sources: &StorySources<'_>) -> A
     let gathered = future::try_join_all(groups.iter().map(|group| sources.group(group, &copies))).await?;
     let evidence = Evidence {
         now: sources.clock.now(),
+        transaction: sources.open_transaction(&copies).await?,
         copies,
         delay_levels: sources.delay_levels,
         groups: gathered.into_iter().flatten().collect(),
@@ -186,6 +190,14 @@ impl StorySources<'_> {
             extent,
             lock: self.lock(group, copy).await?,
         }))
+    }
+
+    /// What is open of the transaction that the message is part of.
+    async fn open_transaction(&self, copies: &[StoredMessage]) -> Result<Option<TransactionInfo>, Refusal> {
+        let Some(half) = copies.iter().rev().find(|copy| &*copy.topic == HALF_TOPIC) else { return Ok(None) };
+        let first = ListTransactions { from: half.queue_offset, max: 1, ..ListTransactions::default() };
+        let open = self.transactions.send(first).await?.transactions;
+        Ok(open.into_iter().find(|open| open.physical_offset == half.physical_offset.0))
     }
 
     async fn lock(&self, group: &GroupName, copy: &StoredMessage) -> Result<Option<HeldLock>, Refusal> {
