@@ -19,6 +19,7 @@ use crate::protocol::names::{
     TRANSACTION_CHECK_MAX_TIME_TOPIC,
 };
 use crate::protocol::properties::{self, names as property};
+use crate::protocol::timer::TimerProperties;
 use crate::types::{ClientId, GroupName, QueueOffset};
 
 /// What is known of a message.
@@ -27,6 +28,8 @@ pub struct Evidence<'a> {
     /// In the order of the log.
     pub copies: Vec<StoredMessage>,
     pub delay_levels: &'a DelayLevels,
+    /// A time of its own is still to come.
+    pub timer_is_pending: bool,
     /// Its transaction, while nobody has decided it.
     pub transaction: Option<TransactionInfo>,
     pub groups: Vec<GroupEvidence>,
@@ -162,9 +165,7 @@ pub fn tell(evidence: &Evidence<'_>) -> Option<MessageStory> {
 fn due_at_ms(evidence: &Evidence<'_>, copy: &StoredMessage) -> Option<i64> {
     match Place::of(copy) {
         Place::DelayLevel { level } => Some(evidence.delay_levels.deliver_at_ms(level, copy.stored_at_ms)),
-        Place::Timer => [property::TIMER_DELIVER_MS, property::TIMER_OUT_MS]
-            .iter()
-            .find_map(|name| text(copy, name).parse().ok()),
+        Place::Timer => TimerProperties::of(&copy.properties).due_ms(),
         _ => None,
     }
 }
@@ -174,6 +175,9 @@ fn waiting(evidence: &Evidence<'_>, copy: &StoredMessage) -> Option<String> {
     let now = evidence.now.0;
     match Place::of(copy) {
         Place::DelayLevel { .. } | Place::Timer => Some(match due_at_ms(evidence, copy) {
+            Some(due) if due > now && Place::of(copy) == Place::Timer && !evidence.timer_is_pending => {
+                "It was taken back before its time: nobody gets it.".to_owned()
+            }
             Some(due) if due > now => format!(
                 "It is delayed and comes in {}, at {}; nobody sees it before.",
                 span(due - now),

@@ -327,6 +327,7 @@ impl BrokerRouter {
                     groups: self.pulls.groups.table(),
                     consumers: self.consumers.table(),
                     offsets: &self.pulls.offsets,
+                    timers: &self.timers.scheduler,
                     transactions: &self.transactions,
                     delay_levels: &self.delay_levels,
                     clock: &self.clock,

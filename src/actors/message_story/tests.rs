@@ -56,8 +56,15 @@ fn group() -> GroupEvidence {
 
 fn story(copies: Vec<StoredMessage>, groups: Vec<GroupEvidence>, after_ms: i64) -> MessageStory {
     let delay_levels = &DelayLevels::default();
-    tell(&Evidence { now: WallMs(BEGAN + after_ms), copies, delay_levels, transaction: None, groups })
-        .unwrap()
+    tell(&Evidence {
+        now: WallMs(BEGAN + after_ms),
+        copies,
+        delay_levels,
+        timer_is_pending: true,
+        transaction: None,
+        groups,
+    })
+    .unwrap()
 }
 
 /// What is said of a plain message at offset 7 and a group.
@@ -266,7 +273,16 @@ fn open_transaction_says_whom_it_waits_for() {
         let delay_levels = &DelayLevels::default();
         let (now, copies) = (WallMs(BEGAN + 36_000), vec![half.clone()]);
         let transaction = Some(transaction);
-        tell(&Evidence { now, copies, delay_levels, transaction, groups: vec![group()] }).unwrap().verdict
+        tell(&Evidence {
+            now,
+            copies,
+            delay_levels,
+            timer_is_pending: false,
+            transaction,
+            groups: vec![group()],
+        })
+        .unwrap()
+        .verdict
     };
     assert_eq!(
         told(open.clone()),
@@ -275,4 +291,21 @@ fn open_transaction_says_whom_it_waits_for() {
     );
     let alone = told(TransactionInfo { unattended: true, ..open });
     assert!(alone.ends_with("2 of 15 times; nobody of that group is online to be asked."), "{alone}");
+}
+
+#[test]
+fn timer_that_is_pending_no_more_before_its_time_was_taken_back() {
+    let timer = copy(TIMER_TOPIC, 0, 0, 0, &[("REAL_TOPIC", "T"), ("TIMER_OUT_MS", "1700000060000")]);
+    let delay_levels = &DelayLevels::default();
+    let evidence = |timer_is_pending| Evidence {
+        now: WallMs(BEGAN),
+        copies: vec![timer.clone()],
+        delay_levels,
+        timer_is_pending,
+        transaction: None,
+        groups: vec![group()],
+    };
+    let verdict = |timer_is_pending| tell(&evidence(timer_is_pending)).unwrap().verdict;
+    assert!(verdict(true).starts_with("It is delayed and comes in 1 min"), "{}", verdict(true));
+    assert_eq!(verdict(false), "It was taken back before its time: nobody gets it.");
 }

@@ -18,6 +18,7 @@ use crate::actors::message_story::{self, Evidence, GroupEvidence, Matching};
 use crate::actors::offset_table::OffsetKey;
 use crate::actors::queue_locks::HeldLock;
 use crate::actors::request::{Answer, Answered, Request};
+use crate::actors::timer_scheduler::{ListTimers, TimerFilter, TimerScheduler};
 use crate::actors::topic_table::TopicTable;
 use crate::actors::transaction_checker::{ListTransactions, TransactionChecker};
 use crate::clock::SharedClock;
@@ -32,8 +33,10 @@ use crate::protocol::names::{
     HALF_TOPIC, SCHEDULE_TOPIC, TIMER_TOPIC, TRANSACTION_CHECK_MAX_TIME_TOPIC, dead_letter_queue, retry_topic,
 };
 use crate::protocol::properties::{self, names as property};
+use crate::protocol::timer::TimerProperties;
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::ConsumeQueueUnit;
+use crate::store::timers::TimerKey;
 use crate::types::{GroupName, PhysicalOffset, TopicName};
 
 /// Where copies of a message lie that is not there for consumers.
@@ -52,6 +55,7 @@ pub struct StorySources<'a> {
     pub groups: &'a GroupTable,
     pub consumers: &'a ConsumerGroupTable,
     pub offsets: &'a Addr<ConsumerOffsets>,
+    pub timers: &'a Addr<TimerScheduler>,
     pub transactions: &'a Addr<TransactionChecker>,
     pub delay_levels: &'a DelayLevels,
     pub clock: &'a SharedClock,
@@ -71,6 +75,7 @@ pub async fn explain_message(request: &Request, sources: &StorySources<'_>) -> A
     let gathered = future::try_join_all(groups.iter().map(|group| sources.group(group, &copies))).await?;
     let evidence = Evidence {
         now: sources.clock.now(),
+        timer_is_pending: sources.is_timer_pending(&copies).await?,
         transaction: sources.open_transaction(&copies).await?,
         copies,
         delay_levels: sources.delay_levels,
@@ -190,6 +195,17 @@ impl StorySources<'_> {
             extent,
             lock: self.lock(group, copy).await?,
         }))
+    }
+
+    async fn is_timer_pending(&self, copies: &[StoredMessage]) -> Result<bool, Refusal> {
+        let Some(copy) = copies.iter().rev().find(|copy| &*copy.topic == TIMER_TOPIC) else {
+            return Ok(false);
+        };
+        let Some(due_ms) = TimerProperties::of(&copy.properties).due_ms() else { return Ok(false) };
+        let from = TimerKey { due_ms, queue_offset: copy.queue_offset };
+        let filter = TimerFilter { to_ms: due_ms.saturating_add(1), topic: None, key: None };
+        let page = self.timers.send(ListTimers { from, filter, max: 1 }).await??;
+        Ok(page.found.iter().any(|found| found.entry.physical_offset == copy.physical_offset))
     }
 
     /// What is open of the transaction that the message is part of.
