@@ -555,6 +555,7 @@ impl BrokerTree {
                 offsets: offsets.clone(),
                 delivered: metadata.delay_offsets()?,
                 oldest_half,
+                timers: timers.clone().recipient(),
                 retires: writer.clone().recipient(),
                 refusals: writer.clone().recipient(),
                 key_index: key_index.clone().map(Addr::recipient),

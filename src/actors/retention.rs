@@ -3,7 +3,8 @@
 //! - Owns: a schedule; whether writes are refused; segments that left the log and whose files are still there.
 //! - Takes: [`RetentionDue`], [`DeleteExpiredNow`], [`TrimQueuesNow`], [`ObserveRetention`], [`SettingsChanged`].
 //! - Sends: [`RetireSegmentsBefore`] and [`RefuseWrites`] to the writer; [`LogTrimmed`] to started queues,
-//!   [`TrimKeyIndex`]; [`QuerySlowest`] before anything goes early, [`MessagesGone`] for queues that nobody started.
+//!   [`TrimKeyIndex`]; [`QuerySlowest`] before anything goes early, [`MessagesGone`] for queues that nobody started;
+//!   [`MoveTimers`].
 //! - Fails: a disk that cannot be asked is logged; nothing is deleted and nothing refused for it. A file that cannot
 //!   be removed is tried again in the next round, and nothing else leaves the log until it is gone.
 //! - Invariants: the log is trimmed before what was derived from it; files go oldest first, one at a time, with a
@@ -28,6 +29,7 @@ use super::consumer_offsets::{
 };
 use super::facts::Progress;
 use super::key_index::TrimKeyIndex;
+use super::timer_scheduler::MoveTimers;
 use super::topic_queue::{LocateOffset, LogTrimmed, TopicQueue};
 use super::topic_table::TopicTable;
 use super::transaction_checker::OldestHalf;
@@ -103,6 +105,8 @@ pub struct RetentionParts {
     pub delivered: DelayOffsetTable,
     /// Where transactions that nobody has settled begin.
     pub oldest_half: OldestHalf,
+    /// Stores messages anew that wait for their time, before their part of the log goes.
+    pub timers: Recipient<MoveTimers>,
     pub retires: Recipient<RetireSegmentsBefore>,
     pub refusals: Recipient<RefuseWrites>,
     pub key_index: Option<Recipient<TrimKeyIndex>>,
@@ -227,6 +231,7 @@ impl Retention {
         };
         let delivered = self.delivered();
         let oldest_half = parts.oldest_half.clone();
+        let timers = parts.timers.clone();
         // What is not dispatched yet is in no queue, and so looks consumed to whoever asks the queues.
         let log_end = parts.positions.dispatched();
         async move {
@@ -237,6 +242,13 @@ impl Retention {
                 }
                 None => PhysicalOffset(0),
             };
+            let of_early = decision.early.map(|early| early.before);
+            let wanted = decision.expired_before.max(of_early).unwrap_or_default();
+            // Without an answer nothing may go.
+            let waiting = timers.send(MoveTimers { before: wanted }).await;
+            let movable = waiting.map_or(PhysicalOffset(0), |moved| moved.oldest.unwrap_or(wanted));
+            let decision = decision.sparing(movable);
+            let consumed_to = consumed_to.min(movable);
             let Some(deletion) = decision.deletion(consumed_to) else { return RetiredSegments::default() };
             if let Some(cause) = deletion.early {
                 warn!(before = deletion.before.0, consumed_to = consumed_to.0, %cause, "segments go before their time");

@@ -31,6 +31,10 @@ pub enum CliError {
     #[error("group {group} has no dead letters on any broker: nothing of it was given up or tried too often")]
     NoDeadLetters { group: GroupName },
     #[error(
+        "no message {id} waits for its time: it was delivered or taken back, has a delay level instead, or is on another broker"
+    )]
+    NoTimer { id: String },
+    #[error(
         "no open transaction {id}: it is settled, or there never was one (`telstar tx list` has those that are open); one that was given up lies in TRANS_CHECK_MAX_TIME_TOPIC"
     )]
     NoTransaction { id: String },

@@ -11,7 +11,8 @@ pub mod bench;
 pub mod cluster;
 pub mod completion;
 pub mod consume;
-pub mod dlq;
+pub mod delay;
+mod dlq;
 pub mod drain;
 pub mod error;
 pub mod group;
@@ -65,6 +66,8 @@ enum Command {
     #[command(subcommand)]
     Message(message::MessageCommand),
     #[command(subcommand)]
+    Delay(delay::DelayCommand),
+    #[command(subcommand)]
     Tx(tx::TxCommand),
     Why(why::WhyArgs),
     Cluster(cluster::ClusterArgs),
@@ -85,6 +88,7 @@ pub fn run() -> ExitCode {
         Some(Command::Group(command)) => on_runtime(group::run(command)),
         Some(Command::Dlq(command)) => on_runtime(dlq::run(command)),
         Some(Command::Message(command)) => on_runtime(message::run(command)),
+        Some(Command::Delay(command)) => on_runtime(delay::run(command)),
         Some(Command::Tx(command)) => on_runtime(tx::run(command)),
         Some(Command::Why(args)) => on_runtime(why::run(args)),
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),

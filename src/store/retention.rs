@@ -124,6 +124,16 @@ pub struct Deletion {
 }
 
 impl RetentionDecision {
+    /// What is expired, as far as no message from `oldest_waiting` on is needed yet. Such a message is stored anew
+    /// meanwhile, and the next round goes further. A full disk does not wait.
+    pub fn sparing(mut self, oldest_waiting: PhysicalOffset) -> Self {
+        let spared = self.expired_before.map(|before| before.min(oldest_waiting));
+        // Where room has to be made, nothing expired is left unless a whole segment is.
+        self.expired_before =
+            spared.filter(|before| self.early.is_none_or(|early| *before >= early.oldest_end));
+        self
+    }
+
     /// `consumed_to`: every live group has consumed what lies below.
     pub fn deletion(&self, consumed_to: PhysicalOffset) -> Option<Deletion> {
         let expired = self.expired_before.map(|before| Deletion { before, early: None });
@@ -243,6 +253,25 @@ mod tests {
     /// What goes when groups have consumed up to `consumed_to`.
     fn goes(decision: &RetentionDecision, consumed_to: u64) -> Option<u64> {
         decision.deletion(PhysicalOffset(consumed_to)).map(|deletion| deletion.before.0)
+    }
+
+    #[test]
+    fn message_that_waits_spares_its_segment_unless_the_disk_is_full() {
+        let at = PhysicalOffset;
+        let expired = RetentionDecision { expired_before: Some(at(300)), ..RetentionDecision::default() };
+        let before = |decision: RetentionDecision| decision.deletion(at(0)).map(|deletion| deletion.before);
+        assert_eq!(before(expired.clone().sparing(at(900))), Some(at(300)));
+        assert_eq!(before(expired.clone().sparing(at(150))), Some(at(150)));
+        let early = EarlyDeletion {
+            cause: EarlyCause::DiskFilling,
+            before: at(200),
+            oldest_end: at(100),
+            unconsumed_too: true,
+        };
+        let full = RetentionDecision { early: Some(early), ..expired };
+        assert_eq!(before(full.clone().sparing(at(50))), Some(at(100)), "the oldest goes, whatever it holds");
+        let filling = EarlyDeletion { unconsumed_too: false, ..early };
+        assert_eq!(before(RetentionDecision { early: Some(filling), ..full }.sparing(at(50))), None);
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod retention;
 mod rot;
 mod story;
 mod support;
+mod timers;
 mod tolerance;
 mod transactions;

@@ -8,6 +8,7 @@ use crate::actors::consumer_offsets::{CommitOffset, Losses, OffsetsConfig, Query
 use crate::actors::offset_table::OffsetKey;
 use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, queue_of, settle, topic_table};
 use crate::actors::testing::{fake_mailbox, fake_sink};
+use crate::actors::timer_scheduler::TimersMoved;
 use crate::actors::topic_queue::{Dispatched, QueryExtent, QueueParts};
 use crate::clock::{ManualClock, WallMs};
 use crate::store::consume_queue::{ConsumeQueue, ConsumeQueueUnit};
@@ -70,6 +71,7 @@ async fn start() -> Bench {
         offsets: offsets.clone(),
         delivered: metadata.delay_offsets().unwrap(),
         oldest_half: OldestHalf::default(),
+        timers: fake_mailbox(|_: &MoveTimers| TimersMoved { oldest: None }).0,
         retires,
         refusals: refuse,
         key_index: Some(trim),
