@@ -112,6 +112,7 @@ pub struct FileStat {
     pub modified_at: WallMs,
 }
 
+/// Room on a file system, as far as it is ours: what is kept for root, or beyond a quota, is not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DiskSpace {
     pub total_bytes: u64,
@@ -119,6 +120,12 @@ pub struct DiskSpace {
 }
 
 impl DiskSpace {
+    /// What `df` makes of the same numbers: whatever is neither used nor available is left out.
+    fn of_blocks(blocks: u64, free: u64, available: u64, block_bytes: u64) -> Self {
+        let total_bytes = (blocks.saturating_sub(free) + available) * block_bytes;
+        Self { total_bytes, available_bytes: available * block_bytes }
+    }
+
     /// Used part of the file system, 0.0 to 1.0.
     pub fn used_ratio(&self) -> f64 {
         if self.total_bytes == 0 {
@@ -241,10 +248,7 @@ impl StoreFiles for DiskFiles {
 
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
         let stat = rustix::fs::statvfs(path)?;
-        Ok(DiskSpace {
-            total_bytes: stat.f_blocks * stat.f_frsize,
-            available_bytes: stat.f_bavail * stat.f_frsize,
-        })
+        Ok(DiskSpace::of_blocks(stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_frsize))
     }
 }
 
@@ -340,6 +344,13 @@ fn stat_of(metadata: &fs::Metadata) -> FileStat {
 mod tests {
     use super::super::memory_files::MemoryFiles;
     use super::*;
+
+    #[test]
+    fn room_that_is_kept_for_root_is_neither_used_nor_available() {
+        let space = DiskSpace::of_blocks(252, 180, 20, 4096);
+        assert_eq!((space.total_bytes, space.available_bytes), (92 * 4096, 20 * 4096));
+        assert_eq!((space.used_ratio() * 100.0).round(), 78.0, "72 of 92, and not 232 of 252");
+    }
 
     /// What the store relies on; held by the real files and by their twin.
     fn keeps_the_contract(files: &dyn StoreFiles, root: &Path) {
