@@ -10,6 +10,7 @@ use arc_swap::Guard;
 use tracing::{debug, warn};
 
 use super::connection::Service;
+use super::dedup_window::SendOnce;
 use super::request::{Answered, Reply, ReplyContent, ReplyTo, Request};
 use super::requests::pull::PullTaken;
 use super::requests::replies::{self, ReplyPeers};
@@ -69,7 +70,12 @@ impl BrokerService {
             Ok(Some(prepared))
         };
         match taken() {
-            Ok(Some(PreparedSend { entry, queue_id, send })) => {
+            Ok(Some(prepared)) => {
+                let PreparedSend { entry, queue_id, send } = match self.router.send_once(prepared) {
+                    Ok(Some(prepared)) => prepared,
+                    Ok(None) => return Ok(()),
+                    Err(refusal) => return Err((to, refusal)),
+                };
                 let known = gathered
                     .iter_mut()
                     .find(|known| known.queue_id == queue_id && Arc::ptr_eq(&known.entry, &entry));
@@ -219,6 +225,7 @@ async fn send_carefully(router: &BrokerRouter, rules: &SendRules, request: Reque
             return router.to_dead_letter_queue(dead).await;
         }
     }
+    let Some(prepared) = router.send_once(prepared)? else { return Ok(()) };
     let mut refusals = Vec::new();
     hand_over(&prepared.entry, prepared.queue_id, vec![prepared.send], &mut refusals);
     for refusal in refusals {
@@ -228,6 +235,26 @@ async fn send_carefully(router: &BrokerRouter, rules: &SendRules, request: Reque
 }
 
 impl BrokerRouter {
+    /// Gives a send back, unless its topic stores what is sent again only once and has taken it.
+    fn send_once(&self, prepared: PreparedSend) -> Result<Option<PreparedSend>, Refusal> {
+        let PreparedSend { entry, queue_id, send } = prepared;
+        let key = match &send.reply {
+            SendReply::Client { unique_key: Some(key), .. } => Some(key.clone()),
+            _ => None,
+        };
+        let (Some(window_ms), Some(unique_key), Some(queue)) =
+            (entry.dedup_window_ms(), key, entry.queue(queue_id).cloned())
+        else {
+            return Ok(Some(PreparedSend { entry, queue_id, send }));
+        };
+        let once = SendOnce { send, queue_id, queue, unique_key, window_ms };
+        match self.dedup.send_once(&entry, once) {
+            Ok(()) => Ok(None),
+            Err(SendError::Full(_)) => Err(Refusal::Busy { actor: "the window of sends", waiting: 1 }),
+            Err(SendError::Closed(_)) => Err(Refusal::ShuttingDown),
+        }
+    }
+
     /// The topic of a send that has none yet.
     async fn create_topic_of(&self, header: &SendHeader<'_>) -> Result<Arc<TopicEntry>, Refusal> {
         let create = AutoCreateTopic {

@@ -20,6 +20,7 @@ use super::consumer_group::ConsumerGroupConfig;
 use super::consumer_groups::{ConsumerDirectory, ConsumerGroups, ConsumerGroupsConfig};
 use super::consumer_offsets::{ConsumerOffsets, OffsetsConfig};
 use super::dead_letter_replay::{DeadLetterReplay, DeadLetterReplayParts};
+use super::dedup_window::{DedupStarter, DedupWindowParts};
 use super::delay_scheduler::{DelayScheduler, DelaySchedulerParts, StartDelivery};
 use super::dispatcher::{CatchUp, DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
@@ -629,6 +630,15 @@ impl BrokerTree {
                 filter_rules: plan.filter,
             },
             replays,
+            dedup: DedupStarter {
+                parts: DedupWindowParts {
+                    log: reader.clone(),
+                    store_host: plan.advertised,
+                    clock: clock.clone(),
+                    mailbox_capacity: plan.queue.mailbox_capacity,
+                },
+                thread: threads.worker_handles()[0].clone(),
+            },
             read_queues: read_queues.recipient(),
             consumers: ConsumerDirectory::new(consumer_table, consumers.recipient()),
             producers,

@@ -10,6 +10,7 @@ pub mod consumer_group;
 pub mod consumer_groups;
 pub mod consumer_offsets;
 pub mod dead_letter_replay;
+pub mod dedup_window;
 pub mod delay_scheduler;
 pub mod dispatcher;
 pub mod facts;

@@ -371,7 +371,7 @@ impl World {
     }
 
     fn take_outcomes(&mut self, life: &mut Life) {
-        while let Ok(MessageStored { token, outcome }) = life.outcomes.try_recv() {
+        while let Ok(MessageStored { token, outcome, .. }) = life.outcomes.try_recv() {
             let sent = self.sent.get_mut(&token).expect("it was sent in this life");
             assert!(sent.outcome.replace(outcome).is_none(), "message {token} was answered twice");
         }

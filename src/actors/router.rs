@@ -10,6 +10,7 @@ use super::broker_stats::BrokerStats;
 use super::consumer_group::ListLocks;
 use super::consumer_groups::ConsumerDirectory;
 use super::dead_letter_replay::DeadLetterReplay;
+use super::dedup_window::DedupStarter;
 use super::facts::FactsSource;
 use super::key_index::KeyIndex;
 use super::membership::FilterFault;
@@ -67,6 +68,7 @@ pub struct BrokerRouter {
     pub expiry: MessageExpiry,
     pub retry_router: Addr<RetryRouter>,
     pub timers: TimerOwners,
+    pub dedup: DedupStarter,
     pub replays: Addr<DeadLetterReplay>,
     pub pulls: PullOwners,
     pub consumers: ConsumerDirectory,

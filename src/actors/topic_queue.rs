@@ -124,6 +124,8 @@ pub enum SendReply {
 pub struct MessageStored {
     pub token: u64,
     pub outcome: Result<StoredSend, Refusal>,
+    /// Whether what is stored is as safe as was asked for.
+    pub kept: Kept,
 }
 
 /// Asks for messages. Losing it leaves the consumer to its time-out.
@@ -467,7 +469,9 @@ impl TopicQueue {
                     };
                     outgoing.push(link, Reply { to, content });
                 }
-                SendReply::Actor { recipient, token } => recipient.do_send(MessageStored { token, outcome }),
+                SendReply::Actor { recipient, token } => {
+                    recipient.do_send(MessageStored { token, outcome, kept })
+                }
                 SendReply::Task(waiting) => drop(waiting.send(outcome)),
             }
         }

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use actix::Addr;
 use arc_swap::{ArcSwap, Guard};
 
+use super::dedup_window::DedupWindow;
 use super::topic_queue::TopicQueue;
-use crate::protocol::attributes::{BODY_FILTER, FLUSH_DISK_TYPE, RETENTION_MS};
+use crate::protocol::attributes::{BODY_FILTER, DEDUP_WINDOW_MS, FLUSH_DISK_TYPE, RETENTION_MS};
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::topic_config::TopicConfig;
 use crate::types::{FlushMode, QueueId, TopicName};
@@ -26,6 +27,9 @@ pub struct TopicEntry {
     pub body_filter: bool,
     retention_ms: Option<i64>,
     queues: Vec<Arc<OnceLock<Addr<TopicQueue>>>>,
+    dedup_window_ms: Option<i64>,
+    /// Started with the first send that has to be looked for in it.
+    pub dedup_window: Arc<OnceLock<Addr<DedupWindow>>>,
     starter: QueueStarter,
 }
 
@@ -42,7 +46,9 @@ impl TopicEntry {
         };
         let retention_ms = config.attributes.get(RETENTION_MS).and_then(|text| text.parse().ok());
         let body_filter = config.attributes.get(BODY_FILTER).is_some_and(|kind| kind == "JSON");
-        Self { config, flush, body_filter, retention_ms, queues, starter }
+        let dedup_window_ms = config.attributes.get(DEDUP_WINDOW_MS).and_then(|text| text.parse().ok());
+        let dedup_window = previous.map(|entry| entry.dedup_window.clone()).unwrap_or_default();
+        Self { config, flush, body_filter, retention_ms, queues, dedup_window_ms, dedup_window, starter }
     }
 
     pub fn name(&self) -> &TopicName {
@@ -52,6 +58,11 @@ impl TopicEntry {
     /// How long its messages are shown, if that is not left to the log.
     pub fn retention_ms(&self) -> Option<i64> {
         self.retention_ms
+    }
+
+    /// For how long a message that is sent again is stored only once; `None`: not at all.
+    pub fn dedup_window_ms(&self) -> Option<i64> {
+        self.dedup_window_ms
     }
 
     /// The actor of a queue, if it was started.

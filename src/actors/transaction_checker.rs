@@ -408,7 +408,7 @@ impl Handler<EndByHand> for TransactionChecker {
 impl Handler<MessageStored> for TransactionChecker {
     type Result = ();
 
-    fn handle(&mut self, MessageStored { token, outcome }: MessageStored, ctx: &mut Self::Context) {
+    fn handle(&mut self, MessageStored { token, outcome, .. }: MessageStored, ctx: &mut Self::Context) {
         if let Ok(stored) = &outcome {
             self.stored_to = self.stored_to.max(stored.end);
         }

@@ -40,6 +40,8 @@ pub const RESERVE_TIME: &str = "reserve.time";
 pub const RETENTION_MS: &str = "retention.ms";
 /// Whether SQL92 conditions may look into the topic's bodies, which are JSON then. Ours.
 pub const BODY_FILTER: &str = "body.filter";
+/// For how long a message that its producer sends again is stored only once, in milliseconds; at most a day. Ours.
+pub const DEDUP_WINDOW_MS: &str = "dedup.window.ms";
 pub const PRIORITY_FACTOR: &str = "priority.factor";
 /// Rooms whose brokers a group consumes from by the assignment MACHINE_ROOM, joined by `;`. Ours: with Java's clients each
 /// client has the list.
@@ -67,6 +69,7 @@ pub const TOPIC_ATTRIBUTES: &[AttributeRule] = &[
     changeable(FLUSH_DISK_TYPE, AttributeValues::OneOf(&["ASYNC_FLUSH", "SYNC_FLUSH"])),
     changeable(BODY_FILTER, AttributeValues::OneOf(&["NONE", "JSON"])),
     changeable(RESERVE_TIME, AttributeValues::Range { min: -1, max: i64::MAX }),
+    changeable(DEDUP_WINDOW_MS, AttributeValues::Range { min: 1, max: 24 * 60 * 60 * 1_000 }),
     changeable(RETENTION_MS, AttributeValues::Range { min: 1, max: i64::MAX }),
     // Minutes, at most 30 days.
     changeable("lite.topic.expiration", AttributeValues::Range { min: -1, max: 30 * 24 * 60 }),

@@ -1,3 +1,4 @@
+mod dedup;
 mod disk_trouble;
 mod replies;
 mod retries;
