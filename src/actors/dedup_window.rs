@@ -124,6 +124,8 @@ impl DedupWindow {
                     physical_offsets: known.physical_offsets.clone(),
                     store_host: self.parts.store_host,
                     unique_key,
+                    // Timer messages do not pass here.
+                    recall_handle: None,
                 }),
                 Err(refusal) => ReplyContent::Refused(refusal.clone()),
             };
@@ -303,6 +305,7 @@ mod tests {
                 to,
                 unique_key: Some(unique_key.clone()),
                 queue_id: QueueId(queue_id),
+                recall_handle: None,
             };
             SendOnce {
                 send: SendRequest {
