@@ -391,6 +391,8 @@ impl BrokerTree {
                 topics: table.clone(),
                 ensure_topic: topics.clone().recipient(),
                 delay_levels: plan.delay_levels.clone(),
+                timer_delay_max: plan.timers.enabled.then_some(plan.timers.max_delay),
+                clock: clock.clone(),
                 flush: plan.flush,
                 store_host: plan.advertised,
                 mailbox_capacity: plan.mailbox_capacity,

@@ -11,6 +11,7 @@
 mod fate;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actix::prelude::*;
 pub use fate::DeathCause;
@@ -20,13 +21,15 @@ use super::own_sends::{OwnSends, copy_of};
 use super::topic_queue::{MessageStored, SendMessages, SendRequest};
 use super::topic_table::TopicTable;
 use super::topics::EnsureTopic;
+use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::{PendingMessage, StoredMessage};
 use crate::protocol::message_id::offset_message_id;
-use crate::protocol::names::{self, SCHEDULE_TOPIC};
+use crate::protocol::names::{self, SCHEDULE_TOPIC, TIMER_TOPIC};
 use crate::protocol::properties::{MAX_PROPERTIES_BYTES, PropertyList, names as property};
 use crate::protocol::subscription_group_config::GroupRetryPolicy;
+use crate::protocol::timer::slot_of;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::commit_log::CommitLogReader;
 use crate::types::{FlushMode, GroupName, PhysicalOffset, QueueId, TopicName};
@@ -64,6 +67,9 @@ pub struct RetryRouterParts {
     pub topics: TopicTable,
     pub ensure_topic: Recipient<EnsureTopic>,
     pub delay_levels: DelayLevels,
+    /// How long timer messages may wait; `None`: there are none.
+    pub timer_delay_max: Option<Duration>,
+    pub clock: SharedClock,
     pub flush: FlushMode,
     pub store_host: SocketAddr,
     pub mailbox_capacity: usize,
@@ -100,16 +106,11 @@ impl RetryRouter {
                 (names::dead_letter_queue(&back.group), QueueId(0))
             }
             Fate::Later(wait) => {
-                let level = match wait {
-                    Wait::Level(level) => level,
-                    Wait::For(delay) => self.parts.delay_levels.level_from(delay),
-                };
                 let queue = self.next_queue % back.retry_queue_nums.max(1);
                 self.next_queue = self.next_queue.wrapping_add(1);
-                properties.set(property::DELAY, level.to_string());
                 properties.set(property::REAL_TOPIC, names::retry_topic(&back.group).as_str());
                 properties.set(property::REAL_QUEUE_ID, queue.to_string());
-                (TopicName::from(SCHEDULE_TOPIC), QueueId(level.saturating_sub(1) as u32))
+                self.wait(wait, &mut properties)
             }
         };
         PendingMessage {
@@ -117,6 +118,25 @@ impl RetryRouter {
             properties: properties.encode(),
             ..copy_of(stored, topic, queue_id, self.parts.store_host)
         }
+    }
+}
+
+impl RetryRouter {
+    /// Where a message waits: among the timer messages where its wait is no level's, if these may wait so long.
+    fn wait(&self, wait: Wait, properties: &mut PropertyList) -> (TopicName, QueueId) {
+        let level = match wait {
+            Wait::For(delay) if self.parts.timer_delay_max.is_some_and(|max| delay <= max) => {
+                let due_ms = self.parts.clock.now().0.saturating_add(delay.as_millis() as i64);
+                properties.remove(property::DELAY);
+                properties.set(property::TIMER_OUT_MS, slot_of(due_ms).to_string());
+                properties.set(property::TIMER_DUE_MS, due_ms.to_string());
+                return (TopicName::from(TIMER_TOPIC), QueueId(0));
+            }
+            Wait::For(delay) => self.parts.delay_levels.level_from(delay),
+            Wait::Level(level) => level,
+        };
+        properties.set(property::DELAY, level.to_string());
+        (TopicName::from(SCHEDULE_TOPIC), QueueId(level.saturating_sub(1) as u32))
     }
 }
 

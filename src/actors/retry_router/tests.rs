@@ -3,10 +3,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
 use crate::actors::testing::log::{TestLog, answer, message_with, store_host, topic_table};
-use crate::actors::testing::{fake_mailbox, fake_sink};
+use crate::actors::testing::{CLOCK_BEGINS, RuntimeClock, fake_mailbox, fake_sink};
 use crate::actors::topic_queue::{Promise, QueueParts, SendReply};
 
-const TOPICS: [(&str, u32); 4] = [(SCHEDULE_TOPIC, 18), ("T", 2), ("%RETRY%g", 1), ("%DLQ%g", 1)];
+const TOPICS: [(&str, u32); 5] =
+    [(SCHEDULE_TOPIC, 18), (TIMER_TOPIC, 1), ("T", 2), ("%RETRY%g", 1), ("%DLQ%g", 1)];
 
 struct Bench {
     log: TestLog,
@@ -32,6 +33,8 @@ fn start() -> Bench {
         topics,
         ensure_topic,
         delay_levels: DelayLevels::default(),
+        timer_delay_max: Some(Duration::from_secs(3_600)),
+        clock: RuntimeClock::shared(),
         store_host: store_host(),
         mailbox_capacity: 64,
     });
@@ -101,11 +104,24 @@ async fn policy_of_the_group_decides_when() {
         r#"{"type":"EXPONENTIAL","exponentialRetryPolicy":{"initial":60000,"max":7200000,"multiplier":2}}"#,
     )
     .unwrap();
-    for (reconsume_times, level) in [(0, 5), (1, 6), (3, 12)] {
+    // Eight minutes are a level; 16 are none, and 64 are more than timers may wait.
+    for (reconsume_times, topic, level) in
+        [(0, SCHEDULE_TOPIC, 5), (3, SCHEDULE_TOPIC, 12), (6, SCHEDULE_TOPIC, 18)]
+    {
         let offset = bench.consumed(reconsume_times, &[]);
         let stored = bench.sent_back(SendBackMessage { policy: policy.clone(), ..back(offset) }).await;
-        assert_eq!(stored.queue_id, QueueId(level - 1), "{reconsume_times} times");
+        assert_eq!((&*stored.topic, stored.queue_id), (topic, QueueId(level - 1)), "{reconsume_times} times");
     }
+    let offset = bench.consumed(4, &[("DELAY", "5")]);
+    let stored = bench.sent_back(SendBackMessage { policy: policy.clone(), ..back(offset) }).await;
+    assert_eq!((&*stored.topic, stored.queue_id), (TIMER_TOPIC, QueueId(0)));
+    let due_ms: i64 = property_of(&stored, "TIMER_OUT_MS").unwrap().parse().unwrap();
+    let waits_ms = due_ms - CLOCK_BEGINS.0;
+    assert!((959_000..=970_000).contains(&waits_ms), "{waits_ms}");
+    assert_eq!(
+        (property_of(&stored, "DELAY"), property_of(&stored, "REAL_TOPIC")),
+        (None, Some("%RETRY%g".into()))
+    );
 }
 
 #[actix::test]
