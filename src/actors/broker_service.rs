@@ -248,11 +248,7 @@ impl BrokerRouter {
             return Ok(Some(PreparedSend { entry, queue_id, send }));
         };
         let once = SendOnce { send, queue_id, queue, unique_key, window_ms };
-        match self.dedup.send_once(&entry, once) {
-            Ok(()) => Ok(None),
-            Err(SendError::Full(_)) => Err(Refusal::Busy { actor: "the window of sends", waiting: 1 }),
-            Err(SendError::Closed(_)) => Err(Refusal::ShuttingDown),
-        }
+        self.dedup.send_once(&entry, once).map(|()| None)
     }
 
     /// The topic of a send that has none yet.

@@ -70,13 +70,16 @@ pub struct DedupStarter {
 }
 
 impl DedupStarter {
-    /// Hands a send to the window of its topic; gives it back when that has no room.
-    pub fn send_once(&self, topic: &Arc<TopicEntry>, once: SendOnce) -> Result<(), SendError<SendOnce>> {
+    /// Hands a send to the window of its topic.
+    pub fn send_once(&self, topic: &Arc<TopicEntry>, once: SendOnce) -> Result<(), Refusal> {
         let start = || {
             let (topic, parts) = (topic.clone(), self.parts.clone());
             DedupWindow::start_in_arbiter(&self.thread, move |_| DedupWindow::new(topic, parts))
         };
-        topic.dedup_window.get_or_init(start).try_send(once)
+        topic.dedup_window.get_or_init(start).try_send(once).map_err(|refused| match refused {
+            SendError::Full(_) => Refusal::Busy { actor: "the window of sends", waiting: 1 },
+            SendError::Closed(_) => Refusal::ShuttingDown,
+        })
     }
 }
 
