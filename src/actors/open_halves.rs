@@ -66,6 +66,8 @@ pub enum Change {
 pub struct OpenHalves {
     halves: BTreeMap<QueueOffset, OpenHalf>,
     by_position: HashMap<PhysicalOffset, QueueOffset>,
+    /// The newest half of each transaction.
+    by_key: HashMap<TransactionKey, QueueOffset>,
     /// When open ones are due.
     due: BTreeSet<(i64, QueueOffset)>,
     /// How many are ending.
@@ -86,6 +88,7 @@ impl OpenHalves {
         let mut this = Self {
             halves: BTreeMap::new(),
             by_position: HashMap::new(),
+            by_key: HashMap::new(),
             due: BTreeSet::new(),
             ending: 0,
             without_op: BTreeSet::new(),
@@ -150,6 +153,10 @@ impl OpenHalves {
     pub fn begun(&mut self, at: PhysicalOffset, record: &HalfRecord, timeout: Duration) {
         if self.halves.contains_key(&record.offset) {
             return;
+        }
+        // A Java broker stores a half again with each check; the copy takes the place of the one before.
+        if let Some(earlier) = self.by_key.get(&record.key).copied().filter(|_| record.checks > 0) {
+            self.ended(earlier, Decision::Rollback);
         }
         let wait = record.immunity.map_or(timeout, |immunity| immunity.max(timeout));
         let half = OpenHalf {
@@ -328,6 +335,7 @@ impl OpenHalves {
 
     fn insert(&mut self, offset: QueueOffset, half: OpenHalf) {
         self.by_position.insert(half.at, offset);
+        self.by_key.insert(half.key, offset);
         match half.state {
             HalfState::Open => {
                 self.due.insert((half.due_ms, offset));
@@ -343,6 +351,9 @@ impl OpenHalves {
     fn remove(&mut self, offset: QueueOffset) {
         if let Some(half) = self.halves.remove(&offset) {
             self.by_position.remove(&half.at);
+            if self.by_key.get(&half.key) == Some(&offset) {
+                self.by_key.remove(&half.key);
+            }
             self.ending -= usize::from(matches!(half.state, HalfState::Ending(_)));
             self.due.remove(&(half.due_ms, offset));
             self.without_op.remove(&offset);

@@ -94,6 +94,18 @@ fn copy_of_a_committed_message_ends_no_half_at_0() {
 }
 
 #[test]
+fn copy_that_a_java_broker_made_for_a_check_takes_the_place_of_the_one_before() {
+    let mut halves = after(&[begun(100, 0), begun(200, 1)]);
+    let copy = HalfRecord { offset: QueueOffset(2), checks: 1, ..record(0) };
+    halves.apply(&TransactionFact { at: PhysicalOffset(300), what: Told::Begun(copy) }, TIMEOUT);
+    assert_eq!(halves.due(i64::MAX, 9), [QueueOffset(1), QueueOffset(2)], "asked for once");
+    assert_eq!(halves.take_ops(9), [QueueOffset(0)], "which Java is told too");
+    let again = HalfRecord { offset: QueueOffset(3), ..record(1) };
+    halves.apply(&TransactionFact { at: PhysicalOffset(400), what: Told::Begun(again) }, TIMEOUT);
+    assert_eq!(halves.not_ended(), 3, "another message with the same key is no copy");
+}
+
+#[test]
 fn what_was_read_before_changes_nothing() {
     let mut halves = after(&[begun(100, 0), settled(200, &[0])]);
     halves.apply(&begun(100, 0), TIMEOUT);
