@@ -205,7 +205,7 @@ fn what_nobody_may_see_yet_says_so() {
         ),
         (
             copy(TIMER_TOPIC, 0, 0, 0, &delayed),
-            "It is delayed and comes in 1 min 0 s, at 2023-11-14T22:14:20.000Z; ",
+            "It is delayed and comes in 1 min 1 s, at 2023-11-14T22:14:21.000Z; ",
         ),
         (copy(HALF_TOPIC, 0, 0, 0, &half), "Its transaction was rolled back: nobody sees the message."),
         (
