@@ -254,7 +254,27 @@ def refused_message_comes_again_through_the_retry_topic():
     allowing_for_drops(attempt)  # this client does not look at the answer when it sends a message back
 
 
+def delayed_messages_come_after_their_level_and_never_before():
+    name, sent, inbox, arrivals = topic(2), letters(6), Inbox(), []
+
+    def note(m):
+        arrivals.append(time.time())
+        inbox.take(m)
+        return CONSUME_SUCCESS
+
+    with push(name, note), producer() as p:
+        began = time.time()
+        for letter in sent:
+            m = message(name, letter)
+            m.set_delay_time_level(2)  # 5 s
+            p.send_sync(m)
+        inbox.wait(len(sent))
+    same_letters([letter for _, _, letter in inbox.items], sent)
+    same(min(arrivals) - began >= 5, True, "none came before its time")
+
+
 CHECKS = [
+    delayed_messages_come_after_their_level_and_never_before,
     sync_sends_arrive_once_with_all_they_carry,
     async_sends_arrive_once_with_all_they_carry,
     one_way_sends_arrive_once_with_all_they_carry,
