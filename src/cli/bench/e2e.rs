@@ -134,6 +134,7 @@ pub fn run(args: EndToEndArgs, queues: Vec<QueueEnd>) -> Result<(), CliError> {
                 batch: 1,
                 key_prefix: Uuid::new_v4().as_u64_pair().0,
                 digit: false,
+                due: None,
             },
             window: WINDOW,
             schedule: Some(Schedule::new(moments.start, args.rate, index, connections)),

@@ -91,6 +91,7 @@ fn fill(args: &FilterBenchArgs, count: u64, brokers: Vec<BrokerQueues>) -> Resul
                 batch: 1,
                 key_prefix: Uuid::new_v4().as_u64_pair().0,
                 digit: true,
+                due: None,
             },
             window: WINDOW,
             schedule: None,

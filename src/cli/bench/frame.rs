@@ -1,8 +1,8 @@
 //! Frames made once and patched for each message, and replies read by a glance: the instrument must cost little
 //! beside what it measures.
 //!
-//! Patched in place: the opaque number (in JSON always ten digits), the time of birth (thirteen), and the last
-//! twelve hex digits of each unique key, and the property [`DIGIT`]. A test holds the result against the encoder everybody else uses.
+//! Patched in place: the opaque number (in JSON always ten digits), the time of birth and that of delivery (thirteen), the
+//! last twelve hex digits of each unique key, and the property [`DIGIT`]. A test holds the result against the encoder everybody else uses.
 
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use crate::protocol::request_code::RequestCode;
 pub const FIRST_OPAQUE: i32 = 1_000_000_000;
 /// Stands for the time of birth until it is patched.
 const BORN_AT_MARK: i64 = 1_000_000_000_000;
+/// Stands for the time to deliver at.
+const DUE_MARK: i64 = 1_000_000_000_001;
 /// Hex digits of a unique key that are patched.
 const KEY_DIGITS: usize = 12;
 /// Bytes at the head of the body that tell runs and messages apart: run, then nanoseconds since its start.
@@ -41,6 +43,24 @@ pub struct SendShape {
     pub key_prefix: u64,
     /// Whether messages that are sent one by one have the property [`DIGIT`].
     pub digit: bool,
+    /// When messages that are sent one by one are to be delivered; `None`: at once.
+    pub due: Option<DueTimes>,
+}
+
+/// Times to deliver at, scattered evenly over `[born + after, born + after + spread)`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DueTimes {
+    pub after_ms: i64,
+    /// At least 1.
+    pub spread_ms: i64,
+}
+
+impl DueTimes {
+    /// When the `n`th message is due.
+    fn due_ms(&self, born_at_ms: i64, n: u64) -> i64 {
+        // A prime step scatters neighbours.
+        born_at_ms + self.after_ms + (n.wrapping_mul(7_919) % self.spread_ms as u64) as i64
+    }
 }
 
 /// Makes the frames of one connection.
@@ -49,6 +69,7 @@ pub struct SendFrames {
     batch: usize,
     /// One per queue: only the queue id differs, but it has no fixed width.
     heads: Vec<Head>,
+    due: Option<DueTimes>,
     /// The body, or the entries of the batch.
     body: Vec<u8>,
     at_body_keys: Vec<usize>,
@@ -63,6 +84,7 @@ struct Head {
     at_born_at: usize,
     at_key: Option<usize>,
     at_digit: Option<usize>,
+    at_due: Option<usize>,
 }
 
 impl SendFrames {
@@ -73,6 +95,7 @@ impl SendFrames {
             codec: shape.codec,
             batch: shape.batch,
             heads,
+            due: shape.due,
             body,
             at_body_keys,
             keys_made: 0,
@@ -97,11 +120,7 @@ impl SendFrames {
             return;
         }
         self.born_at_ms = now_ms;
-        let mut rest = now_ms;
-        for digit in self.born_at_digits.iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
+        put_digits(&mut self.born_at_digits, now_ms as u64);
     }
 
     /// Appends the next frame for the queue at `queue_index`. `stamp` goes into the head of the body.
@@ -117,7 +136,7 @@ impl SendFrames {
         out.extend_from_slice(&head.bytes);
         let patched = &mut out[at..];
         match self.codec {
-            HeaderCodec::Json => put_digits(&mut patched[head.at_opaque..head.at_opaque + 10], opaque as u32),
+            HeaderCodec::Json => put_digits(&mut patched[head.at_opaque..head.at_opaque + 10], opaque as u64),
             HeaderCodec::Binary => {
                 patched[head.at_opaque..head.at_opaque + 4].copy_from_slice(&opaque.to_be_bytes())
             }
@@ -128,6 +147,10 @@ impl SendFrames {
             if let Some(at_digit) = head.at_digit {
                 // Every queue gets every digit.
                 patched[at_digit] = b'0' + (self.keys_made / self.heads.len() as u64 % 10) as u8;
+            }
+            if let (Some(at_due), Some(due)) = (head.at_due, self.due) {
+                let due_ms = due.due_ms(self.born_at_ms, self.keys_made);
+                put_digits(&mut patched[at_due..at_due + 13], due_ms as u64);
             }
             self.keys_made += 1;
         }
@@ -152,6 +175,10 @@ impl Head {
         if has_digit {
             properties::push(&mut text, DIGIT, "0");
         }
+        let has_due = shape.due.is_some() && !is_batch;
+        if has_due {
+            properties::push(&mut text, names::TIMER_DELIVER_MS, &DUE_MARK.to_string());
+        }
         let bytes = encode(shape, queue_id, FIRST_OPAQUE, BORN_AT_MARK, &text, body_bytes);
         let at_opaque = match shape.codec {
             HeaderCodec::Json => position(&bytes, b"\"opaque\":") + b"\"opaque\":".len(),
@@ -166,6 +193,7 @@ impl Head {
                 let separator_bytes = if shape.codec == HeaderCodec::Json { r"\u0001".len() } else { 1 };
                 position(&bytes, DIGIT.as_bytes()) + DIGIT.len() + separator_bytes
             }),
+            at_due: has_due.then(|| position(&bytes, DUE_MARK.to_string().as_bytes())),
             bytes,
         }
     }
@@ -236,7 +264,7 @@ fn position(bytes: &[u8], part: &[u8]) -> usize {
     bytes.windows(part.len()).position(|window| window == part).expect("the encoder wrote this part")
 }
 
-fn put_digits(out: &mut [u8], mut number: u32) {
+fn put_digits(out: &mut [u8], mut number: u64) {
     for digit in out.iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
@@ -381,6 +409,7 @@ mod tests {
             batch,
             key_prefix: 0xABCD_0000_0000_0001,
             digit: false,
+            due: None,
         }
     }
 
@@ -404,6 +433,28 @@ mod tests {
                 assert_eq!(seen.body(&out).len(), 100);
             }
         }
+    }
+
+    #[test]
+    fn every_message_has_a_time_of_its_own_within_the_spread() {
+        let due = DueTimes { after_ms: 5_000, spread_ms: 1_000 };
+        let shape = SendShape { due: Some(due), ..shape(HeaderCodec::Json, 1) };
+        let mut frames = SendFrames::new(&shape, &[0]);
+        frames.set_born_at(NOW);
+        let mut seen = std::collections::BTreeSet::new();
+        for n in 0..100 {
+            let mut out = Vec::new();
+            frames.append(&mut out, 0, FIRST_OPAQUE, None);
+            let due_ms = due.due_ms(NOW, n);
+            assert!((NOW + 5_000..NOW + 6_000).contains(&due_ms));
+            seen.insert(due_ms);
+            let mut text = properties_of(&format!("ABCD000000000001{n:016X}"));
+            properties::push(&mut text, names::TIMER_DELIVER_MS, &due_ms.to_string());
+            let mut wanted = encode(&shape, 0, FIRST_OPAQUE, NOW, &text, 100);
+            wanted.extend_from_slice(&body_of(&shape).0);
+            assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&wanted));
+        }
+        assert_eq!(seen.len(), 100);
     }
 
     #[test]

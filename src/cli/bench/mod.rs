@@ -4,6 +4,7 @@
 //! measures itself. `bench sink` shows where its own ceiling is.
 
 mod consume;
+mod delay;
 mod e2e;
 mod figures;
 mod filter;
@@ -33,6 +34,7 @@ pub enum BenchCommand {
     Consume(consume::ConsumeBenchArgs),
     E2e(e2e::EndToEndArgs),
     Filter(filter::FilterBenchArgs),
+    Delay(delay::DelayBenchArgs),
     Query(query::QueryBenchArgs),
     Retry(retry::RetryBenchArgs),
     Tx(tx::TxBenchArgs),
@@ -62,6 +64,7 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
             let brokers = on_runtime(tx::prepare(&args))?;
             tx::run(args, brokers)
         }
+        BenchCommand::Delay(args) => delay::run(args),
         BenchCommand::Query(args) => on_runtime(query::run(args)),
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
     }

@@ -104,6 +104,7 @@ pub fn run(args: SendBenchArgs, brokers: Vec<BrokerQueues>) -> Result<(), CliErr
             batch,
             key_prefix: Uuid::new_v4().as_u64_pair().0,
             digit: false,
+            due: None,
         };
         // Shares of a count differ by one frame at most.
         let frames = args.run.count.map(|count| count.div_ceil(batch as u64));
