@@ -195,12 +195,16 @@ impl HalfMessage {
         self.stored.stored_at_ms
     }
 
-    /// The message as its consumers get it. Properties are stored as they are, TRAN_MSG included, as in Java.
+    /// The message as its consumers get it: with its properties, TRAN_MSG included, but for those that say where it goes, as
+    /// in Java.
     pub fn committed(&self) -> PendingMessage {
         let stored = &self.stored;
+        let is_kept =
+            |(name, _): &(&str, &str)| ![property::REAL_TOPIC, property::REAL_QUEUE_ID].contains(name);
         PendingMessage {
             sys_flag: TransactionType::Commit.set_in(stored.sys_flag),
             prepared_transaction_offset: stored.physical_offset.0 as i64,
+            properties: properties::encode(properties::pairs(&stored.properties).filter(is_kept)),
             ..self.copy(self.real_topic.clone(), self.real_queue)
         }
     }
@@ -346,6 +350,11 @@ mod tests {
             assert_eq!(told, Some(Told::Ended { half_at: PhysicalOffset(1_000), key, decision }));
         }
         let committed = half.committed();
+        let names: Vec<_> = properties::pairs(&committed.properties).map(|(name, _)| name).collect();
+        assert_eq!(
+            names,
+            ["UNIQ_KEY", "PGROUP", "TRAN_MSG", "CHECK_IMMUNITY_TIME_IN_SECONDS", "__transactionId__"]
+        );
         assert_eq!((&*committed.topic, committed.queue_id), ("orders", QueueId(3)));
         assert_eq!(TransactionType::of(committed.sys_flag), TransactionType::Commit);
         assert_eq!(properties::get(&committed.properties, "TRAN_MSG"), Some("true"), "as Java stores it");
