@@ -129,7 +129,8 @@ async fn consumers_see_what_is_committed_and_nothing_else() {
     assert_eq!(code, 604, "{remark}");
     let messages = client.pull_all(TOPIC, 0, 1).await;
     assert_eq!(messages[0].body, "body of C");
-    assert_eq!(property(&messages[0], "REAL_TOPIC"), Some(TOPIC));
+    // As Apache RocketMQ 5.5 shows it to mqadmin; older brokers kept where it was to go.
+    assert_eq!(property(&messages[0], "REAL_TOPIC"), None);
 
     let at = ["--name-server", &broker.name_server];
     let listed = run_words(&["tx", "list", "-o", "json", at[0], at[1]]);
