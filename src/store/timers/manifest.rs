@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   magic 8 │ log position 8 │ number of the journal 8 │ first key not settled 16
-//!   runs 4 × (number 8 │ count 8 │ last key 16 │ first physical offset 8 │ read from 16)
+//!   runs 4 × (number 8 │ count 8 │ last key 16 │ first physical offset 8 │ crc of the file 4 │ read from 16)
 //!   settled keys 4 × 16
 //!   topics 4 × (hash 4 │ pending 8)
 //!   crc of all before 4
@@ -14,7 +14,7 @@ use super::entry::TimerKey;
 use super::run::RunFacts;
 use crate::types::{PhysicalOffset, QueueOffset};
 
-const MAGIC: u64 = u64::from_be_bytes(*b"TTIMERS1");
+const MAGIC: u64 = u64::from_be_bytes(*b"TTIMERS2");
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Manifest {
@@ -41,6 +41,7 @@ impl Manifest {
             bytes.put_u64(facts.count);
             put_key(&mut bytes, facts.last);
             bytes.put_u64(facts.min_physical.0);
+            bytes.put_u32(facts.crc);
             put_key(&mut bytes, *from);
         }
         bytes.put_u32(self.settled.len() as u32);
@@ -72,6 +73,7 @@ impl Manifest {
                 count: bytes.try_get_u64().ok()?,
                 last: get_key(bytes)?,
                 min_physical: PhysicalOffset(bytes.try_get_u64().ok()?),
+                crc: bytes.try_get_u32().ok()?,
             };
             manifest.runs.push((facts, get_key(bytes)?));
         }
@@ -102,7 +104,7 @@ mod tests {
     #[test]
     fn manifest_is_read_back_whole_or_not_at_all() {
         let key = |n: u64| TimerKey { due_ms: -(n as i64), queue_offset: QueueOffset(n) };
-        let facts = RunFacts { number: 5, count: 9, last: key(3), min_physical: PhysicalOffset(77) };
+        let facts = RunFacts { number: 5, count: 9, last: key(3), min_physical: PhysicalOffset(77), crc: 99 };
         let manifest = Manifest {
             through: PhysicalOffset(1 << 40),
             journal: 6,

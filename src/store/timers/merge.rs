@@ -73,6 +73,7 @@ impl Merge {
 /// Writes a run, entry by entry.
 pub struct RunWriter {
     facts: RunFacts,
+    crc: crc32fast::Hasher,
     file: Arc<dyn StoreFile>,
     bytes: Vec<u8>,
     written_bytes: u64,
@@ -82,9 +83,10 @@ impl RunWriter {
     pub fn create(dir: &TimerDir, number: u64) -> io::Result<Self> {
         let file = dir.files.open(&dir.run_path(number), OpenMode::CreateMissing)?;
         file.set_len(0)?;
-        let facts =
-            RunFacts { number, count: 0, last: TimerKey::MIN, min_physical: PhysicalOffset(u64::MAX) };
-        Ok(Self { facts, file, bytes: Vec::with_capacity(WRITE_BYTES), written_bytes: 0 })
+        let min_physical = PhysicalOffset(u64::MAX);
+        let facts = RunFacts { number, count: 0, last: TimerKey::MIN, min_physical, crc: 0 };
+        let crc = crc32fast::Hasher::new();
+        Ok(Self { facts, crc, file, bytes: Vec::with_capacity(WRITE_BYTES), written_bytes: 0 })
     }
 
     pub fn push(&mut self, entry: &TimerEntry) -> io::Result<()> {
@@ -101,6 +103,7 @@ impl RunWriter {
 
     fn write(&mut self) -> io::Result<()> {
         self.file.write_all_at(&self.bytes, self.written_bytes)?;
+        self.crc.update(&self.bytes);
         self.written_bytes += self.bytes.len() as u64;
         self.bytes.clear();
         Ok(())
@@ -110,6 +113,7 @@ impl RunWriter {
     pub fn finish(mut self) -> io::Result<Option<TimerRun>> {
         self.write()?;
         self.file.sync()?;
-        Ok((self.facts.count > 0).then(|| TimerRun::new(self.facts, self.file)))
+        let facts = RunFacts { crc: self.crc.finalize(), ..self.facts };
+        Ok((facts.count > 0).then(|| TimerRun::new(facts, self.file)))
     }
 }

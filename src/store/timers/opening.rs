@@ -64,6 +64,9 @@ fn read(dir: &TimerDir) -> io::Result<Result<PendingTimers, &'static str>> {
             _ => return Ok(Err("a run is missing or cut")),
         }
         let run = TimerRun::new(facts, dir.files.open(&path, OpenMode::Existing)?);
+        if !run.is_sound()? {
+            return Ok(Err("a run does not hold what was written to it"));
+        }
         pending.runs.push(run.starting_at(from)?);
         pending.next_number = pending.next_number.max(facts.number + 1);
     }

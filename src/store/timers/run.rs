@@ -10,6 +10,8 @@ use crate::types::PhysicalOffset;
 
 /// Entries read at once: 16 KiB.
 const READ_ENTRIES: u64 = 512;
+/// Bytes read at once where all are read.
+const CHECK_BYTES: usize = 256 * 1024;
 
 /// What a manifest knows of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +22,8 @@ pub struct RunFacts {
     pub last: TimerKey,
     /// No entry that is still pending lies before this in the log.
     pub min_physical: PhysicalOffset,
+    /// Of the whole file.
+    pub crc: u32,
 }
 
 /// An open run with a place to read on.
@@ -37,6 +41,20 @@ pub struct TimerRun {
 impl TimerRun {
     pub fn new(facts: RunFacts, file: Arc<dyn StoreFile>) -> Self {
         Self { facts, file, from: TimerKey::MIN, next: 0, ahead: VecDeque::new() }
+    }
+
+    /// Whether the file holds what was written to it.
+    pub fn is_sound(&self) -> io::Result<bool> {
+        let mut hasher = crc32fast::Hasher::new();
+        let mut bytes = vec![0; CHECK_BYTES];
+        let (mut at, end) = (0, self.facts.count * ENTRY_BYTES as u64);
+        while at < end {
+            let part = &mut bytes[..(end - at).min(CHECK_BYTES as u64) as usize];
+            self.file.read_exact_at(part, at)?;
+            hasher.update(part);
+            at += part.len() as u64;
+        }
+        Ok(hasher.finalize() == self.facts.crc)
     }
 
     /// The entry to read next.

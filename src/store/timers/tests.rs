@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
-use crate::store::file::StoreFiles;
+use crate::store::file::{OpenMode, StoreFiles};
 use crate::store::memory_files::MemoryFiles;
 use crate::types::{PhysicalOffset, QueueOffset};
 
@@ -341,6 +341,27 @@ fn files_that_were_taken_away_or_damaged_are_named_missing() {
         assert_eq!(files.list(path).unwrap().len(), 0, "what is left of it is removed");
     }
     assert!(open(&files, from, PhysicalOffset(4_000)).is_missing, "it knows more than the log");
+}
+
+#[test]
+fn run_whose_bits_rot_is_derived_anew() {
+    for at in [0, 20, 16 * 32 - 1] {
+        let files = MemoryFiles::new();
+        let mut pending = fresh(&files);
+        for n in 0..16 {
+            pending.take(added(n as i64, n));
+        }
+        save(&mut pending, 1_600);
+        let open = || open_timers(dir(&files), PhysicalOffset(1_600), PhysicalOffset(1_600)).unwrap();
+        assert_eq!(open().pending.count(), 16);
+        let path = Path::new("/store/timer");
+        let run = files.list(path).unwrap().into_iter().find(|file| file.name.ends_with(".run")).unwrap();
+        let run = files.open(&path.join(run.name), OpenMode::Existing).unwrap();
+        let mut byte = [0];
+        run.read_exact_at(&mut byte, at).unwrap();
+        run.write_all_at(&[byte[0] ^ 4], at).unwrap();
+        assert!(open().is_missing, "a bit of byte {at}");
+    }
 }
 
 #[test]
