@@ -133,7 +133,7 @@ pub fn read(
         }
     }
     let (figures, costs) = run_jobs(jobs, watch, moments, Goal::Messages(total), &progress)?;
-    let elapsed = figures.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.start));
+    let elapsed = figures.elapsed(moments.start);
     Ok(Report::new(&figures, elapsed, "latency of pulls", &costs))
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::figures::{Latencies, Percentiles, Report, time_text};
 use super::frame::{DueTimes, SendShape};
-use super::run::{Goal, Moments, Progress, WatchArgs, run_jobs};
+use super::run::{Goal, Moments, Progress, WatchArgs, run_jobs, share};
 use super::send::{Codec, SendJob};
 use super::target::{BrokerQueues, TargetArgs, by_broker};
 use crate::cli::args::{parse_count, parse_duration, parse_size};
@@ -18,7 +18,7 @@ use crate::cli::error::CliError;
 use crate::cli::{on_runtime, output};
 use crate::client::queue_reader::AtEnd;
 use crate::client::route::QueueAt;
-use crate::protocol::properties::{self, names};
+use crate::protocol::properties::names;
 
 /// Unanswered frames on each connection.
 const WINDOW: u32 = 64;
@@ -105,9 +105,9 @@ pub fn run(args: DelayBenchArgs) -> Result<(), CliError> {
 fn send(args: &DelayBenchArgs, brokers: Vec<BrokerQueues>) -> Result<Report, CliError> {
     let moments = Moments::at_once();
     let progress = Progress::default();
-    let connections = u64::from(args.conns);
+    let connections = usize::from(args.conns);
     let jobs = (0..connections).map(|index| {
-        let broker = &brokers[index as usize % brokers.len()];
+        let broker = &brokers[index % brokers.len()];
         let job = SendJob {
             addr: broker.addr.clone(),
             queue_ids: broker.queue_ids.clone(),
@@ -126,7 +126,7 @@ fn send(args: &DelayBenchArgs, brokers: Vec<BrokerQueues>) -> Result<Report, Cli
             },
             window: WINDOW,
             schedule: None,
-            frames: Some(args.count / connections + u64::from(index < args.count % connections)),
+            frames: Some(share(args.count, index, connections)),
             moments,
             stamp: None,
             progress: progress.clone(),
@@ -135,8 +135,7 @@ fn send(args: &DelayBenchArgs, brokers: Vec<BrokerQueues>) -> Result<Report, Cli
     });
     let goal = Goal::Messages(args.count);
     let (figures, costs) = run_jobs(jobs.collect(), &args.watch, moments, goal, &progress)?;
-    let elapsed =
-        figures.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.measure_from));
+    let elapsed = figures.elapsed(moments.measure_from);
     Ok(Report::new(&figures, elapsed, "latency of sending", &costs))
 }
 
@@ -180,7 +179,7 @@ async fn read(
             }
             next = batch.next;
             for message in &batch.messages {
-                let property = |name| properties::get(&message.properties, name);
+                let property = |name| message.property(name);
                 let due = property(names::TIMER_DELIVER_MS).and_then(|due| due.parse::<i64>().ok());
                 let (Some(due_ms), Some(key)) = (due, property(names::UNIQ_KEY)) else { continue };
                 repeated += u64::from(!keys.insert(key.to_owned()));

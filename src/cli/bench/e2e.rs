@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::figures::{Figures, Report};
 use super::frame::{STAMP_BYTES, SendShape, read_stamp};
 use super::pull::{PullOutcome, PullShape, Puller};
-use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, tell};
+use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, share, tell};
 use super::schedule::Schedule;
 use super::send::{Codec, SendJob};
 use super::socket::Socket;
@@ -69,11 +69,7 @@ pub async fn prepare(args: &EndToEndArgs) -> Result<Vec<QueueEnd>, CliError> {
     let queues = args.target.write_queues().await?;
     let ranges = args.target.offsets(&queues).await?;
     let ends = queues.into_iter().zip(ranges).map(|(at, range)| QueueEnd { at, end: range.end });
-    let ends: Vec<QueueEnd> = ends.collect();
-    match ends.is_empty() {
-        true => Err(CliError::Bench(format!("topic {} has no queue that can be written", args.target.topic))),
-        false => Ok(ends),
-    }
+    Ok(ends.collect())
 }
 
 /// What senders and receivers know of each other.
@@ -121,8 +117,6 @@ pub fn run(args: EndToEndArgs, queues: Vec<QueueEnd>) -> Result<(), CliError> {
     }
     for index in 0..connections {
         let broker = &brokers[index % brokers.len()];
-        let share =
-            |count: u64| count / connections as u64 + u64::from((index as u64) < count % connections as u64);
         let job = SendJob {
             addr: broker.addr.clone(),
             queue_ids: broker.queue_ids.clone(),
@@ -138,23 +132,19 @@ pub fn run(args: EndToEndArgs, queues: Vec<QueueEnd>) -> Result<(), CliError> {
             },
             window: WINDOW,
             schedule: Some(Schedule::new(moments.start, args.rate, index, connections)),
-            frames: args.run.count.map(share),
+            frames: args.run.count.map(|count| share(count, index, connections)),
             moments,
             stamp: Some(run),
             progress: shared.stored.clone(),
         };
         jobs.push(EndToEndJob::Send(job, shared.clone()));
     }
-    let goal = match args.run.count {
-        Some(count) => Goal::Messages(count),
-        None => Goal::Until(moments.until.unwrap_or(moments.measure_from)),
-    };
+    let goal = Goal::of(&args.run, moments);
     let jobs = jobs.into_iter().map(|job| move || job.run()).collect();
     let (mut figures, costs) = run_jobs(jobs, &args.run.watch, moments, goal, &received)?;
     let lost = shared.stored.load(Ordering::Relaxed).saturating_sub(figures.messages);
     figures.unanswered += lost;
-    let elapsed =
-        figures.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.measure_from));
+    let elapsed = figures.elapsed(moments.measure_from);
     tell(&Report::new(&figures, elapsed, "latency end to end", &costs), &args.run.watch)
 }
 

@@ -99,6 +99,11 @@ impl Figures {
         self.last = self.last.max(other.last);
     }
 
+    /// From `begun` to the last answer.
+    pub fn elapsed(&self, begun: Instant) -> Duration {
+        self.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(begun))
+    }
+
     pub fn refuse(&mut self, code: i32, count: u64, remark: impl FnOnce() -> String) {
         let refusals = self.refused.entry(code).or_insert_with(|| Refusals { count: 0, remark: remark() });
         refusals.count += count;

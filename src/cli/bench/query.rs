@@ -13,7 +13,7 @@ use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::client::queue_reader::{AtEnd, KeyKind, KeySearch};
 use crate::client::route::{BrokerAt, QueueAt};
-use crate::protocol::properties::{self, names};
+use crate::protocol::properties::names;
 
 /// Measure how long it takes to find a message by its unique key, one question at a time
 #[derive(Debug, Args)]
@@ -119,7 +119,7 @@ async fn sample_keys(
             let key = batch
                 .messages
                 .first()
-                .and_then(|message| properties::get(&message.properties, names::UNIQ_KEY).map(str::to_owned));
+                .and_then(|message| message.property(names::UNIQ_KEY).map(str::to_owned));
             keys.extend(key);
             offset += step;
         }

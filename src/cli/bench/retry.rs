@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 use super::figures::{Figures, Report};
-use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, tell};
+use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, share, tell};
 use super::target::TargetArgs;
 use crate::cli::error::CliError;
 use crate::client::queue_reader::AtEnd;
@@ -79,36 +79,24 @@ pub async fn prepare(args: &RetryBenchArgs) -> Result<Sample, CliError> {
 pub fn run(args: RetryBenchArgs, sample: Sample) -> Result<(), CliError> {
     let moments = Moments::of(&args.run);
     let progress = Progress::default();
-    let connections = u64::from(args.conns);
+    let connections = usize::from(args.conns);
     let jobs = (0..connections).map(|index| {
-        let share = |count: u64| count / connections + u64::from(index < count % connections);
         let job = RetryJob {
             addr: sample.addr.clone(),
             // Each connection begins with another message.
-            offsets: sample
-                .offsets
-                .iter()
-                .copied()
-                .cycle()
-                .skip(index as usize)
-                .take(sample.offsets.len())
-                .collect(),
+            offsets: sample.offsets.iter().copied().cycle().skip(index).take(sample.offsets.len()).collect(),
             group: args.group.clone(),
             delay_level: args.delay_level,
             window: args.window as usize,
-            left: args.run.count.map(share),
+            left: args.run.count.map(|count| share(count, index, connections)),
             moments,
             progress: progress.clone(),
         };
         move || job.run()
     });
-    let goal = match (args.run.count, moments.until) {
-        (Some(count), _) => Goal::Messages(count),
-        (None, until) => Goal::Until(until.unwrap_or(moments.measure_from)),
-    };
+    let goal = Goal::of(&args.run, moments);
     let (figures, costs) = run_jobs(jobs.collect(), &args.run.watch, moments, goal, &progress)?;
-    let elapsed =
-        figures.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.measure_from));
+    let elapsed = figures.elapsed(moments.measure_from);
     tell(&Report::new(&figures, elapsed, "latency", &costs), &args.run.watch)
 }
 

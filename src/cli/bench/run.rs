@@ -82,6 +82,20 @@ pub enum Goal {
     Until(Instant),
 }
 
+impl Goal {
+    pub fn of(args: &RunArgs, moments: Moments) -> Self {
+        match args.count {
+            Some(count) => Self::Messages(count),
+            None => Self::Until(moments.until.unwrap_or(moments.measure_from)),
+        }
+    }
+}
+
+/// How many of `count` the connection `index` of `connections` takes; shares differ by one at most.
+pub fn share(count: u64, index: usize, connections: usize) -> u64 {
+    count / connections as u64 + u64::from((index as u64) < count % connections as u64)
+}
+
 /// Messages so far, counted by all connections.
 pub type Progress = Arc<AtomicU64>;
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::figures::{Figures, Report};
 use super::frame::{FIRST_OPAQUE, SendFrames, SendShape, remark_of, stamp_of};
-use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, tell};
+use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, share, tell};
 use super::schedule::Schedule;
 use super::socket::Socket;
 use super::target::{BrokerQueues, TargetArgs, by_broker};
@@ -82,11 +82,7 @@ impl From<Codec> for HeaderCodec {
 }
 
 pub async fn prepare(args: &SendBenchArgs) -> Result<Vec<BrokerQueues>, CliError> {
-    let brokers = by_broker(&args.target.write_queues().await?);
-    match brokers.is_empty() {
-        true => Err(CliError::Bench(format!("topic {} has no queue that can be written", args.target.topic))),
-        false => Ok(brokers),
-    }
+    Ok(by_broker(&args.target.write_queues().await?))
 }
 
 pub fn run(args: SendBenchArgs, brokers: Vec<BrokerQueues>) -> Result<(), CliError> {
@@ -106,11 +102,7 @@ pub fn run(args: SendBenchArgs, brokers: Vec<BrokerQueues>) -> Result<(), CliErr
             digit: false,
             due: None,
         };
-        // Shares of a count differ by one frame at most.
         let frames = args.run.count.map(|count| count.div_ceil(batch as u64));
-        let share = |frames: u64| {
-            frames / connections as u64 + u64::from((index as u64) < frames % connections as u64)
-        };
         let job = SendJob {
             addr: broker.addr.clone(),
             queue_ids: broker.queue_ids.clone(),
@@ -119,20 +111,16 @@ pub fn run(args: SendBenchArgs, brokers: Vec<BrokerQueues>) -> Result<(), CliErr
             schedule: args
                 .rate
                 .map(|rate| Schedule::new(moments.start, rate / batch as f64, index, connections)),
-            frames: frames.map(share),
+            frames: frames.map(|frames| share(frames, index, connections)),
             moments,
             stamp: None,
             progress: progress.clone(),
         };
         move || job.run()
     });
-    let goal = match (args.run.count, moments.until) {
-        (Some(count), _) => Goal::Messages(count),
-        (None, until) => Goal::Until(until.unwrap_or(moments.measure_from)),
-    };
+    let goal = Goal::of(&args.run, moments);
     let (figures, costs) = run_jobs(jobs.collect(), &args.run.watch, moments, goal, &progress)?;
-    let elapsed =
-        figures.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.measure_from));
+    let elapsed = figures.elapsed(moments.measure_from);
     let latency_of = if args.rate.is_some() { "latency from intended time" } else { "latency" };
     tell(&Report::new(&figures, elapsed, latency_of, &costs), &args.run.watch)
 }

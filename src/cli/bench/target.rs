@@ -43,8 +43,16 @@ pub struct BrokerQueues {
 }
 
 impl TargetArgs {
-    /// The queues to send to; the topic is made to fit.
+    /// The queues to send to, at least one; the topic is made to fit.
     pub async fn write_queues(&self) -> Result<Vec<QueueAt>, CliError> {
+        let queues = self.fitting_queues().await?;
+        match queues.is_empty() {
+            true => Err(CliError::Bench(format!("topic {} has no queue that can be written", self.topic))),
+            false => Ok(queues),
+        }
+    }
+
+    async fn fitting_queues(&self) -> Result<Vec<QueueAt>, CliError> {
         let mut servers = self.servers.servers();
         if let Some(addr) = &self.broker {
             return self.queues_of_broker(&mut servers, addr).await;

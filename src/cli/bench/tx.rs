@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 use uuid::Uuid;
 
 use super::figures::{Figures, Report};
-use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, tell};
+use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, share, tell};
 use super::target::{BrokerQueues, TargetArgs, by_broker};
 use crate::cli::args::parse_size;
 use crate::cli::error::CliError;
@@ -57,11 +57,7 @@ pub struct TxBenchArgs {
 }
 
 pub async fn prepare(args: &TxBenchArgs) -> Result<Vec<BrokerQueues>, CliError> {
-    let brokers = by_broker(&args.target.write_queues().await?);
-    match brokers.is_empty() {
-        true => Err(CliError::Bench(format!("topic {} has no queue that can be written", args.target.topic))),
-        false => Ok(brokers),
-    }
+    Ok(by_broker(&args.target.write_queues().await?))
 }
 
 pub fn run(args: TxBenchArgs, brokers: Vec<BrokerQueues>) -> Result<(), CliError> {
@@ -69,27 +65,20 @@ pub fn run(args: TxBenchArgs, brokers: Vec<BrokerQueues>) -> Result<(), CliError
     let progress = Progress::default();
     let connections = usize::from(args.conns);
     let jobs = (0..connections).map(|index| {
-        // Shares of a count differ by one at most.
-        let share =
-            |count: u64| count / connections as u64 + u64::from((index as u64) < count % connections as u64);
         let job = TxJob {
             broker: brokers[index % brokers.len()].clone(),
             topic: args.target.topic.to_string(),
             body: Bytes::from(vec![b'x'; args.size]),
             window: args.window,
-            left: args.run.count.map(share),
+            left: args.run.count.map(|count| share(count, index, connections)),
             moments,
             progress: progress.clone(),
         };
         move || job.run()
     });
-    let goal = match (args.run.count, moments.until) {
-        (Some(count), _) => Goal::Messages(count),
-        (None, until) => Goal::Until(until.unwrap_or(moments.measure_from)),
-    };
+    let goal = Goal::of(&args.run, moments);
     let (figures, costs) = run_jobs(jobs.collect(), &args.run.watch, moments, goal, &progress)?;
-    let elapsed =
-        figures.last.map_or(Duration::ZERO, |last| last.saturating_duration_since(moments.measure_from));
+    let elapsed = figures.elapsed(moments.measure_from);
     tell(&Report::new(&figures, elapsed, "latency", &costs), &args.run.watch)
 }
 
