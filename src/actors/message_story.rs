@@ -18,7 +18,7 @@ use crate::protocol::names::{
     DEAD_LETTER_PREFIX, HALF_TOPIC, RETRY_PREFIX, SCHEDULE_TOPIC, TIMER_TOPIC,
     TRANSACTION_CHECK_MAX_TIME_TOPIC,
 };
-use crate::protocol::properties::{self, names as property};
+use crate::protocol::properties::names as property;
 use crate::protocol::timer::TimerProperties;
 use crate::types::{ClientId, GroupName, QueueOffset};
 
@@ -114,14 +114,10 @@ fn owner(copy: &StoredMessage) -> Option<GroupName> {
     match Place::of(copy) {
         Place::Retry(group) | Place::DeadLetterQueue(group) => Some(group),
         Place::DelayLevel { .. } | Place::Timer => {
-            text(copy, property::REAL_TOPIC).strip_prefix(RETRY_PREFIX).map(GroupName::from)
+            copy.text(property::REAL_TOPIC).strip_prefix(RETRY_PREFIX).map(GroupName::from)
         }
         Place::Topic | Place::HalfTopic | Place::CheckedInVain => None,
     }
-}
-
-fn text<'a>(copy: &'a StoredMessage, name: &str) -> &'a str {
-    properties::get(&copy.properties, name).unwrap_or_default()
 }
 
 /// The copy that says where the message is now, as far as `group` is concerned.
@@ -187,7 +183,7 @@ fn waiting(evidence: &Evidence<'_>, copy: &StoredMessage) -> Option<String> {
                 "It was delayed and is due since {}: it is being delivered, or the broker cannot store it in {}; \
                  see its log.",
                 span(now - due),
-                text(copy, property::REAL_TOPIC)
+                copy.text(property::REAL_TOPIC)
             ),
             None => "It is delayed, and does not say until when.".to_owned(),
         }),
@@ -209,14 +205,14 @@ fn waiting(evidence: &Evidence<'_>, copy: &StoredMessage) -> Option<String> {
         Place::CheckedInVain => Some(format!(
             "Its transaction was given up: producer group {} was asked about it and never decided. Nobody sees it; a copy \
              lies in {TRANSACTION_CHECK_MAX_TIME_TOPIC}.",
-            text(copy, property::PRODUCER_GROUP)
+            copy.text(property::PRODUCER_GROUP)
         )),
         Place::Topic | Place::Retry(_) | Place::DeadLetterQueue(_) => None,
     }
 }
 
 fn times_checked(copy: &StoredMessage) -> String {
-    match text(copy, property::TRANSACTION_CHECK_TIMES) {
+    match copy.text(property::TRANSACTION_CHECK_TIMES) {
         "" => String::new(),
         times => format!(", after {times} checks"),
     }
@@ -228,7 +224,7 @@ fn event(evidence: &Evidence<'_>, n: usize) -> StoryEvent {
     let before = &evidence.copies[..n];
     let at = format!("queue {} of topic {} at offset {}", copy.queue_id, copy.topic, copy.queue_offset);
     let due = due_at_ms(evidence, copy).map_or("a time unknown".to_owned(), calendar::format_ms);
-    let real_topic = text(copy, property::REAL_TOPIC);
+    let real_topic = copy.text(property::REAL_TOPIC);
     let place = Place::of(copy);
     let text = match &place {
         Place::Topic => match before.iter().rev().find(|copy| owner(copy).is_none()).map(Place::of) {
@@ -262,13 +258,13 @@ fn event(evidence: &Evidence<'_>, n: usize) -> StoryEvent {
         Place::HalfTopic if before.iter().any(|copy| Place::of(copy) == Place::HalfTopic) => {
             format!(
                 "asked producer group {} about it{}",
-                text(copy, property::PRODUCER_GROUP),
+                copy.text(property::PRODUCER_GROUP),
                 times_checked(copy)
             )
         }
         Place::HalfTopic => format!(
             "prepared for topic {real_topic} in a transaction of producer group {}{}",
-            text(copy, property::PRODUCER_GROUP),
+            copy.text(property::PRODUCER_GROUP),
             description(copy)
         ),
         Place::CheckedInVain => format!("transaction given up{}", times_checked(copy)),
@@ -280,11 +276,11 @@ fn event(evidence: &Evidence<'_>, n: usize) -> StoryEvent {
             }
         ),
         Place::DeadLetterQueue(group) => {
-            let reason = match text(copy, property::DLQ_REASON) {
+            let reason = match copy.text(property::DLQ_REASON) {
                 "" => format!("after {} retries", copy.reconsume_times),
                 reason => reason.to_owned(),
             };
-            let client = match text(copy, property::DLQ_CLIENT) {
+            let client = match copy.text(property::DLQ_CLIENT) {
                 "" => String::new(),
                 client => format!(" (last client {client})"),
             };
@@ -311,7 +307,7 @@ fn description(copy: &StoredMessage) -> String {
     for (name, what) in
         [(property::TAGS, "tag"), (property::KEYS, "keys"), (property::SHARDING_KEY, "sharding key")]
     {
-        match text(copy, name) {
+        match copy.text(name) {
             "" => {}
             value => description += &format!(", {what} {value}"),
         }

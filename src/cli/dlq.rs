@@ -22,7 +22,7 @@ use crate::protocol::body::stats::TopicStatsTable;
 use crate::protocol::fastjson;
 use crate::protocol::header::{GroupHeader, OptionalGroupHeader, TopicHeader};
 use crate::protocol::names;
-use crate::protocol::properties::{self, names as property};
+use crate::protocol::properties::names as property;
 use crate::protocol::request_code::RequestCode;
 use crate::protocol::response_code::ResponseCode;
 use crate::types::GroupName;
@@ -254,7 +254,7 @@ async fn peek(args: PeekArgs) -> Result<(), CliError> {
 
 fn peek_row(found: &FoundMessage) -> Vec<String> {
     let message = &found.message;
-    let value_of = |name| properties::get(&message.properties, name).unwrap_or_default().to_owned();
+    let value_of = |name| message.text(name).to_owned();
     let retries = match value_of(property::DLQ_RETRIES) {
         // As a Java broker stores it: with the attempt counted that never came.
         none if none.is_empty() => (message.reconsume_times - 1).max(0).to_string(),
@@ -276,7 +276,7 @@ fn peek_row(found: &FoundMessage) -> Vec<String> {
 
 /// As the broker filters a replay.
 fn has(found: &FoundMessage, name: &str, wanted: &str) -> bool {
-    let value_of = |name| properties::get(&found.message.properties, name);
+    let value_of = |name| found.message.property(name);
     match name {
         "topic" => value_of(property::RETRY_TOPIC) == Some(wanted),
         "tag" => value_of(property::TAGS) == Some(wanted),

@@ -17,7 +17,7 @@ pub struct Printable<'a> {
 
 impl Printable<'_> {
     fn property(&self, name: &str) -> &str {
-        properties::get(&self.message.properties, name).unwrap_or_default()
+        self.message.text(name)
     }
 
     /// Where it was sent: a message on its next attempt lies in a retry topic.

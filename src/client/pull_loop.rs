@@ -10,7 +10,7 @@ use super::remoting::{Call, RemotingConnection, Response};
 use crate::protocol::body::subscription::SubscriptionData;
 use crate::protocol::header::{PULL_SUBSCRIPTION, PULL_SUSPEND, PullHeader, PullResponse};
 use crate::protocol::message::StoredMessage;
-use crate::protocol::properties::{self, names};
+use crate::protocol::properties::names;
 use crate::protocol::request_code::RequestCode;
 use crate::protocol::response_code::ResponseCode;
 use crate::types::{GroupName, MessageQueue};
@@ -137,6 +137,6 @@ fn is_wanted(message: &StoredMessage, subscription: &SubscriptionData) -> bool {
     if !subscription.is_tag_type() || subscription.is_every_tag() {
         return true;
     }
-    let tag = properties::get(&message.properties, names::TAGS);
+    let tag = message.property(names::TAGS);
     tag.is_some_and(|tag| subscription.tags_set.iter().any(|wanted| wanted == tag))
 }

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes};
 
-use super::properties::PROPERTY_SEPARATOR;
+use super::properties::{self, PROPERTY_SEPARATOR};
 use super::sys_flag::{BORN_HOST_V6, STORE_HOST_V6};
 use crate::clock::WallMs;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
@@ -360,6 +360,16 @@ pub struct StoredMessage {
 }
 
 impl StoredMessage {
+    /// The value of a property; `None` when it has none of that name.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        properties::get(&self.properties, name)
+    }
+
+    /// As [`property`](Self::property), empty when it has none.
+    pub fn text(&self, name: &str) -> &str {
+        self.property(name).unwrap_or_default()
+    }
+
     /// Reads the record that `buf` begins with.
     pub fn decode(buf: &Bytes) -> Result<Self, RecordError> {
         Ok(Self::of_view(buf, &RecordView::parse(buf)?))

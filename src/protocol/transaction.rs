@@ -169,13 +169,13 @@ impl HalfMessage {
     pub fn decode(record: &Bytes) -> Option<Self> {
         let stored = StoredMessage::decode(record).ok().filter(|stored| *stored.topic == *HALF_TOPIC)?;
         let half = HalfRecord::of(&RecordView::parse(record).ok()?);
-        let real_topic = TopicName::from(properties::get(&stored.properties, property::REAL_TOPIC)?);
-        let real_queue = properties::get(&stored.properties, property::REAL_QUEUE_ID)?.parse().ok()?;
+        let real_topic = TopicName::from(stored.property(property::REAL_TOPIC)?);
+        let real_queue = stored.property(property::REAL_QUEUE_ID)?.parse().ok()?;
         Some(Self { stored, record: half, real_topic, real_queue: QueueId(real_queue) })
     }
 
     pub fn property(&self, name: &str) -> Option<&str> {
-        properties::get(&self.stored.properties, name)
+        self.stored.property(name)
     }
 
     /// What is kept of it in memory.

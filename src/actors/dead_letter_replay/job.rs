@@ -7,7 +7,7 @@ use crate::protocol::body::dead_letters as body;
 use crate::protocol::body::dead_letters::{ReplayOrder, ReplayProgress, ReplayTarget};
 use crate::protocol::message::StoredMessage;
 use crate::protocol::names;
-use crate::protocol::properties::{self, PropertyList, names as property};
+use crate::protocol::properties::{PropertyList, names as property};
 use crate::store::metadata::{ReplayRecord, ReplayState, ReplayedQueue};
 use crate::types::{GroupName, QueueId, QueueOffset, TopicName};
 
@@ -134,7 +134,7 @@ impl ReplayJob {
 
     /// Whether the filter lets the message pass.
     pub fn wants(&self, message: &StoredMessage) -> bool {
-        let value_of = |name| properties::get(&message.properties, name);
+        let value_of = |name| message.property(name);
         self.record.filter.iter().all(|(name, wanted)| match name.as_str() {
             "topic" => origin_of(message) == Some(wanted.as_str()),
             "tag" => value_of(property::TAGS) == Some(wanted.as_str()),
@@ -193,7 +193,7 @@ impl ReplayJob {
 
 /// The topic that a dead message was sent to first.
 fn origin_of(message: &StoredMessage) -> Option<&str> {
-    let value_of = |name| properties::get(&message.properties, name);
+    let value_of = |name| message.property(name);
     value_of(property::DLQ_ORIGIN_TOPIC).or_else(|| value_of(property::RETRY_TOPIC))
 }
 

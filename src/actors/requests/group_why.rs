@@ -25,7 +25,7 @@ use crate::protocol::header::GroupHeader;
 use crate::protocol::message::StoredMessage;
 use crate::protocol::message_id::offset_message_id;
 use crate::protocol::names;
-use crate::protocol::properties::{self, names as property};
+use crate::protocol::properties::names as property;
 use crate::store::commit_log::CommitLogReader;
 use crate::types::{GroupName, MessageQueue, QueueId, QueueOffset, TopicName};
 
@@ -175,7 +175,7 @@ fn last_pull(pulled: &PulledLast, gathered: &Gathered) -> LastPull {
 }
 
 fn stands_at(message: &StoredMessage, offset: QueueOffset, now: WallMs) -> Option<StandsAt> {
-    let value_of = |name| properties::get(&message.properties, name).unwrap_or_default().to_owned();
+    let value_of = |name| message.text(name).to_owned();
     let offset_message_id = offset_message_id(message.store_host, message.physical_offset);
     let message_id = match value_of(property::UNIQ_KEY) {
         none if none.is_empty() => offset_message_id.clone(),

@@ -95,7 +95,7 @@ impl StorySources<'_> {
             // A unique key may look like the id of a place.
             .filter(|copy| is_named(copy, &asked.message_id));
         let unique_key = match &placed {
-            Some(copy) => text(copy, property::UNIQ_KEY).to_owned(),
+            Some(copy) => copy.text(property::UNIQ_KEY).to_owned(),
             None => asked.message_id.clone(),
         };
         let mut copies: Vec<StoredMessage> = placed.into_iter().collect();
@@ -150,9 +150,7 @@ impl StorySources<'_> {
         };
         let found = index.send(query).await?;
         let copies = found.positions.into_iter().filter_map(|at| self.read(at));
-        Ok(copies
-            .filter(|copy| copy.topic == topic && text(copy, property::UNIQ_KEY) == unique_key)
-            .collect())
+        Ok(copies.filter(|copy| copy.topic == topic && copy.text(property::UNIQ_KEY) == unique_key).collect())
     }
 
     /// The groups that consume a topic, or did.
@@ -228,7 +226,7 @@ impl StorySources<'_> {
         let unit = ConsumeQueueUnit {
             physical_offset: copy.physical_offset,
             size_bytes: 0,
-            tags_code: properties::tags_code(properties::get(&copy.properties, property::TAGS)),
+            tags_code: properties::tags_code(copy.property(property::TAGS)),
         };
         match &subscription.filter {
             Ok(filter) if filter.look_at(self.log, &unit).matches => Matching::Matches,
@@ -261,11 +259,7 @@ fn is_named(copy: &StoredMessage, id: &str) -> bool {
 
 /// The topic that a copy is for in the end.
 fn real_topic(copy: &StoredMessage) -> Option<TopicName> {
-    let named = [property::RETRY_TOPIC, property::REAL_TOPIC].map(|name| text(copy, name));
+    let named = [property::RETRY_TOPIC, property::REAL_TOPIC].map(|name| copy.text(name));
     let named = named.into_iter().find(|topic| !topic.is_empty() && !topic.starts_with('%'));
     Some(named.map_or_else(|| copy.topic.clone(), TopicName::from))
-}
-
-fn text<'a>(copy: &'a StoredMessage, name: &str) -> &'a str {
-    properties::get(&copy.properties, name).unwrap_or_default()
 }

@@ -7,7 +7,6 @@ use actix::prelude::*;
 
 use super::TimerScheduler;
 use crate::error::Refusal;
-use crate::protocol::properties;
 use crate::protocol::properties::names as property;
 use crate::protocol::timer::{TimerProperties, due_in_slot, slot_of};
 use crate::store::timers::{TimerEntry, TimerKey, TimerName, topic_hash};
@@ -111,7 +110,7 @@ impl TimerScheduler {
             entry,
             topic: said.real_topic?.into(),
             unique_key: said.unique_key.unwrap_or_default().to_owned(),
-            keys: properties::get(&stored.properties, property::KEYS).unwrap_or_default().to_owned(),
+            keys: stored.text(property::KEYS).to_owned(),
             stored_at_ms: stored.stored_at_ms,
             body_bytes: stored.body.len(),
         })
