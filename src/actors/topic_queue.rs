@@ -1,12 +1,12 @@
 //! One message queue: numbers its messages, keeps its consume queue, answers and holds its pulls.
 //!
 //! - Owns: the consume queue, the next queue offset, the pulls that are held, the sends that wait for the disk.
-//! - Takes: [`SendMessages`], [`BatchAppended`] from the writer, [`LogFlushed`] from the flusher, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
+//! - Takes: [`SendMessages`], [`BatchAppended`](super::commit_log_writer::BatchAppended) from the writer,
+//!   [`LogFlushed`](super::flusher::LogFlushed) from the flusher, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
 //!   [`LogTrimmed`], [`ContinueAt`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
-//!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`],
-//!   [`QueryPulledLast`].
-//! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`] to connections, [`MessageStored`] to an
-//!   actor that sent; [`CountTraffic`] once for each counter it begins; [`MessagesGone`] when its beginning moves.
+//!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`], [`QueryPulledLast`].
+//! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`](super::request::Replies) to connections,
+//!   [`MessageStored`] to an actor that sent; [`CountTraffic`] once for each counter it begins; [`MessagesGone`] when its beginning moves.
 //! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
 //!   cannot be opened, read or written answers with the cause; opening it, and what was to be derived, is tried again.
 //! - Invariants: queue offsets are consecutive, a refused send burns none; a held pull is answered exactly once,
@@ -14,8 +14,11 @@
 //!
 //! Started on first use; most queues of a broker never are.
 
+mod holds;
 mod pullers;
 mod questions;
+mod replies_by_client;
+mod sends;
 mod unflushed_sends;
 
 use std::collections::{HashMap, VecDeque};
@@ -24,29 +27,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::Bytes;
+use holds::PullHold;
 use pullers::Pullers;
 pub use pullers::{PulledLast, QueryPulledLast};
 pub use questions::{
     LocateOffset, QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime,
 };
-use tokio::sync::oneshot;
+use sends::InWork;
+pub use sends::{MessageStored, Promise, SendMessages, SendReply, SendRequest};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 use unflushed_sends::UnflushedSends;
 
 use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
-use super::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
+use super::commit_log_writer::AppendBatch;
 use super::consumer_offsets::MessagesGone;
-use super::flusher::LogFlushed;
 use super::message_expiry::MessageExpiry;
-use super::request::{ClientLink, Kept, PulledReply, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
-use super::topic_table::TopicEntry;
+use super::request::{ClientLink, PulledReply, Reply, ReplyContent, ReplyTo};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
 use crate::kill_point;
 use crate::protocol::header::PullResponse;
-use crate::protocol::message::PendingMessage;
 use crate::protocol::response_code::ResponseCode;
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::{
@@ -55,78 +56,12 @@ use crate::store::consume_queue::{
 use crate::store::file::StoreFiles;
 use crate::store::known_derived::NamedQueue;
 use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
-use crate::types::{FlushMode, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
+use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Pause before a disk that refused units is tried again.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 /// Pause before files that could not be opened are tried again.
 const OPEN_PAUSE: Duration = Duration::from_secs(5);
-
-/// Stores messages. Losing it leaves senders to their time-out, with nothing stored.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct SendMessages(pub Vec<SendRequest>);
-
-/// One send, of a client or of an actor of ours.
-pub struct SendRequest {
-    pub messages: SendUnit,
-    pub promise: Promise,
-    pub reply: SendReply,
-}
-
-/// What the answer of success means.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Promise {
-    /// The message is in the log; it is brought to disk with those around it.
-    #[default]
-    Stored,
-    /// The same, and it is brought to disk now: consumers see it no earlier.
-    StoredAndFlushing,
-    /// The message is on disk.
-    OnDisk,
-}
-
-impl Promise {
-    /// The stricter of broker and topic decides; `awaited` is whether the sender wants to wait for it.
-    pub fn of(broker: FlushMode, topic: &TopicEntry, awaited: bool) -> Self {
-        match (broker.max(topic.flush), awaited) {
-            (FlushMode::Async, _) => Self::Stored,
-            (FlushMode::Sync, false) => Self::StoredAndFlushing,
-            (FlushMode::Sync, true) => Self::OnDisk,
-        }
-    }
-}
-
-/// Who is told of a send's fate.
-pub enum SendReply {
-    Client {
-        link: Arc<ClientLink>,
-        to: ReplyTo,
-        /// The queue that the client is told: the real one of a message that waits for something first.
-        queue_id: QueueId,
-        /// Unique key of the first message, for the response.
-        unique_key: Option<Bytes>,
-        /// By which the message can be taken back, of one that waits for its time.
-        recall_handle: Option<Box<str>>,
-    },
-    Actor {
-        recipient: Recipient<MessageStored>,
-        /// Whatever the sender knows it by.
-        token: u64,
-    },
-    /// A task that waits for it, and may have stopped to.
-    Task(oneshot::Sender<Result<StoredSend, Refusal>>),
-}
-
-/// The fate of a message that one of our own actors sent. It bypasses capacities: who sends bounds its sends.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct MessageStored {
-    pub token: u64,
-    pub outcome: Result<StoredSend, Refusal>,
-    /// Whether what is stored is as safe as was asked for.
-    pub kept: Kept,
-}
 
 /// Asks for messages. Losing it leaves the consumer to its time-out.
 #[derive(Message)]
@@ -281,19 +216,6 @@ pub struct TopicQueue {
     handed_over_at: Instant,
 }
 
-/// What the writer has of ours.
-struct InWork {
-    replies: Vec<(SendReply, Promise)>,
-    /// Number of the first message, if it is stored.
-    first: QueueOffset,
-}
-
-/// A pull that waits for a message or its deadline.
-struct PullHold {
-    pull: PullMessages,
-    deadline: Instant,
-}
-
 impl TopicQueue {
     pub fn new(topic: TopicName, queue_id: QueueId, parts: QueueParts) -> Self {
         let queue = open_queue(&topic, queue_id, &parts);
@@ -404,103 +326,6 @@ impl TopicQueue {
         self.queue.as_ref().err().map(|cause| Refusal::StoreFailed { cause: cause.clone() })
     }
 
-    /// Hands the next sends to the writer, unless it has some of ours.
-    fn append_waiting(&mut self) {
-        let Some(own) = self.own.clone() else { return };
-        // A batch that is refused is done at once, and nothing would wake us for those behind it.
-        while self.in_work.is_none() && !self.waiting.is_empty() {
-            let mut sends = Vec::with_capacity(self.waiting.len().min(256));
-            let mut replies = Vec::with_capacity(sends.capacity());
-            let (mut bytes, mut flushes) = (0, false);
-            while let Some(send) = self.waiting.pop_front() {
-                bytes += send.messages.iter().map(PendingMessage::record_len).sum::<usize>();
-                flushes |= send.promise != Promise::Stored;
-                sends.push(send.messages);
-                replies.push((send.reply, send.promise));
-                if bytes >= self.parts.config.max_append_bytes {
-                    break;
-                }
-            }
-            let batch = AppendBatch {
-                sends,
-                first_queue_offset: self.next,
-                reply_to: own.clone().recipient(),
-                flushed_to: flushes.then(|| own.clone().recipient()),
-            };
-            match self.parts.writer.try_send(batch) {
-                Ok(()) => {
-                    self.handed_over_at = Instant::now();
-                    self.in_work = Some(InWork { replies, first: self.next });
-                }
-                Err(refused) => {
-                    let refusal = match refused {
-                        SendError::Full(batch) => {
-                            Refusal::Busy { actor: "the commit log writer", waiting: batch.sends.len() }
-                        }
-                        SendError::Closed(_) => Refusal::ShuttingDown,
-                    };
-                    self.refuse_sends(replies.into_iter().map(|(reply, _)| reply), &refusal);
-                }
-            }
-        }
-    }
-
-    fn refuse_sends(&self, replies: impl Iterator<Item = SendReply>, refusal: &Refusal) {
-        self.answer_sends(replies.map(|reply| (reply, Err(refusal.clone()), Kept::Promised)));
-    }
-
-    /// Tells senders their fate; replies to one connection leave in one message.
-    fn answer_sends(&self, fates: impl IntoIterator<Item = (SendReply, Result<StoredSend, Refusal>, Kept)>) {
-        let mut outgoing = RepliesByClient::default();
-        for (reply, outcome, kept) in fates {
-            match reply {
-                SendReply::Client { link, to, queue_id, unique_key, recall_handle } => {
-                    let content = match outcome {
-                        Ok(stored) => ReplyContent::Stored(StoredReply {
-                            kept,
-                            queue_id,
-                            queue_offset: stored.first_queue_offset,
-                            physical_offsets: stored.physical_offsets,
-                            store_host: self.parts.store_host,
-                            unique_key,
-                            recall_handle,
-                        }),
-                        Err(refusal) => ReplyContent::Refused(refusal),
-                    };
-                    outgoing.push(link, Reply { to, content });
-                }
-                SendReply::Actor { recipient, token } => {
-                    recipient.do_send(MessageStored { token, outcome, kept })
-                }
-                SendReply::Task(waiting) => drop(waiting.send(outcome)),
-            }
-        }
-        outgoing.send();
-    }
-
-    /// Stops the queue of a deleted topic once nobody waits for an answer.
-    fn end_if_done(&self, ctx: &mut Context<Self>) {
-        if self.in_work.is_none() && self.unflushed.is_empty() {
-            ctx.stop();
-        }
-    }
-
-    /// Makes the timer ring when the next of those who wait for the disk is to be told that it is late.
-    fn set_unflushed_timer(&mut self, ctx: &mut Context<Self>) {
-        let Some(deadline) = self.unflushed.next_deadline() else { return };
-        if !std::mem::replace(&mut self.unflushed_timer_set, true) {
-            ctx.run_later(deadline.saturating_duration_since(Instant::now()), |queue, ctx| {
-                queue.unflushed_timer_set = false;
-                let overdue = queue.unflushed.take_overdue(Instant::now());
-                if !overdue.is_empty() {
-                    warn!(topic = %queue.topic, queue_id = queue.queue_id.0, sends = overdue.len(), "the disk is late: stored, and not known to be on disk");
-                }
-                queue.answer_sends(overdue.into_iter().map(|send| (send.reply, Ok(send.stored), Kept::InMemory)));
-                queue.set_unflushed_timer(ctx);
-            });
-        }
-    }
-
     /// The outcome of a pull now.
     fn pull_now(&mut self, request: &PullMessages) -> Result<Pulled, Refusal> {
         self.expire_and_tell();
@@ -594,61 +419,6 @@ impl TopicQueue {
             }
         }
     }
-
-    /// Answers the pulls that `fresh` units concern, the last of them right before `end`; the others go on
-    /// waiting behind them.
-    fn pass_holds(&mut self, fresh: &[ConsumeQueueUnit], end: QueueOffset) {
-        let begin = end.0 as i64 - fresh.len() as i64;
-        let (log, max_bytes) = (self.parts.log.clone(), self.parts.config.pull.max_filter_bytes);
-        self.answer_holds(|hold| {
-            // A queue may begin elsewhere than at the offset that was waited for.
-            let concerned = hold.pull.from != begin || concerns(&hold.pull.filter, fresh, &log, max_bytes);
-            if !concerned {
-                hold.pull.from = end.0 as i64;
-            }
-            concerned && !fresh.is_empty()
-        });
-    }
-
-    /// Answers the held pulls that `ready` names; they are not held again.
-    fn answer_holds(&mut self, mut ready: impl FnMut(&mut PullHold) -> bool) {
-        let mut outgoing = RepliesByClient::default();
-        let mut n = 0;
-        while n < self.holds.len() {
-            if ready(&mut self.holds[n]) {
-                let hold = self.holds.swap_remove(n);
-                let pulled = self.pull_now(&hold.pull);
-                let reply = self.pull_reply(&hold.pull, pulled);
-                outgoing.push(hold.pull.link, reply);
-            } else {
-                n += 1;
-            }
-        }
-        outgoing.send();
-    }
-
-    /// Makes the timer ring at the earliest deadline.
-    fn set_hold_timer(&mut self, ctx: &mut Context<Self>) {
-        let earliest = self.holds.iter().map(|hold| hold.deadline).min();
-        match (earliest, self.hold_timer) {
-            (Some(deadline), Some((rings, _))) if rings <= deadline => {}
-            (Some(deadline), timer) => {
-                if let Some((_, handle)) = timer {
-                    ctx.cancel_future(handle);
-                }
-                let delay = deadline.saturating_duration_since(Instant::now());
-                let handle = ctx.run_later(delay, |queue, ctx| {
-                    queue.hold_timer = None;
-                    let now = Instant::now();
-                    queue.answer_holds(|hold| hold.deadline <= now);
-                    queue.set_hold_timer(ctx);
-                });
-                self.hold_timer = Some((deadline, handle));
-            }
-            // A timer without holds rings once for nothing.
-            (None, _) => {}
-        }
-    }
 }
 
 fn open_queue(topic: &TopicName, queue_id: QueueId, parts: &QueueParts) -> Result<ConsumeQueue, String> {
@@ -657,21 +427,6 @@ fn open_queue(topic: &TopicName, queue_id: QueueId, parts: &QueueParts) -> Resul
     opened.map_err(|error| {
         error!(%topic, queue_id = queue_id.0, %error, "queue cannot be opened, trying again");
         error.to_string()
-    })
-}
-
-/// Whether a message of `units` matches, as far as can be said by going through `max_bytes`: perhaps, beyond.
-fn concerns(
-    filter: &MessageFilter,
-    units: &[ConsumeQueueUnit],
-    log: &CommitLogReader,
-    max_bytes: usize,
-) -> bool {
-    let mut bytes = 0;
-    units.iter().any(|unit| {
-        let looked = filter.look_at(log, unit);
-        bytes += looked.bytes;
-        looked.matches || bytes >= max_bytes
     })
 }
 
@@ -684,25 +439,6 @@ fn response_code(status: PullStatus, from: i64) -> ResponseCode {
         PullStatus::OffsetOverflowOne => ResponseCode::PULL_NOT_FOUND,
         PullStatus::NoMessageInQueue | PullStatus::OffsetOverflowBadly | PullStatus::OffsetTooSmall => {
             ResponseCode::PULL_OFFSET_MOVED
-        }
-    }
-}
-
-/// Replies gathered by connection; few connections take part in one turn.
-#[derive(Default)]
-struct RepliesByClient(Vec<(Arc<ClientLink>, Vec<Reply>)>);
-
-impl RepliesByClient {
-    fn push(&mut self, link: Arc<ClientLink>, reply: Reply) {
-        match self.0.iter_mut().rev().find(|(known, _)| known.id == link.id) {
-            Some((_, replies)) => replies.push(reply),
-            None => self.0.push((link, vec![reply])),
-        }
-    }
-
-    fn send(self) {
-        for (link, replies) in self.0 {
-            link.replies.do_send(Replies(replies));
         }
     }
 }
@@ -723,69 +459,6 @@ impl Actor for TopicQueue {
 impl ActsAtTurnEnd for TopicQueue {
     fn turn_end(&mut self, _: &mut Context<Self>) {
         self.append_waiting();
-    }
-}
-
-impl Handler<SendMessages> for TopicQueue {
-    type Result = ();
-
-    fn handle(&mut self, SendMessages(sends): SendMessages, _: &mut Self::Context) {
-        let waiting = self.waiting.len();
-        let refusal = self.refused().or_else(|| {
-            (waiting >= self.parts.config.max_waiting_sends)
-                .then_some(Refusal::Busy { actor: "the queue", waiting })
-        });
-        match refusal {
-            None => self.waiting.extend(sends),
-            Some(refusal) => {
-                self.refuse_sends(sends.into_iter().map(|send| send.reply), &refusal);
-            }
-        }
-    }
-}
-
-impl Handler<BatchAppended> for TopicQueue {
-    type Result = ();
-
-    fn handle(&mut self, appended: BatchAppended, ctx: &mut Self::Context) {
-        let Some(InWork { replies, first }) = self.in_work.take() else { return };
-        debug_assert_eq!(replies.len(), appended.outcomes.len(), "every send has an outcome");
-        // Dispatch may have been here before, and may have moved our own number on.
-        let stored = appended.next_queue_offset.0 - first.0;
-        self.next = appended.next_queue_offset;
-        if stored > 0 {
-            self.puts.add(stored, appended.stored_bytes);
-            self.parts.counters.stored(stored, appended.stored_bytes, self.handed_over_at.elapsed());
-        }
-        let failed = appended.outcomes.iter().filter(|outcome| outcome.is_err()).count();
-        if failed > 0 {
-            self.parts.counters.put_failed(failed as u64);
-        }
-        let deadline = Instant::now() + self.parts.config.sync_flush_timeout;
-        let mut answered = Vec::with_capacity(replies.len());
-        for ((reply, promise), outcome) in replies.into_iter().zip(appended.outcomes) {
-            match outcome {
-                Ok(stored) if promise == Promise::OnDisk => self.unflushed.park(stored, reply, deadline),
-                outcome => answered.push((reply, outcome, Kept::Promised)),
-            }
-        }
-        self.answer_sends(answered);
-        self.set_unflushed_timer(ctx);
-        if self.deleted {
-            self.end_if_done(ctx);
-        }
-    }
-}
-
-impl Handler<LogFlushed> for TopicQueue {
-    type Result = ();
-
-    fn handle(&mut self, flushed: LogFlushed, ctx: &mut Self::Context) {
-        let sends: Vec<_> = self.unflushed.take_flushed(flushed.up_to).collect();
-        self.answer_sends(sends.into_iter().map(|send| (send.reply, Ok(send.stored), Kept::Promised)));
-        if self.deleted {
-            self.end_if_done(ctx);
-        }
     }
 }
 
@@ -870,14 +543,6 @@ impl Handler<LogTrimmed> for TopicQueue {
         self.trim(trimmed.log_min);
         self.expire();
         self.tell_gone(from);
-    }
-}
-
-impl Handler<WakeHolds> for TopicQueue {
-    type Result = ();
-
-    fn handle(&mut self, _: WakeHolds, _: &mut Self::Context) {
-        self.answer_holds(|_| true);
     }
 }
 

@@ -4,6 +4,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
+use crate::actors::commit_log_writer::{BatchAppended, StoredSend};
+use crate::actors::flusher::LogFlushed;
+use crate::actors::request::{Kept, Replies};
 use crate::actors::testing::log::topic_table_of;
 use crate::actors::testing::log::{TestLog, message, message_with, positions, settle, topic_entry};
 use crate::actors::testing::{FakeClient, fake_client, fake_mailbox, fake_sink, full_mailbox};
@@ -15,6 +18,7 @@ use crate::protocol::topic_config::TopicConfig;
 use crate::store::file::OpenMode;
 use crate::store::memory_files::FileOperation;
 use crate::store::pull::TagFilter;
+use crate::types::FlushMode;
 
 const FOUND: ResponseCode = ResponseCode::SUCCESS;
 const NOT_FOUND: ResponseCode = ResponseCode::PULL_NOT_FOUND;
