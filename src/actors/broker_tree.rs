@@ -12,8 +12,9 @@ use actix::prelude::*;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use super::broker_plan::BrokerPlan;
 use super::broker_service::BrokerService;
-use super::broker_settings::{BrokerSettings, BrokerSettingsConfig, SettingValues};
+use super::broker_settings::{BrokerSettings, BrokerSettingsConfig};
 use super::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
 use super::commit_log_writer::{CommitLogWriter, PublishedSignal};
 use super::consumer_group::ConsumerGroupConfig;
@@ -24,14 +25,14 @@ use super::dedup_window::{DedupStarter, DedupWindowParts};
 use super::delay_scheduler::{DelayScheduler, DelaySchedulerParts, StartDelivery};
 use super::dispatcher::{CatchUp, DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::{FactsSource, Progress};
-use super::flusher::{DiskFailed, Flusher, FlusherConfig, FlusherParts};
+use super::flusher::{DiskFailed, Flusher, FlusherParts};
 use super::key_index::KeyIndex;
 use super::message_expiry::MessageExpiry;
 use super::name_server_link::{NameServerLink, NameServerLinkConfig, RegisterAll, Unregister};
 use super::producers::{Producers, ProducersConfig};
 use super::read_queues::{ReadQueues, ReadQueuesConfig};
 use super::requests::pull::PullOwners;
-use super::requests::send::{SendRules, TimerRules};
+use super::requests::send::SendRules;
 use super::requests::timers::TimerOwners;
 use super::retention::{Retention, RetentionParts};
 use super::retry_router::{RetryRouter, RetryRouterParts};
@@ -39,8 +40,9 @@ use super::router::BrokerRouter;
 use super::send_gate::{BrokerPermission, SendGate};
 use super::settling::Settling;
 use super::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
+use super::threads::Threads;
 use super::timer_scheduler::{TimerScheduler, TimerSchedulerParts};
-use super::topic_queue::{ContinueAt, QueryKnown, QueueParts, TopicQueue, TopicQueueConfig, WakeHolds};
+use super::topic_queue::{ContinueAt, QueryKnown, QueueParts, TopicQueue, WakeHolds};
 use super::topic_table::{QueueStarter, TopicTable};
 use super::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
 use super::transaction_checker::{
@@ -48,63 +50,18 @@ use super::transaction_checker::{
 };
 use crate::client::{ConnectOptions, Servers};
 use crate::clock::SharedClock;
-use crate::filter::FilterRules;
-use crate::protocol::delay_level::DelayLevels;
 use crate::store::consume_queue::list_queues;
 use crate::store::file::StoreFiles;
 use crate::store::java_import::JavaTimers;
-use crate::store::key_index::IndexFileConfig;
 use crate::store::known_derived::KnownDerived;
 use crate::store::metadata::{Metadata, MetadataError};
 use crate::store::opening::{OpenError, OpenedStore, StorePlan, open_store};
 use crate::store::recovery_progress::RecoveryProgress;
-use crate::store::retention::RetentionRules;
 use crate::store::store_lock::AbortFile;
-use crate::types::{BrokerName, FlushMode, QueueId, QueueOffset, TopicName};
+use crate::types::{FlushMode, QueueId, QueueOffset, TopicName};
 
 /// Between two looks at how far deriving has come.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
-
-/// Everything a broker is told before it starts.
-#[derive(Clone, Debug)]
-pub struct BrokerPlan {
-    pub cluster: String,
-    pub broker_name: BrokerName,
-    /// Address under which clients reach this broker.
-    pub advertised: SocketAddr,
-    /// Name servers to register with, `host:port`.
-    pub name_servers: Vec<String>,
-    pub root: PathBuf,
-    pub settings: SettingValues,
-    pub mixed_message_types: bool,
-    /// Between two registrations with the name servers.
-    pub register_interval: Duration,
-    /// How long a name server may take to answer.
-    pub register_timeout: Duration,
-    /// Silence after which name servers drop this broker.
-    pub expiry: Duration,
-    pub trace_topic: Option<TopicName>,
-    pub commit_log_segment_bytes: u64,
-    pub queue: TopicQueueConfig,
-    /// What conditions of consumers may be.
-    pub filter: FilterRules,
-    /// `None`: messages are not indexed by key.
-    pub key_index: Option<IndexFileConfig>,
-    /// When sends are answered, unless their topic is stricter.
-    pub flush: FlushMode,
-    pub flusher: FlusherConfig,
-    /// Between two savings of consumer offsets.
-    pub offsets_flush_interval: Duration,
-    /// When commits of consumer offsets are answered.
-    pub offsets_flush_mode: FlushMode,
-    pub retention: RetentionRules,
-    pub retention_interval: Duration,
-    pub max_body_bytes: usize,
-    pub delay_levels: DelayLevels,
-    pub timers: TimerRules,
-    pub mailbox_capacity: usize,
-    pub writer_mailbox_capacity: usize,
-}
 
 /// Why a broker did not start.
 #[derive(Debug, Error)]
@@ -119,80 +76,6 @@ pub enum StartError {
     JavaStore(#[from] crate::store::java_import::JavaImportError),
     #[error("{0} ended while the broker started")]
     ActorEnded(&'static str),
-}
-
-/// From so many workers on, those who follow the writer of the log have threads of their own.
-const MANY_WORKERS: usize = 3;
-
-/// The threads of a process: some for clients and queues, one each for those who wait for memory and disk.
-pub struct Threads {
-    pub workers: Vec<Arbiter>,
-    /// Settings: actors that wait for sled's fsyncs, away from messages.
-    pub settings: Arbiter,
-    /// Settings of groups: the first request of a new group waits for them, and so for no fsync of the others.
-    pub groups: Arbiter,
-    /// Members of groups, producers, figures, links to name servers: nothing here ever waits for a disk.
-    pub members: Arbiter,
-    /// Consumer offsets, which write to sled and leave its fsyncs to the pool.
-    pub offsets: Arbiter,
-    pub writer: Arbiter,
-    /// `None` where cores are few and every send waits for the disk: the writer then has nothing better to do, and what
-    /// arrives meanwhile makes the next flush larger.
-    pub flusher: Option<Arbiter>,
-    /// `None` where cores are few: the dispatcher then follows the writer on its thread, since waking another one costs
-    /// more than it gains.
-    pub dispatcher: Option<Arbiter>,
-    /// The key index, which nobody waits for.
-    pub index: Arbiter,
-    /// Timers, which wait for memory and disk, and whose error is not to be that of others.
-    pub timers: Arbiter,
-}
-
-impl Threads {
-    pub fn start(workers: usize, flush: FlushMode) -> Self {
-        let are_many = workers >= MANY_WORKERS;
-        Self {
-            workers: (0..workers.max(1)).map(|_| Arbiter::new()).collect(),
-            settings: Arbiter::new(),
-            groups: Arbiter::new(),
-            members: Arbiter::new(),
-            offsets: Arbiter::new(),
-            writer: Arbiter::new(),
-            flusher: (are_many || flush == FlushMode::Async).then(Arbiter::new),
-            dispatcher: are_many.then(Arbiter::new),
-            index: Arbiter::new(),
-            timers: Arbiter::new(),
-        }
-    }
-
-    fn dispatcher_handle(&self) -> ArbiterHandle {
-        self.dispatcher.as_ref().unwrap_or(&self.writer).handle()
-    }
-
-    fn flusher_handle(&self) -> ArbiterHandle {
-        self.flusher.as_ref().unwrap_or(&self.writer).handle()
-    }
-
-    pub fn worker_handles(&self) -> Vec<ArbiterHandle> {
-        self.workers.iter().map(Arbiter::handle).collect()
-    }
-
-    /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
-    pub fn stop(self) {
-        let Self { workers, settings, groups, members, offsets, writer, flusher, dispatcher, index, timers } =
-            self;
-        let special = [settings, groups, members, offsets, writer, index, timers];
-        let followers = flusher.into_iter().chain(dispatcher);
-        let arbiters: Vec<_> = workers.into_iter().chain(special).chain(followers).collect();
-        for arbiter in &arbiters {
-            arbiter.stop();
-        }
-        for arbiter in arbiters {
-            if arbiter.join().is_err() {
-                warn!("a thread had panicked before it was stopped");
-            }
-        }
-    }
 }
 
 /// A running broker.

@@ -1,5 +1,6 @@
 //! The society: one actor per file, thin over `store` and the pure logic beside it.
 
+pub mod broker_plan;
 pub mod broker_service;
 pub mod broker_settings;
 pub mod broker_stats;
@@ -51,6 +52,7 @@ pub mod settling;
 pub mod subscription_groups;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod threads;
 pub mod timer_scheduler;
 pub mod topic_queue;
 pub mod topic_table;

@@ -20,7 +20,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use super::broker_tree::{BrokerPlan, BrokerTree, StartError, Threads};
+use super::broker_plan::BrokerPlan;
+use super::broker_tree::{BrokerTree, StartError};
 use super::connection::{ConnectionLimits, Service};
 use super::flusher::DiskFailed;
 use super::listener::{ListenerConfig, RemotingListener, StopListening};
@@ -28,6 +29,7 @@ use super::name_server::{NameServer, NameServerConfig};
 use super::name_server_service::NameServerService;
 use super::name_server_settings::NameServerPlace;
 use super::opening_service::OpeningService;
+use super::threads::Threads;
 use crate::clock::SharedClock;
 use crate::store::file::StoreFiles;
 use crate::store::metadata::{Metadata, MetadataError};

@@ -18,8 +18,8 @@ use tracing::{info, warn};
 
 use super::start::{self, StartArgs};
 use super::{logging, output};
+use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::broker_settings::SettingValues;
-use crate::actors::broker_tree::BrokerPlan;
 use crate::actors::connection::ConnectionLimits;
 use crate::actors::flusher::FlusherConfig;
 use crate::actors::requests::send::TimerRules;

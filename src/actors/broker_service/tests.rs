@@ -9,13 +9,15 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
+use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::broker_settings::SettingValues;
-use crate::actors::broker_tree::{BrokerPlan, BrokerTree, Threads};
+use crate::actors::broker_tree::BrokerTree;
 use crate::actors::flusher::FlusherConfig;
 use crate::actors::request::ClientLink;
 use crate::actors::requests::send::TimerRules;
 use crate::actors::testing::log::{TestLog, message, settle, store_host, topic_entry};
 use crate::actors::testing::{FakeClient, RequestBuilder, RuntimeClock, fake_client, fake_sink, request};
+use crate::actors::threads::Threads;
 use crate::actors::topic_queue::{DeleteQueue, Promise, QueryExtent, TopicQueueConfig};
 use crate::filter::FilterRules;
 use crate::protocol::delay_level::DelayLevels;

@@ -1,0 +1,56 @@
+//! What a broker is told before it starts; settings become this.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::broker_settings::SettingValues;
+use super::flusher::FlusherConfig;
+use super::requests::send::TimerRules;
+use super::topic_queue::TopicQueueConfig;
+use crate::filter::FilterRules;
+use crate::protocol::delay_level::DelayLevels;
+use crate::store::key_index::IndexFileConfig;
+use crate::store::retention::RetentionRules;
+use crate::types::{BrokerName, FlushMode, TopicName};
+
+/// Everything a broker is told before it starts.
+#[derive(Clone, Debug)]
+pub struct BrokerPlan {
+    pub cluster: String,
+    pub broker_name: BrokerName,
+    /// Address under which clients reach this broker.
+    pub advertised: SocketAddr,
+    /// Name servers to register with, `host:port`.
+    pub name_servers: Vec<String>,
+    pub root: PathBuf,
+    pub settings: SettingValues,
+    pub mixed_message_types: bool,
+    /// Between two registrations with the name servers.
+    pub register_interval: Duration,
+    /// How long a name server may take to answer.
+    pub register_timeout: Duration,
+    /// Silence after which name servers drop this broker.
+    pub expiry: Duration,
+    pub trace_topic: Option<TopicName>,
+    pub commit_log_segment_bytes: u64,
+    pub queue: TopicQueueConfig,
+    /// What conditions of consumers may be.
+    pub filter: FilterRules,
+    /// `None`: messages are not indexed by key.
+    pub key_index: Option<IndexFileConfig>,
+    /// When sends are answered, unless their topic is stricter.
+    pub flush: FlushMode,
+    pub flusher: FlusherConfig,
+    /// Between two savings of consumer offsets.
+    pub offsets_flush_interval: Duration,
+    /// When commits of consumer offsets are answered.
+    pub offsets_flush_mode: FlushMode,
+    pub retention: RetentionRules,
+    pub retention_interval: Duration,
+    pub max_body_bytes: usize,
+    pub delay_levels: DelayLevels,
+    pub timers: TimerRules,
+    pub mailbox_capacity: usize,
+    pub writer_mailbox_capacity: usize,
+}
