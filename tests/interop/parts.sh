@@ -20,8 +20,12 @@ small_jvm=(-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData)
 once() { # STAMP COMMAND...
   local stamp=$cache/.done-$1; shift
   [ -e "$stamp" ] && return
-  "$@" > "$work/install.log" 2>&1 || { echo "cannot install: $*" >&2; tail -20 "$work/install.log" >&2; exit 2; }
+  installing "$@"
   touch "$stamp"
+}
+
+installing() { # COMMAND...
+  "$@" > "$work/install.log" 2>&1 || { echo "cannot install: $*" >&2; tail -20 "$work/install.log" >&2; exit 2; }
 }
 
 fetch_jars() { # FOLDER ARTIFACT:VERSION...
@@ -37,12 +41,20 @@ fetch_jars() { # FOLDER ARTIFACT:VERSION...
 
 install_java_client() { # VERSION: jars, and the classes of this folder compiled against them
   once "client-$1" fetch_jars "client-$1" "rocketmq-client:$1"
-  once "classes-$1-$(cat "$here"/java/*.java | sha256sum | cut -c1-12)" compile_java "$1"
+  [ -d "$(classes "$1")" ] || installing compile_java "$1"
+}
+
+# The sources are part of the name: checkouts that differ share the cache.
+classes() { # VERSION
+  echo "$cache/classes-$1-$(cat "$here"/java/*.java | sha256sum | cut -c1-12)"
 }
 
 compile_java() {
-  rm -rf "$cache/classes-$1"
-  javac -nowarn -cp "$cache/client-$1/*" -d "$cache/classes-$1" "$here"/java/*.java
+  local made
+  made=$(classes "$1")
+  rm -rf "$made.$$"
+  javac -nowarn -cp "$cache/client-$1/*" -d "$made.$$" "$here"/java/*.java || return
+  mv -T "$made.$$" "$made" || rm -rf "$made.$$" # another run was faster
 }
 
 install_java_servers() {
@@ -60,7 +72,7 @@ install_cpp_client() {
 java_client() { # VERSION CLASS ARGUMENT...; clients keep logs and broadcast offsets below user.home
   local version=$1; shift
   timeout -k 5 "$suite_limit_s" java -Xmx256m "${small_jvm[@]}" "-Duser.home=$work" "-Djava.io.tmpdir=$work" "-Dadmin=$here/admin.py" \
-    -cp "$cache/classes-$version:$cache/client-$version/*" "$@"
+    -cp "$(classes "$version"):$cache/client-$version/*" "$@"
 }
 
 cpp_client() { HOME=$work timeout -k 5 "$suite_limit_s" "$cache/cpp/bin/python" "$here/cpp/suite.py" "$@"; }
