@@ -155,6 +155,8 @@ pub enum Refusal {
     NothingToReset { topic: TopicName },
     #[error("parse the consumer's subscription failed: {error}")]
     SubscriptionMalformed { error: String },
+    #[error("nothing was begun: the SQL92 condition is wrong at {error}")]
+    ConditionMalformed { error: String },
     #[error(
         "The broker's consumer filter data is not exist!Your expression may be wrong! Group {group} subscribed to {topic} with an SQL92 condition that is wrong at {error}"
     )]
@@ -251,7 +253,9 @@ impl Refusal {
             ClientSilent { .. } => ResponseCode::CONSUME_MSG_TIMEOUT,
             SubscriptionUnknown { .. } => ResponseCode::SUBSCRIPTION_NOT_EXIST,
             SubscriptionOutdated { .. } => ResponseCode::SUBSCRIPTION_NOT_LATEST,
-            SubscriptionMalformed { .. } => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
+            SubscriptionMalformed { .. } | ConditionMalformed { .. } => {
+                ResponseCode::SUBSCRIPTION_PARSE_FAILED
+            }
             FilterMissing { .. } => ResponseCode::FILTER_DATA_NOT_EXIST,
             FilterOff => ResponseCode::SYSTEM_ERROR,
             NotFound(_) | OffsetUnknown { .. } => ResponseCode::QUERY_NOT_FOUND,
@@ -325,6 +329,7 @@ mod tests {
             ResetOfUnknownOffset { .. } => "ResetOfUnknownOffset",
             ResetOffline { .. } => "ResetOffline",
             SubscriptionMalformed { .. } => "SubscriptionMalformed",
+            ConditionMalformed { .. } => "ConditionMalformed",
             FilterMissing { .. } => "FilterMissing",
             FilterOff => "FilterOff",
             RegistrationRefused { .. } => "RegistrationRefused",
@@ -395,6 +400,7 @@ mod tests {
             (1, ResetOfUnknownOffset { group: "g".into(), topic: "T".into(), queue_id: -1 }),
             (206, ResetOffline { group: "g".into() }),
             (23, SubscriptionMalformed { error: x() }),
+            (23, ConditionMalformed { error: x() }),
             (27, FilterMissing { group: "g".into(), topic: "T".into(), error: x() }),
             (1, FilterOff),
             (1, RegistrationRefused { cause: x() }),
@@ -418,6 +424,6 @@ mod tests {
             assert!(!refusal.to_string().trim().is_empty());
         }
         let names: BTreeSet<_> = golden.iter().map(|(_, refusal)| name(refusal)).collect();
-        assert_eq!(names.len(), 61, "every refusal is in the table");
+        assert_eq!(names.len(), 62, "every refusal is in the table");
     }
 }

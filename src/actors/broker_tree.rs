@@ -458,6 +458,7 @@ impl BrokerTree {
                 topics: table.clone(),
                 ensure_topic: topics.clone().recipient(),
                 metadata: metadata.clone(),
+                filter_rules: plan.filter,
                 store_host: plan.advertised,
                 clock: clock.clone(),
                 mailbox_capacity: plan.mailbox_capacity,

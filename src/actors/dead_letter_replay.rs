@@ -28,6 +28,7 @@ use super::topic_table::TopicTable;
 use super::topics::EnsureTopic;
 use crate::clock::SharedClock;
 use crate::error::Refusal;
+use crate::filter::FilterRules;
 use crate::protocol::body::dead_letters::{ReplayOrder, ReplayProgress};
 use crate::protocol::message::{PendingMessage, StoredMessage};
 use crate::protocol::names;
@@ -80,6 +81,8 @@ pub struct DeadLetterReplayParts {
     pub topics: TopicTable,
     pub ensure_topic: Recipient<EnsureTopic>,
     pub metadata: Metadata,
+    /// What conditions of replays may be.
+    pub filter_rules: FilterRules,
     pub store_host: SocketAddr,
     pub clock: SharedClock,
     pub mailbox_capacity: usize,
@@ -102,7 +105,8 @@ impl DeadLetterReplay {
     /// Reads how far the replays are. What was stored must be readable when the actor starts.
     pub fn load(parts: DeadLetterReplayParts) -> Result<Self, MetadataError> {
         let stored = parts.metadata.replays()?;
-        let resumed = |record| Running { job: ReplayJob::resumed(record), run: 0 };
+        let rules = parts.filter_rules;
+        let resumed = |record| Running { job: ReplayJob::resumed(record, &rules), run: 0 };
         let replays =
             stored.all()?.into_iter().map(|record| (record.group.clone(), resumed(record))).collect();
         // Progress claims nothing that a loss of power could take back.
@@ -341,7 +345,9 @@ impl Handler<StartReplay> for DeadLetterReplay {
                     "a replay of the dead letters of group {group} is running, {left} messages are left; wait for it, or stop it first"
                 )));
             }
-            let job = ReplayJob::new(order, queues?, actor.parts.clock.now().0);
+            let (rules, now_ms) = (actor.parts.filter_rules, actor.parts.clock.now().0);
+            let job = ReplayJob::new(order, queues?, now_ms, &rules)
+                .map_err(|error| Refusal::ConditionMalformed { error: error.to_string() })?;
             let progress = job.progress();
             let run = actor.next_run();
             info!(%group, messages = progress.left, rate = progress.order.rate, "replay of dead letters begins");

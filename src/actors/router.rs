@@ -312,7 +312,8 @@ impl BrokerRouter {
                 group_why::describe_group(request, &witnesses).await
             }
             RequestCode::START_REPLAY => {
-                dead_letters::start_replay(request, self.pulls.groups.table(), &self.replays).await
+                dead_letters::start_replay(request, self.pulls.groups.table(), &self.settings, &self.replays)
+                    .await
             }
             RequestCode::LIST_REPLAYS => dead_letters::list_replays(request, &self.replays).await,
             RequestCode::STOP_REPLAY => dead_letters::stop_replay(request, &self.replays).await,

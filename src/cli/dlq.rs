@@ -14,6 +14,7 @@ use crate::client::queue_reader::FoundMessage;
 use crate::client::remoting::Call;
 use crate::client::route::{self, BrokerAt};
 use crate::client::{ClientError, Servers, calendar};
+use crate::filter::{FilterRules, SqlFilter};
 use crate::protocol::body::dead_letters::{
     ReplayList, ReplayOrder, ReplayProgress, ReplayState, ReplayTarget,
 };
@@ -21,6 +22,7 @@ use crate::protocol::body::route::TopicList;
 use crate::protocol::body::stats::TopicStatsTable;
 use crate::protocol::fastjson;
 use crate::protocol::header::{GroupHeader, OptionalGroupHeader, TopicHeader};
+use crate::protocol::message::StoredMessage;
 use crate::protocol::names;
 use crate::protocol::properties::names as property;
 use crate::protocol::request_code::RequestCode;
@@ -55,6 +57,7 @@ pub struct ListArgs {
 Examples:
   telstar dlq peek billing
   telstar dlq peek billing --limit 100 --filter tag=paid
+  telstar dlq peek billing --sql \"RETRY_TOPIC = 'orders' AND body.price > 100\"
   telstar dlq peek billing --verbose")]
 pub struct PeekArgs {
     /// The consumer group
@@ -65,6 +68,9 @@ pub struct PeekArgs {
     /// Only those with this: topic, tag, key, client, or a property by its name
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = parse_property)]
     filter: Vec<(String, String)>,
+    /// Only those whose properties, or fields of JSON bodies, satisfy this SQL92 condition
+    #[arg(long, value_name = "EXPR")]
+    sql: Option<String>,
     /// Each message in full, with its properties
     #[arg(short, long)]
     verbose: bool,
@@ -84,6 +90,7 @@ pub struct PeekArgs {
 Examples:
   telstar dlq replay billing --rate 200/s
   telstar dlq replay billing --filter topic=orders --filter tag=paid
+  telstar dlq replay billing --sql \"region = 'eu' AND body.price > 100\"
   telstar dlq replay billing --to origin
   telstar dlq replay billing --show
   telstar dlq replay billing --stop")]
@@ -96,14 +103,17 @@ pub struct ReplayArgs {
     /// Only those with this: topic, tag, key, client, or a property by its name
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = parse_property)]
     filter: Vec<(String, String)>,
+    /// Only those whose properties, or fields of JSON bodies, satisfy this SQL92 condition
+    #[arg(long, value_name = "EXPR")]
+    sql: Option<String>,
     /// Who is to consume them
     #[arg(long, value_enum, default_value = "group")]
     to: To,
     /// Only show how far it is
-    #[arg(long, conflicts_with_all = ["stop", "filter"])]
+    #[arg(long, conflicts_with_all = ["stop", "filter", "sql"])]
     show: bool,
     /// End it; what is replayed stays so
-    #[arg(long, conflicts_with = "filter")]
+    #[arg(long, conflicts_with_all = ["filter", "sql"])]
     stop: bool,
     #[command(flatten)]
     on: OnArgs,
@@ -217,6 +227,8 @@ async fn dead_letters(
 }
 
 async fn peek(args: PeekArgs) -> Result<(), CliError> {
+    let compile = |text| SqlFilter::compile(text, &FilterRules::default());
+    let condition = args.sql.as_deref().map(compile).transpose()?;
     let mut servers = args.servers.servers();
     let topic = names::dead_letter_queue(&args.group);
     let Some(route) = servers.find_route(&topic).await? else {
@@ -230,6 +242,12 @@ async fn peek(args: PeekArgs) -> Result<(), CliError> {
         found.extend(reader.read_range(from, extent.max, args.limit as usize).await?);
     }
     found.retain(|found| args.filter.iter().all(|(name, wanted)| has(found, name, wanted)));
+    if let Some(condition) = condition {
+        let satisfies = |message: &StoredMessage| {
+            condition.evaluate(&message.properties, &message.body, message.sys_flag) == Ok(Some(true))
+        };
+        found.retain(|found| satisfies(&found.message));
+    }
     found.sort_by_key(|found| found.message.stored_at_ms);
     if args.verbose || args.output.output == OutputFormat::Json {
         return print_found(&found, args.output.output, args.verbose);
@@ -343,6 +361,7 @@ fn order(args: &ReplayArgs) -> Result<bytes::Bytes, CliError> {
         group: args.group.clone(),
         rate: (args.rate.round() as u32).max(1),
         filter: args.filter.iter().cloned().collect::<BTreeMap<_, _>>(),
+        condition: args.sql.clone(),
         target: match args.to {
             To::Group => ReplayTarget::Group,
             To::Origin => ReplayTarget::Origin,

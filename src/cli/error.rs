@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::client::ClientError;
+use crate::filter::FilterError;
 use crate::protocol::body::subscription::SubscriptionError;
 use crate::protocol::message_body::BodyError;
 use crate::protocol::names::NameError;
@@ -70,6 +71,8 @@ pub enum CliError {
     Name(#[from] NameError),
     #[error("{0}: write tags as 'A || B', or * for all")]
     Subscription(#[from] SubscriptionError),
+    #[error("the condition is wrong at {0}")]
+    Condition(#[from] FilterError),
     #[error("{0}")]
     Body(#[from] BodyError),
     #[error("{what} cannot be given twice: name it once, by its option or as a property")]

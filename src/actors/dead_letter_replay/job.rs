@@ -1,8 +1,10 @@
 //! One replay: what of a dead letter queue is next, what is left out, and how a message goes on.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::filter::{FilterError, FilterRules, SqlFilter};
 use crate::protocol::body::dead_letters as body;
 use crate::protocol::body::dead_letters::{ReplayOrder, ReplayProgress, ReplayTarget};
 use crate::protocol::message::StoredMessage;
@@ -30,6 +32,8 @@ const OF_THE_DEAD: [&str; 9] = [
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplayJob {
     pub record: ReplayRecord,
+    /// The condition of the record, compiled.
+    condition: Option<Arc<SqlFilter>>,
     /// Messages at or behind `next` that are stored already: one before them was refused.
     ahead: BTreeSet<QueueOffset>,
 }
@@ -51,11 +55,19 @@ pub enum Replayed {
 }
 
 impl ReplayJob {
-    pub fn new(order: ReplayOrder, queues: Vec<ReplayedQueue>, now_ms: i64) -> Self {
-        Self::resumed(ReplayRecord {
+    /// Fails when the condition of the order is wrong.
+    pub fn new(
+        order: ReplayOrder,
+        queues: Vec<ReplayedQueue>,
+        now_ms: i64,
+        rules: &FilterRules,
+    ) -> Result<Self, FilterError> {
+        let condition = compile(order.condition.as_deref(), rules)?;
+        let record = ReplayRecord {
             group: order.group,
             rate: order.rate,
             filter: order.filter.into_iter().collect(),
+            condition: order.condition,
             to_origin: order.target == ReplayTarget::Origin,
             state: ReplayState::Running,
             queues,
@@ -63,12 +75,20 @@ impl ReplayJob {
             passed_over: 0,
             started_at_ms: now_ms,
             ended_at_ms: None,
-        })
+        };
+        Ok(Self { record, condition, ahead: BTreeSet::new() })
     }
 
-    /// Goes on where a broker that ended left it.
-    pub fn resumed(record: ReplayRecord) -> Self {
-        Self { record, ahead: BTreeSet::new() }
+    /// Goes on where a broker that ended left it, unless the rules have become too narrow for its condition.
+    pub fn resumed(mut record: ReplayRecord, rules: &FilterRules) -> Self {
+        let condition = compile(record.condition.as_deref(), rules).unwrap_or_else(|error| {
+            if record.state == ReplayState::Running {
+                let cause = format!("its condition is no longer allowed: {error}");
+                record.state = ReplayState::Failed { cause };
+            }
+            None
+        });
+        Self { record, condition, ahead: BTreeSet::new() }
     }
 
     pub fn is_running(&self) -> bool {
@@ -132,16 +152,21 @@ impl ReplayJob {
         self.record.queues.iter_mut().find(|queue| queue.queue_id == queue_id)
     }
 
-    /// Whether the filter lets the message pass.
+    /// Whether filter and condition let the message pass.
     pub fn wants(&self, message: &StoredMessage) -> bool {
         let value_of = |name| message.property(name);
-        self.record.filter.iter().all(|(name, wanted)| match name.as_str() {
+        let named = self.record.filter.iter().all(|(name, wanted)| match name.as_str() {
             "topic" => origin_of(message) == Some(wanted.as_str()),
             "tag" => value_of(property::TAGS) == Some(wanted.as_str()),
             "key" => value_of(property::KEYS).is_some_and(|keys| keys.split(' ').any(|key| key == wanted)),
             "client" => value_of(property::DLQ_CLIENT) == Some(wanted.as_str()),
             name => value_of(name) == Some(wanted.as_str()),
-        })
+        });
+        named
+            && self.condition.as_ref().is_none_or(|condition| {
+                let result = condition.evaluate(&message.properties, &message.body, message.sys_flag);
+                result == Ok(Some(true))
+            })
     }
 
     /// The topic that a message goes to; `None` when nobody knows where it came from.
@@ -178,6 +203,7 @@ impl ReplayJob {
                 group: record.group.clone(),
                 rate: record.rate,
                 filter: record.filter.iter().cloned().collect(),
+                condition: record.condition.clone(),
                 target: if record.to_origin { ReplayTarget::Origin } else { ReplayTarget::Group },
             },
             state,
@@ -189,6 +215,10 @@ impl ReplayJob {
             ended_at_ms: record.ended_at_ms,
         }
     }
+}
+
+fn compile(condition: Option<&str>, rules: &FilterRules) -> Result<Option<Arc<SqlFilter>>, FilterError> {
+    condition.map(|condition| SqlFilter::compile(condition, rules).map(Arc::new)).transpose()
 }
 
 /// The topic that a dead message was sent to first.
@@ -217,7 +247,7 @@ mod tests {
     fn job(rate: u32, end: u64) -> ReplayJob {
         let order = ReplayOrder { group: "g".into(), rate, ..ReplayOrder::default() };
         let queue = ReplayedQueue { queue_id: QueueId(0), next: QueueOffset(0), end: QueueOffset(end) };
-        ReplayJob::new(order, vec![queue], 1)
+        ReplayJob::new(order, vec![queue], 1, &FilterRules::default()).unwrap()
     }
 
     fn dead(pairs: &[(&str, &str)]) -> StoredMessage {
@@ -280,6 +310,38 @@ mod tests {
     }
 
     #[test]
+    fn condition_is_asked_of_properties_and_body_beside_the_filter() {
+        let message = dead(&[("TAGS", "t"), ("price", "12"), ("RETRY_TOPIC", "T")]);
+        let body = |text: &str| StoredMessage { body: text.to_owned().into(), ..message.clone() };
+        let wants = |condition: &str, message: &StoredMessage| {
+            let order = ReplayOrder { condition: Some(condition.into()), ..ReplayOrder::default() };
+            let mut job = ReplayJob::new(order, Vec::new(), 1, &FilterRules::default()).unwrap();
+            job.record.filter = vec![("tag".into(), "t".into())];
+            job.wants(message)
+        };
+        assert!(wants("price BETWEEN 10 AND 13 AND RETRY_TOPIC = 'T'", &message));
+        assert!(!wants("price > 12", &message));
+        assert!(!wants("missing > 12", &message), "what is unknown is not wanted");
+        assert!(wants("body.code = 7", &body(r#"{"code":7}"#)));
+        assert!(!wants("body.code = 7", &body("no JSON")));
+        assert!(!wants("price = 12", &dead(&[("TAGS", "u"), ("price", "12")])));
+    }
+
+    #[test]
+    fn condition_that_the_rules_no_longer_allow_ends_the_replay() {
+        let order = ReplayOrder { condition: Some("body.a.b = 1".into()), ..ReplayOrder::default() };
+        let narrow = FilterRules { max_body_depth: 1, ..FilterRules::default() };
+        assert!(ReplayJob::new(order.clone(), Vec::new(), 1, &narrow).is_err());
+        let mut begun = ReplayJob::new(order, Vec::new(), 1, &FilterRules::default()).unwrap().record;
+        assert!(ReplayJob::resumed(begun.clone(), &FilterRules::default()).is_running());
+        let failed = ReplayJob::resumed(begun.clone(), &narrow);
+        let ReplayState::Failed { cause } = failed.record.state else { panic!("it cannot go on") };
+        assert!(cause.contains("filter.max_body_depth"), "{cause}");
+        begun.state = ReplayState::Done;
+        assert_eq!(ReplayJob::resumed(begun, &narrow).record.state, ReplayState::Done);
+    }
+
+    #[test]
     fn what_is_gone_is_passed_over() {
         let mut job = job(10, 5);
         job.begins_at(QueueId(0), QueueOffset(3));
@@ -320,7 +382,7 @@ mod tests {
                 job.take(next.queue_id, &outcomes);
                 if restart {
                     restarts += 1;
-                    job = ReplayJob::resumed(before);
+                    job = ReplayJob::resumed(before, &FilterRules::default());
                 }
             }
             prop_assert!(stored.iter().all(|times| *times >= 1));

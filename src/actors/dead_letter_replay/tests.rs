@@ -47,6 +47,7 @@ impl Bench {
             topics: self.topics.clone(),
             ensure_topic,
             metadata: self.metadata.clone(),
+            filter_rules: FilterRules::default(),
             store_host: store_host(),
             clock: RuntimeClock::shared(),
             mailbox_capacity: 64,
@@ -116,7 +117,7 @@ async fn start_goes_on_where_the_broker_was_ended() {
     tokio::time::pause();
     let mut bench = Bench::new(3).await;
     let queue = ReplayedQueue { queue_id: QueueId(0), next: QueueOffset(1), end: QueueOffset(3) };
-    let mut left = ReplayJob::new(order(1).order, vec![queue], 1).record;
+    let mut left = ReplayJob::new(order(1).order, vec![queue], 1, &FilterRules::default()).unwrap().record;
     left.replayed = 1;
     bench.metadata.replays().unwrap().put(&left).unwrap();
     let replay = bench.start();
@@ -126,6 +127,47 @@ async fn start_goes_on_where_the_broker_was_ended() {
     // What is done stays known, and is not begun again.
     let kept = bench.metadata.replays().unwrap().all().unwrap().remove(0);
     assert_eq!((kept.state, kept.replayed), (ReplayState::Done, 3));
+}
+
+#[actix::test]
+async fn condition_holds_after_a_restart_as_well() {
+    tokio::time::pause();
+    let mut bench = Bench::new(4).await;
+    let queue = ReplayedQueue { queue_id: QueueId(0), next: QueueOffset(1), end: QueueOffset(4) };
+    let ordered = ReplayOrder { condition: Some("TAGS = 'odd'".into()), ..order(1).order };
+    let left = ReplayJob::new(ordered, vec![queue], 1, &FilterRules::default()).unwrap().record;
+    bench.metadata.replays().unwrap().put(&left).unwrap();
+    let replay = bench.start();
+    assert_eq!(bench.stored().await, ["1"]);
+    assert_eq!(bench.stored().await, ["3"]);
+    let done = ended(&replay).await;
+    assert_eq!((done.replayed, done.passed_over), (2, 1));
+    let mut wrong = order(1);
+    wrong.order.condition = Some("TAGS =".into());
+    let refused = replay.send(wrong).await.unwrap().unwrap_err();
+    assert!(refused.to_string().contains("column 7"), "{refused}");
+    assert_eq!(progress(&replay).await.state, body::ReplayState::Done, "nothing was begun");
+}
+
+#[actix::test]
+async fn message_counts_as_replayed_no_earlier_than_it_is_on_disk() {
+    tokio::time::pause();
+    let mut bench = Bench::new(1).await;
+    let replay = bench.start();
+    replay.send(order(1)).await.unwrap().unwrap();
+    let batch = bench.appends.recv().await.unwrap();
+    let disk = batch.flushed_to.clone().expect("a replay waits for the disk");
+    answer(batch, Ok(()));
+    settle().await;
+    // A client would have been told long ago that the disk is late.
+    tokio::time::advance(Duration::from_secs(600)).await;
+    settle().await;
+    let saved = || bench.metadata.replays().unwrap().all().unwrap().remove(0);
+    assert_eq!((progress(&replay).await.replayed, saved().replayed), (0, 0));
+    assert!(bench.appends.is_empty(), "nor is it sent again");
+    disk.send(LogFlushed { up_to: PhysicalOffset(1) }).await.unwrap();
+    assert_eq!(ended(&replay).await.replayed, 1);
+    assert_eq!(saved().replayed, 1);
 }
 
 #[actix::test]

@@ -2,6 +2,7 @@
 
 use actix::Addr;
 
+use crate::actors::broker_settings::SettingsTable;
 use crate::actors::dead_letter_replay::{DeadLetterReplay, ListReplays, RATE_MAX, StartReplay, StopReplay};
 use crate::actors::group_table::GroupTable;
 use crate::actors::request::{Answer, Answered, Request};
@@ -13,6 +14,7 @@ use crate::protocol::header::{GroupHeader, OptionalGroupHeader};
 pub async fn start_replay(
     request: &Request,
     groups: &GroupTable,
+    settings: &SettingsTable,
     replays: &Addr<DeadLetterReplay>,
 ) -> Answered {
     let order: ReplayOrder = request.json_body("START_REPLAY", "what to replay, and how fast")?;
@@ -22,6 +24,9 @@ pub async fn start_replay(
             value: i64::from(order.rate),
             allowed: format!("1 to {RATE_MAX}"),
         });
+    }
+    if order.condition.is_some() && !settings.load().sql_filter {
+        return Err(Refusal::FilterOff);
     }
     let Some(config) = groups.get(&order.group) else {
         return Err(Refusal::GroupNeverSeen { group: order.group });

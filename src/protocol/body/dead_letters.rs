@@ -38,6 +38,9 @@ pub struct ReplayOrder {
     pub rate: u32,
     /// Only messages with all of these: `topic`, `tag`, `key`, `client`, or a property by its name.
     pub filter: BTreeMap<String, String>,
+    /// And of those only the ones that satisfy this SQL92 condition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
     pub target: ReplayTarget,
 }
 
@@ -79,9 +82,14 @@ mod tests {
             group: "g".into(),
             rate: 50,
             filter: [("tag".to_owned(), "a".to_owned())].into(),
+            condition: None,
             target: ReplayTarget::Origin,
         };
         assert_golden(&order, r#"{"group":"g","rate":50,"filter":{"tag":"a"},"target":"ORIGIN"}"#);
+        assert_golden(
+            &ReplayOrder { condition: Some("price > 10".into()), ..order.clone() },
+            r#"{"group":"g","rate":50,"filter":{"tag":"a"},"condition":"price > 10","target":"ORIGIN"}"#,
+        );
         let progress = ReplayProgress {
             order,
             state: ReplayState::Failed,

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 
+use bincode::error::DecodeError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -10,6 +11,17 @@ use super::MetadataError;
 /// Something a table holds. The version changes with the fields, and old versions stay readable or are refused.
 pub trait Record: Serialize + DeserializeOwned {
     const VERSION: u8 = 1;
+
+    /// Reads what an earlier version of this record stored; `None` when there is no way to.
+    fn read_earlier(_version: u8, _encoded: &[u8]) -> Option<Result<Self, DecodeError>> {
+        None
+    }
+}
+
+/// Reads one record, as it is encoded behind its version.
+pub(super) fn decode_record<V: DeserializeOwned>(encoded: &[u8]) -> Result<V, DecodeError> {
+    let read = bincode::serde::decode_from_slice(encoded, bincode::config::standard());
+    read.map(|(value, _bytes)| value)
 }
 
 impl Record for String {}
@@ -111,17 +123,17 @@ impl<V: Record> Table<V> {
         let Some((&version, encoded)) = stored.split_first() else {
             return Err(MetadataError::EmptyValue { tree: self.tree_name(), key: printable(key) });
         };
-        if version != V::VERSION {
-            return Err(MetadataError::UnknownVersion {
-                tree: self.tree_name(),
-                key: printable(key),
-                version,
-            });
-        }
-        match bincode::serde::decode_from_slice(encoded, bincode::config::standard()) {
-            Ok((value, _read)) => Ok(value),
-            Err(source) => {
+        let read = match version {
+            current if current == V::VERSION => Some(decode_record(encoded)),
+            earlier => V::read_earlier(earlier, encoded),
+        };
+        match read {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(source)) => {
                 Err(MetadataError::UndecodableValue { tree: self.tree_name(), key: printable(key), source })
+            }
+            None => {
+                Err(MetadataError::UnknownVersion { tree: self.tree_name(), key: printable(key), version })
             }
         }
     }
