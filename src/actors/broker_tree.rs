@@ -320,6 +320,7 @@ impl BrokerTree {
                 topics: table.clone(),
                 ensure_topic: topics.clone().recipient(),
                 producers: producers.clone().recipient(),
+                producer_joins: producers.clone().recipient(),
                 settings: settings_table.clone(),
                 kept: metadata.open_halves()?,
                 progress: progress.clone(),

@@ -70,6 +70,8 @@ pub struct OpenHalves {
     by_key: HashMap<TransactionKey, QueueOffset>,
     /// When open ones are due.
     due: BTreeSet<(i64, QueueOffset)>,
+    /// Those that nobody was there to be asked about, by group.
+    unattended: HashMap<GroupName, BTreeSet<QueueOffset>>,
     /// How many are ending.
     ending: usize,
     /// Ended ones whose op message is to be written.
@@ -90,6 +92,7 @@ impl OpenHalves {
             by_position: HashMap::new(),
             by_key: HashMap::new(),
             due: BTreeSet::new(),
+            unattended: HashMap::new(),
             ending: 0,
             without_op: BTreeSet::new(),
             settled: HashMap::new(),
@@ -272,16 +275,43 @@ impl OpenHalves {
 
     /// Its producer was asked, and is asked again at `next_ms`.
     pub fn checked(&mut self, offset: QueueOffset, next_ms: i64) {
-        self.reschedule(offset, next_ms, |half| {
-            half.checks += 1;
-            half.unattended = false;
-        });
+        self.note_attended(offset);
+        self.reschedule(offset, next_ms, |half| half.checks += 1);
         self.changed.insert(offset);
     }
 
-    /// Nobody was asked, and it counts for nothing; `unattended`: since nobody produces for its group.
-    pub fn postponed(&mut self, offset: QueueOffset, next_ms: i64, unattended: bool) {
-        self.reschedule(offset, next_ms, |half| half.unattended = unattended);
+    /// Nobody was asked, and it counts for nothing.
+    pub fn postponed(&mut self, offset: QueueOffset, next_ms: i64) {
+        self.note_attended(offset);
+        self.reschedule(offset, next_ms, |_| {});
+    }
+
+    /// Nobody was asked, since nobody produces for its group; it counts for nothing.
+    pub fn left_alone(&mut self, offset: QueueOffset, next_ms: i64) {
+        self.reschedule(offset, next_ms, |half| half.unattended = true);
+        if let Some(half) = self.halves.get(&offset).filter(|half| half.unattended) {
+            self.unattended.entry(half.group.clone()).or_default().insert(offset);
+        }
+    }
+
+    /// Somebody produces for `group` again: the first `max` of the halves that were left alone are due at `now_ms`.
+    pub fn attend(&mut self, group: &GroupName, now_ms: i64, max: usize) {
+        let left_alone = self.unattended.get(group).into_iter().flatten();
+        let attended: Vec<_> = left_alone.take(max).copied().collect();
+        for offset in attended {
+            self.postponed(offset, now_ms);
+        }
+    }
+
+    fn note_attended(&mut self, offset: QueueOffset) {
+        let Some(half) = self.halves.get_mut(&offset).filter(|half| half.unattended) else { return };
+        half.unattended = false;
+        if let Some(offsets) = self.unattended.get_mut(&half.group) {
+            offsets.remove(&offset);
+            if offsets.is_empty() {
+                self.unattended.remove(&half.group);
+            }
+        }
     }
 
     /// Lets go of halves that are no longer in the log; returns how many of them nobody had decided.
@@ -349,6 +379,7 @@ impl OpenHalves {
     }
 
     fn remove(&mut self, offset: QueueOffset) {
+        self.note_attended(offset);
         if let Some(half) = self.halves.remove(&offset) {
             self.by_position.remove(&half.at);
             if self.by_key.get(&half.key) == Some(&offset) {

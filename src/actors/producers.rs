@@ -2,8 +2,8 @@
 //!
 //! - Owns: the members of all producer groups.
 //! - Takes: [`ProducerHeartbeat`], [`LeaveProducerGroup`], [`ConnectionClosed`], [`QueryProducers`],
-//!   [`QueryAllProducers`], [`PickProducer`], [`FindProducer`].
-//! - Sends: [`WatchConnection`] to the connection of a new producer; [`CloseConnection`] to that of a silent one.
+//!   [`QueryAllProducers`], [`PickProducer`], [`FindProducer`], [`WatchProducers`].
+//! - Sends: [`ProducerJoined`] to who watches; [`WatchConnection`] to the connection of a new producer; [`CloseConnection`] to that of a silent one.
 //! - Fails: a connection that is gone when it should be watched has left.
 //! - Invariants: a connection is watched once, however many groups it produces for; a group without members is
 //!   not there.
@@ -56,6 +56,20 @@ pub struct QueryAllProducers;
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "Option<Arc<ClientLink>>")]
 pub struct PickProducer {
+    pub group: GroupName,
+}
+
+/// Asks to be told of every producer that joins, for as long as the broker lives.
+#[derive(Message, Clone)]
+#[rtype(result = "()")]
+pub struct WatchProducers {
+    pub watcher: Recipient<ProducerJoined>,
+}
+
+/// A connection produces for a group from now on. Losing it costs whoever waits for a producer its next round.
+#[derive(Message, Clone, PartialEq, Eq, Debug)]
+#[rtype(result = "()")]
+pub struct ProducerJoined {
     pub group: GroupName,
 }
 
@@ -119,12 +133,13 @@ pub struct Producers {
     groups: HashMap<GroupName, Group>,
     /// In how many groups a connection is.
     connections: HashMap<ConnectionId, usize>,
+    watchers: Vec<Recipient<ProducerJoined>>,
     config: ProducersConfig,
 }
 
 impl Producers {
     pub fn new(config: ProducersConfig) -> Self {
-        Self { groups: HashMap::new(), connections: HashMap::new(), config }
+        Self { groups: HashMap::new(), connections: HashMap::new(), watchers: Vec::new(), config }
     }
 
     fn watch(&self, link: &Arc<ClientLink>, ctx: &mut Context<Self>) {
@@ -195,7 +210,19 @@ impl Handler<ProducerHeartbeat> for Producers {
                 self.watch(&link, ctx);
             }
             *self.connections.entry(link.id).or_default() += 1;
+            for watcher in &self.watchers {
+                // One that is busy finds the producer by itself.
+                let _ = watcher.try_send(ProducerJoined { group: name.clone() });
+            }
         }
+    }
+}
+
+impl Handler<WatchProducers> for Producers {
+    type Result = ();
+
+    fn handle(&mut self, WatchProducers { watcher }: WatchProducers, _: &mut Self::Context) {
+        self.watchers.push(watcher);
     }
 }
 
@@ -300,7 +327,7 @@ pub fn connection_body(member: &Member, link: &ClientLink) -> Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::testing::{CLOCK_BEGINS, fake_client};
+    use crate::actors::testing::{CLOCK_BEGINS, fake_client, fake_sink};
     use crate::protocol::command::Language;
 
     fn start() -> Addr<Producers> {
@@ -373,6 +400,20 @@ mod tests {
         }
         assert_eq!(picked, [clients[0].0.id, clients[1].0.id, clients[0].0.id]);
         assert!(producers.send(PickProducer { group: "b".into() }).await.unwrap().is_none());
+    }
+
+    #[actix::test]
+    async fn who_watches_is_told_of_each_producer_once() {
+        let producers = start();
+        let (watcher, mut told) = fake_sink::<ProducerJoined>();
+        producers.send(WatchProducers { watcher }).await.unwrap();
+        let (link, _client) = fake_client();
+        beat(&producers, &link, &["a"]).await;
+        beat(&producers, &link, &["a", "b"]).await;
+        for group in ["a", "b"] {
+            assert_eq!(told.recv().await, Some(ProducerJoined { group: group.into() }));
+        }
+        assert!(told.is_empty());
     }
 
     #[actix::test]

@@ -2,9 +2,9 @@
 //!
 //! - Owns: the half messages that are not settled, what of them is kept for the next start, and the op messages.
 //! - Takes: [`TransactionFacts`] from the dispatcher, [`StartChecks`], [`EndTransaction`], [`EndByHand`], [`ResumeHalf`],
-//!   [`MessageStored`] for its own sends, [`SaveTransactions`]; the questions [`ListTransactions`] and [`Observe`].
+//!   [`ProducerJoined`], [`MessageStored`] for its own sends, [`SaveTransactions`]; the questions [`ListTransactions`] and [`Observe`].
 //! - Sends: [`SendMessages`](super::topic_queue::SendMessages) to the real queues of what is committed and to that of
-//!   the op messages, [`PickProducer`], [`CallClient`] to the producer that is asked; [`EnsureTopic`] for the topic of
+//!   the op messages, [`WatchProducers`], [`PickProducer`], [`CallClient`] to the producer that is asked; [`EnsureTopic`] for the topic of
 //!   what is given up.
 //! - Fails: an ending that is refused leaves its half open, and its producer is asked later; a half that is gone from
 //!   the log is let go with a line in the log.
@@ -17,7 +17,7 @@ mod questions;
 mod restore;
 mod saving;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,7 @@ use super::dispatcher::TransactionFacts;
 use super::facts::Progress;
 use super::open_halves::{OpenHalves, Standing};
 use super::own_sends::OwnSends;
-use super::producers::PickProducer;
+use super::producers::{PickProducer, ProducerJoined, WatchProducers};
 use super::topic_queue::MessageStored;
 use super::topic_table::TopicTable;
 use super::topics::EnsureTopic;
@@ -126,6 +126,7 @@ pub struct TransactionCheckerParts {
     pub topics: TopicTable,
     pub ensure_topic: Recipient<EnsureTopic>,
     pub producers: Recipient<PickProducer>,
+    pub producer_joins: Recipient<WatchProducers>,
     pub settings: SettingsTable,
     pub kept: OpenHalfTable,
     pub progress: Progress,
@@ -137,6 +138,9 @@ pub struct TransactionCheckerParts {
     /// Between two savings of what is open.
     pub save_interval: Duration,
 }
+
+/// Halves that are due at once when a producer joins; the others of its group wait for their round.
+const ATTENDED_MAX: usize = 16_384;
 
 type Answer = oneshot::Sender<Result<TransactionEnded, Refusal>>;
 
@@ -156,6 +160,8 @@ pub struct TransactionChecker {
     saving: Option<Saving>,
     checks_started: bool,
     checking: bool,
+    /// Groups that got a producer while one was looked for.
+    joined_meanwhile: HashSet<GroupName>,
     /// When the timer of checks rings, ms.
     check_timer: Option<(i64, SpawnHandle)>,
     counts: Counts,
@@ -194,6 +200,7 @@ impl TransactionChecker {
             saving: None,
             checks_started: false,
             checking: false,
+            joined_meanwhile: HashSet::new(),
             check_timer: None,
             counts: Counts::default(),
         }
@@ -304,7 +311,7 @@ impl TransactionChecker {
                 self.halves.abandon(half);
                 if decision == Decision::GiveUp {
                     let next = self.parts.clock.now().0 + self.check_interval_ms();
-                    self.halves.postponed(half, next, false);
+                    self.halves.postponed(half, next);
                 }
             }
         }
@@ -368,8 +375,21 @@ impl Handler<TransactionFacts> for TransactionChecker {
 impl Handler<StartChecks> for TransactionChecker {
     type Result = ();
 
-    fn handle(&mut self, _: StartChecks, _: &mut Self::Context) {
+    fn handle(&mut self, _: StartChecks, ctx: &mut Self::Context) {
         self.checks_started = true;
+        // Producers end with the broker.
+        self.parts.producer_joins.do_send(WatchProducers { watcher: ctx.address().recipient() });
+    }
+}
+
+impl Handler<ProducerJoined> for TransactionChecker {
+    type Result = ();
+
+    fn handle(&mut self, ProducerJoined { group }: ProducerJoined, _: &mut Self::Context) {
+        self.halves.attend(&group, self.parts.clock.now().0, ATTENDED_MAX);
+        if self.checking {
+            self.joined_meanwhile.insert(group);
+        }
     }
 }
 

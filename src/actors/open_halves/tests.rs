@@ -57,10 +57,35 @@ fn half_is_due_after_the_time_out_or_its_own_longer_one() {
     assert_eq!(halves.due(7_000, 9), [QueueOffset(0), QueueOffset(2)]);
     assert_eq!(halves.due(7_000, 1), [QueueOffset(0)], "as many as are wanted");
     halves.checked(QueueOffset(0), 37_000);
-    halves.postponed(QueueOffset(2), 38_000, true);
+    halves.left_alone(QueueOffset(2), 38_000);
     assert_eq!(halves.next_due_ms(), Some(37_000));
     let checks = |offset| halves.get(QueueOffset(offset)).map(|half| (half.checks, half.unattended));
     assert_eq!((checks(0), checks(2)), (Some((1, false)), Some((0, true))));
+}
+
+#[test]
+fn halves_that_were_left_alone_are_due_when_somebody_attends_to_their_group() {
+    let of_group = |offset: u64, group: &str| HalfRecord { group: group.into(), ..record(offset) };
+    let mut halves = empty();
+    for (offset, group) in [(0, "a"), (1, "a"), (2, "a"), (3, "a"), (4, "b")] {
+        halves.begun(PhysicalOffset(offset), &of_group(offset, group), TIMEOUT);
+        halves.left_alone(QueueOffset(offset), 90_000);
+    }
+    // These are no longer alone, or no longer open.
+    halves.checked(QueueOffset(0), 95_000);
+    halves.begin(QueueOffset(1), Decision::Commit);
+    halves.attend(&"a".into(), 50_000, 9);
+    assert_eq!(halves.due(50_000, 9), [QueueOffset(2), QueueOffset(3)]);
+    assert!(!halves.get(QueueOffset(2)).unwrap().unattended);
+    halves.attend(&"a".into(), 40_000, 9);
+    assert_eq!(halves.due(40_000, 9), [], "once");
+    halves.left_alone(QueueOffset(2), 90_000);
+    halves.left_alone(QueueOffset(3), 90_000);
+    halves.attend(&"a".into(), 60_000, 1);
+    assert_eq!(halves.due(60_000, 9), [QueueOffset(2)], "as many as are wanted");
+    halves.drop_before(PhysicalOffset(5));
+    halves.attend(&"b".into(), 70_000, 9);
+    assert_eq!(halves.due(i64::MAX, 9), []);
 }
 
 #[test]

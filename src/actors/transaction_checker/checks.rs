@@ -97,10 +97,14 @@ impl TransactionChecker {
     fn ask(&mut self, picked: Vec<(QueueOffset, Option<Arc<ClientLink>>)>) {
         let now_ms = self.parts.clock.now().0;
         let next_ms = now_ms + self.check_interval_ms();
+        let joined = std::mem::take(&mut self.joined_meanwhile);
         let mut bytes = 0;
         for (half, link) in picked {
             let Some(link) = link else {
-                self.halves.postponed(half, next_ms, true);
+                let joined = |group| joined.contains(group);
+                if !self.halves.get(half).is_some_and(|open| joined(&open.group)) {
+                    self.halves.left_alone(half, next_ms);
+                }
                 continue;
             };
             if bytes > CHECK_BYTES_PER_TURN {
@@ -113,7 +117,7 @@ impl TransactionChecker {
                     half = half.0,
                     at, "half message cannot be read; its transaction is asked for again later"
                 );
-                self.halves.postponed(half, next_ms, false);
+                self.halves.postponed(half, next_ms);
                 continue;
             };
             bytes += call.body.len();
@@ -122,7 +126,7 @@ impl TransactionChecker {
                     self.counts.asked += 1;
                     self.halves.checked(half, next_ms);
                 }
-                Err(_full_or_gone) => self.halves.postponed(half, now_ms + BUSY_PAUSE_MS, false),
+                Err(_full_or_gone) => self.halves.postponed(half, now_ms + BUSY_PAUSE_MS),
             }
         }
     }

@@ -1,4 +1,6 @@
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
@@ -22,6 +24,9 @@ use crate::types::{QueueId, TopicName};
 const GIVEN_UP: &str = TRANSACTION_CHECK_MAX_TIME_TOPIC;
 const TOPICS: [(&str, u32); 4] = [(HALF_TOPIC, 1), (OP_TOPIC, 1), (GIVEN_UP, 1), ("T", 2)];
 
+/// The producer of group `pg`, while there is one.
+type PresentProducer = Rc<RefCell<Option<Arc<ClientLink>>>>;
+
 /// A checker over queues whose appends the test carries out, and a producer of group `pg`.
 struct Bench {
     log: TestLog,
@@ -32,7 +37,8 @@ struct Bench {
     checker: Addr<TransactionChecker>,
     appends: UnboundedReceiver<AppendBatch>,
     waiting: VecDeque<AppendBatch>,
-    producer: Option<Arc<ClientLink>>,
+    producer: PresentProducer,
+    link: Arc<ClientLink>,
     client: FakeClient,
     halves: u64,
 }
@@ -50,7 +56,7 @@ impl Bench {
         let metadata = Metadata::temporary().unwrap();
         let (progress, clock) = (Progress::default(), RuntimeClock::shared());
         let (link, client) = fake_client();
-        let producer = has_producer.then_some(link);
+        let producer = PresentProducer::new(RefCell::new(has_producer.then(|| link.clone())));
         let checker = start_checker(&log, &topics, &metadata, &progress, clock.clone(), producer.clone());
         let waiting = VecDeque::new();
         Self {
@@ -63,6 +69,7 @@ impl Bench {
             appends,
             waiting,
             producer,
+            link,
             client,
             halves: 0,
         }
@@ -155,6 +162,13 @@ impl Bench {
         }
     }
 
+    /// A producer of the group is there from now on.
+    async fn join(&self) {
+        *self.producer.borrow_mut() = Some(self.link.clone());
+        self.checker.send(ProducerJoined { group: "pg".into() }).await.unwrap();
+        settle().await;
+    }
+
     async fn state(&self) -> TransactionCheckerState {
         self.checker.send(Observe).await.unwrap()
     }
@@ -174,7 +188,7 @@ fn start_checker(
     metadata: &Metadata,
     progress: &Progress,
     clock: SharedClock,
-    producer: Option<Arc<ClientLink>>,
+    producer: PresentProducer,
 ) -> Addr<TransactionChecker> {
     let plan = HalvesPlan {
         files: Arc::new(log.files.clone()),
@@ -197,9 +211,10 @@ fn start_checker(
             })
             .0,
             producers: fake_mailbox(move |pick: &PickProducer| {
-                producer.clone().filter(|_| &*pick.group == "pg")
+                producer.borrow().clone().filter(|_| &*pick.group == "pg")
             })
             .0,
+            producer_joins: fake_sink().0,
             settings: SettingsTable::fixed(SettingValues::default()),
             kept: metadata.open_halves().unwrap(),
             progress: progress.clone(),
@@ -387,6 +402,25 @@ async fn transaction_without_a_producer_is_kept_and_shown_as_such() {
     assert!(bench.append_asked().await.is_none(), "it is not given up");
     bench.pass(72 * 3_600_000).await;
     assert_eq!(bench.store_all().await[0].0, TopicName::from(GIVEN_UP), "as old as messages become");
+}
+
+#[actix::test]
+async fn producer_that_joins_is_asked_at_once_what_nobody_could_tell() {
+    let mut bench = Bench::start_with(false);
+    for _ in 0..100 {
+        bench.half().await;
+    }
+    bench.pass(10_000).await;
+    assert!(bench.client.calls.is_empty());
+    bench.join().await;
+    advance(Duration::from_millis(2)).await; // long before the next round
+    settle().await;
+    let first = bench.client.calls.len();
+    assert!((1..100).contains(&first), "{first} in the first turns: the rate has its bound");
+    bench.pass(200).await;
+    assert_eq!(bench.client.calls.len(), 100);
+    let page = bench.checker.send(ListTransactions { max: 1, ..Default::default() }).await.unwrap();
+    assert_eq!((page.transactions[0].checks, page.transactions[0].unattended), (1, false));
 }
 
 #[actix::test]
