@@ -24,7 +24,7 @@ use telstar::store::commit_log::CommitLog;
 use telstar::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit};
 use telstar::store::file::DiskFiles;
 use telstar::store::key_index::{IndexFileConfig, KeyIndex, KeyWalk, WantedEntries};
-use telstar::store::pull::{MessageFilter, TagFilter};
+use telstar::store::message_filter::{MessageFilter, TagFilter};
 use telstar::store::recovery::{LastStop, open_commit_log};
 use telstar::store::recovery_progress::RecoveryProgress;
 use telstar::store::segment::SegmentDir;

@@ -201,6 +201,7 @@ pub struct PullSection {
 #[serde(deny_unknown_fields)]
 pub struct FilterSection {
     pub sql: bool,
+    pub retries: bool,
     pub max_expression_bytes: usize,
     pub max_body_bytes: usize,
     pub max_body_depth: usize,

@@ -15,7 +15,7 @@ use crate::filter::{FilterError, FilterRules, SqlFilter};
 use crate::protocol::body::heartbeat::{ConsumeFromWhere, ConsumeType, MessageModel};
 use crate::protocol::body::subscription::{SQL92, SubscriptionData};
 use crate::protocol::command::Language;
-use crate::store::pull::{MessageFilter, TagFilter};
+use crate::store::message_filter::{MessageFilter, TagFilter};
 use crate::types::{ClientId, TopicName};
 
 /// What a group wants of a topic, with the filter that is made of it once.

@@ -55,7 +55,8 @@ use crate::store::consume_queue::{
 };
 use crate::store::file::StoreFiles;
 use crate::store::known_derived::NamedQueue;
-use crate::store::pull::{MessageFilter, PullLimits, PullStatus, Pulled, pull};
+use crate::store::message_filter::MessageFilter;
+use crate::store::pull::{PullLimits, PullStatus, Pulled, pull};
 use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Pause before a disk that refused units is tried again.

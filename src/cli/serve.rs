@@ -187,6 +187,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             transaction_check_max: config.transaction.check_max,
             reject_transactions: !config.transaction.enabled,
             sql_filter: filter.sql,
+            filter_retries: filter.retries,
         },
         mixed_message_types: broker.mixed_message_types,
         register_interval: broker.register_interval,

@@ -147,6 +147,7 @@ pub const RULES: &[Rule] = &[
     rule("pull.max_scanned_units", whole(1, 1_000_000, "units")),
     rule("pull.max_holds", whole(1, MAX_WAITING, "pulls")),
     rule("filter.sql", Kind::Flag),
+    rule("filter.retries", Kind::Flag),
     rule("filter.max_expression_bytes", whole(64, 1 << 20, "bytes")),
     rule("filter.max_body_bytes", whole(1024, 64 << 20, "bytes")),
     rule("filter.max_body_depth", whole(1, 100, "steps")),

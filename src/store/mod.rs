@@ -15,6 +15,7 @@ pub mod key_index;
 pub mod known_derived;
 pub mod mapped_file;
 pub mod memory_files;
+pub mod message_filter;
 pub mod metadata;
 pub mod opening;
 pub mod pull;

@@ -2,68 +2,14 @@
 //!
 //! RocketMQ: `DefaultMessageStore.getMessage`. Pure but for the reads of the queue and the log.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tracing::error;
 
 use super::commit_log::CommitLogReader;
 use super::consume_queue::{ConsumeQueue, ConsumeQueueError, ConsumeQueueUnit};
-use crate::filter::{Looked, SqlFilter};
+use super::message_filter::MessageFilter;
 use crate::protocol::message::RecordView;
-use crate::protocol::properties;
 use crate::types::{PhysicalOffset, QueueOffset};
-
-/// Which messages a consumer wants.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum MessageFilter {
-    #[default]
-    All,
-    Tags(Arc<TagFilter>),
-    Sql(Arc<SqlFilter>),
-}
-
-/// A set of tags; matched by hash in the queue and by text in the record.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TagFilter {
-    tags: Vec<(i64, String)>,
-}
-
-impl TagFilter {
-    /// `codes` are sign-extended Java hashes of the tags.
-    pub fn new(tags: impl IntoIterator<Item = String>) -> Self {
-        let with_code = |tag: String| (properties::tags_code(Some(&tag)), tag);
-        Self { tags: tags.into_iter().map(with_code).collect() }
-    }
-
-    fn has_code(&self, tags_code: i64) -> bool {
-        self.tags.iter().any(|(code, _)| *code == tags_code)
-    }
-
-    fn has_tag(&self, tag: &str) -> bool {
-        self.tags.iter().any(|(_, wanted)| wanted == tag)
-    }
-}
-
-impl MessageFilter {
-    /// Whether the message of a unit matches. Tags are compared by their hash first, and then by their text.
-    pub fn look_at(&self, log: &CommitLogReader, unit: &ConsumeQueueUnit) -> Looked {
-        let (matching, other) = (Looked { matches: true, bytes: 0 }, Looked::default());
-        let looked = match self {
-            MessageFilter::All => return matching,
-            MessageFilter::Tags(filter) if !filter.has_code(unit.tags_code) => return other,
-            MessageFilter::Tags(filter) => log.with_record(unit.physical_offset, |record| {
-                let tag = properties::get(record.properties(), properties::names::TAGS);
-                if tag.is_some_and(|tag| filter.has_tag(tag)) { matching } else { other }
-            }),
-            MessageFilter::Sql(filter) => {
-                log.with_record(unit.physical_offset, |record| filter.look_at(&record))
-            }
-        };
-        // A record that is gone is skipped where it is read.
-        looked.unwrap_or(matching)
-    }
-}
 
 /// Limits of one answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,7 +112,9 @@ pub fn pull(
     let max_messages = max_messages.clamp(1, limits.max_messages);
     let scanned = match filter {
         MessageFilter::All => max_messages,
-        MessageFilter::Tags(_) | MessageFilter::Sql(_) => limits.max_scanned_units.max(max_messages),
+        MessageFilter::Tags(_) | MessageFilter::Sql(_) | MessageFilter::Retried(_) => {
+            limits.max_scanned_units.max(max_messages)
+        }
     };
     units.clear();
     queue.read(from, scanned, units)?;
@@ -266,18 +214,21 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::clock::WallMs;
-    use crate::filter::FilterRules;
+    use crate::filter::{FilterRules, SqlFilter};
     use crate::protocol::message::{PendingMessage, StoredMessage};
+    use crate::protocol::properties;
     use crate::store::commit_log::tests::message;
     use crate::store::commit_log::{CommitLog, LogTail};
     use crate::store::consume_queue::ConsumeQueueConfig;
     use crate::store::file::StoreFiles;
     use crate::store::memory_files::MemoryFiles;
+    use crate::store::message_filter::TagFilter;
     use crate::store::segment::SegmentDir;
     use crate::types::PhysicalOffset;
 

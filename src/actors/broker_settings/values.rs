@@ -82,6 +82,8 @@ settings! {
     store_replies: bool = true => "storeReplyMessageEnable", flag, bool::to_string, "true or false";
     /// Whether groups may filter by SQL.
     sql_filter: bool = false => "enablePropertyFilter", flag, bool::to_string, "true or false";
+    /// Whether what is retried must satisfy the group's SQL conditions again.
+    filter_retries: bool = false => "filterSupportRetry", flag, bool::to_string, "true or false";
     /// Whether offsets are reset here; otherwise the members of the group are told to move.
     server_side_reset: bool = true => "useServerSideResetOffset", flag, bool::to_string, "true or false";
     /// Whether members of a group are told when others come or go.

@@ -23,9 +23,10 @@ use crate::protocol::body::subscription::{SubscriptionData, TAG};
 use crate::protocol::header::{
     PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION, PULL_SUSPEND, PullHeader, PullResponse,
 };
+use crate::protocol::names;
 use crate::protocol::response_code::ResponseCode;
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
-use crate::store::pull::MessageFilter;
+use crate::store::message_filter::{MessageFilter, RetryFilter};
 use crate::types::{QueueId, QueueOffset};
 
 /// Longest time a pull is held, whatever it asks for.
@@ -110,7 +111,7 @@ impl PullOwners {
             });
         }
         let queue = queue_of(entry, header.queue_id)?;
-        let filter = self.filter_of(&header, config)?;
+        let filter = self.filter_of_retries(&header, self.filter_of(&header, config)?);
         check_filter(&filter, entry, &self.settings.load())?;
         if header.sys_flag & PULL_COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
             let key = OffsetKey {
@@ -135,6 +136,23 @@ impl PullOwners {
             group: header.consumer_group,
         };
         Ok(PreparedPull { queue, message })
+    }
+
+    /// The filter of a retry topic, where retried messages are to satisfy the conditions that the group has by now.
+    fn filter_of_retries(&self, header: &PullHeader, filter: MessageFilter) -> MessageFilter {
+        let is_asked = filter == MessageFilter::All
+            && self.settings.load().filter_retries
+            && names::retry_topic(&header.consumer_group) == header.topic;
+        let view = is_asked.then(|| self.consumers.view(&header.consumer_group)).flatten();
+        let conditions = view.and_then(|view| {
+            RetryFilter::new(view.subscriptions.iter().filter_map(|(topic, subscription)| {
+                match &subscription.filter {
+                    Ok(MessageFilter::Sql(condition)) => Some((topic.clone(), condition.clone())),
+                    _ => None,
+                }
+            }))
+        });
+        conditions.map_or(filter, |conditions| MessageFilter::Retried(Arc::new(conditions)))
     }
 
     /// The filter of the request itself, or the one the group registered.

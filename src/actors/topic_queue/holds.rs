@@ -7,7 +7,7 @@ use super::replies_by_client::RepliesByClient;
 use super::{PullMessages, TopicQueue, WakeHolds};
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::ConsumeQueueUnit;
-use crate::store::pull::MessageFilter;
+use crate::store::message_filter::MessageFilter;
 use crate::types::QueueOffset;
 
 /// A pull that waits for a message or its deadline.

@@ -17,7 +17,7 @@ use crate::protocol::frame::HeaderCodec;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::file::OpenMode;
 use crate::store::memory_files::FileOperation;
-use crate::store::pull::TagFilter;
+use crate::store::message_filter::TagFilter;
 use crate::types::FlushMode;
 
 const FOUND: ResponseCode = ResponseCode::SUCCESS;

@@ -1,7 +1,9 @@
 //! What consumers give back, by a whole broker.
 
 use super::*;
+use crate::protocol::body::heartbeat::{ConsumerData, HeartbeatData};
 use crate::protocol::body::lock::LockBatchRequestBody;
+use crate::protocol::body::subscription::{SQL92, SubscriptionData};
 use crate::protocol::properties::{self, names as property};
 use crate::types::MessageQueue;
 
@@ -59,4 +61,39 @@ async fn group_that_holds_queue_locks_retries_nothing() {
     assert_eq!(bench.code(own_retry(1)).await, ResponseCode::SUCCESS);
     assert_eq!(reason(&mut bench).await, "the consumer gave it up; its group consumes in order");
     bench.stop().await;
+}
+
+/// Bodies of what group g is given of its retry topic, having the condition price > 10 for topic T.
+async fn retried_by_condition(filter_retries: bool) -> Vec<String> {
+    let settings = SettingValues { sql_filter: true, filter_retries, ..SettingValues::default() };
+    let plan = BrokerPlan { settings, ..plan() };
+    let mut bench = Bench::start(plan, &MemoryFiles::new(), &Metadata::temporary().unwrap()).await;
+    let subscribed =
+        |topic: &str, expression: &str, kind: &str| SubscriptionData::build(topic, expression, kind).unwrap();
+    let consumer = ConsumerData {
+        group_name: "g".into(),
+        subscription_data_set: vec![subscribed("T", "price > 10", SQL92), subscribed("%RETRY%g", "*", "TAG")],
+        ..ConsumerData::default()
+    };
+    let beat =
+        HeartbeatData { client_id: "c".into(), consumer_data_set: vec![consumer], ..Default::default() };
+    assert_eq!(bench.code(request(RequestCode::HEART_BEAT).json(&beat)).await, ResponseCode::SUCCESS);
+    for (origin, price) in [("T", "5"), ("T", "20"), ("U", "5")] {
+        let text = properties::encode([(property::RETRY_TOPIC, origin), ("price", price)]);
+        let retried = own_retry(1).field("i", str::from_utf8(&text).unwrap());
+        let body = format!("{origin} {price}");
+        assert_eq!(bench.code(retried.body(body)).await, ResponseCode::SUCCESS);
+    }
+    let mut bodies = Vec::new();
+    while bodies.last().is_none_or(|last| last != "U 5") {
+        bodies = bench.bodies("%RETRY%g").await;
+    }
+    bench.stop().await;
+    bodies
+}
+
+#[actix::test]
+async fn retried_messages_satisfy_the_condition_of_their_topic_again_where_that_is_asked_for() {
+    assert_eq!(retried_by_condition(true).await, ["T 20", "U 5"]);
+    assert_eq!(retried_by_condition(false).await, ["T 5", "T 20", "U 5"]);
 }
