@@ -67,6 +67,22 @@ install_cpp_client() {
   once cpp-0.4.4 make_environment
 }
 
+# The program of folder go, named by its sources as the classes are.
+go_program() {
+  echo "$cache/go-$(cat "$here"/go/* | sha256sum | cut -c1-12)"
+}
+
+install_go_client() {
+  [ -x "$(go_program)" ] || installing compile_go
+}
+
+compile_go() {
+  local made
+  made=$(go_program)
+  (cd "$here/go" && CGO_ENABLED=0 go build -buildvcs=false -o "$made.$$" .) || return
+  mv -T "$made.$$" "$made"
+}
+
 # ---- clients
 
 java_client() { # VERSION CLASS ARGUMENT...; clients keep logs and broadcast offsets below user.home
@@ -76,6 +92,8 @@ java_client() { # VERSION CLASS ARGUMENT...; clients keep logs and broadcast off
 }
 
 cpp_client() { HOME=$work timeout -k 5 "$suite_limit_s" "$cache/cpp/bin/python" "$here/cpp/suite.py" "$@"; }
+
+go_client() { HOME=$work ADMIN=$here/admin.py timeout -k 5 "$suite_limit_s" "$(go_program)" "$@"; }
 
 admin() { python3 "$here/admin.py" "$@"; }
 
