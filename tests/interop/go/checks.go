@@ -212,17 +212,17 @@ func sharing() error {
 }
 
 func tags() error {
-	name, p, c, end, err := pair(4, consumer.MessageSelector{Type: consumer.TAG, Expression: "red || AaAa || grün"}, nil)
+	name, p, c, end, err := pair(4, consumer.MessageSelector{Type: consumer.TAG, Expression: "red || AaAa || green"}, nil)
 	if err != nil {
 		return err
 	}
 	defer end()
-	sent := letters(name, 100, "red", "AaAa", "BBBB", "grün", "Red") // "AaAa" and "BBBB" have one hash code
+	sent := letters(name, 100, "red", "AaAa", "BBBB", "green", "Red") // "AaAa" and "BBBB" have one hash code
 	if err := sendAll(p, sent); err != nil {
 		return err
 	}
 	return c.inbox.awaitJust(where(sent, func(m *primitive.Message) bool {
-		return m.GetTags() == "red" || m.GetTags() == "AaAa" || m.GetTags() == "grün"
+		return m.GetTags() == "red" || m.GetTags() == "AaAa" || m.GetTags() == "green"
 	}))
 }
 

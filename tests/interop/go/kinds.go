@@ -199,8 +199,8 @@ func deadLetters() error {
 		return err
 	}
 	for _, m := range reader.inbox.all() {
-		if m.GetProperty("DLQ_ORIGIN_TOPIC") != name {
-			return fmt.Errorf("DLQ_ORIGIN_TOPIC is %q", m.GetProperty("DLQ_ORIGIN_TOPIC"))
+		if m.GetProperty("RETRY_TOPIC") != name {
+			return fmt.Errorf("RETRY_TOPIC is %q", m.GetProperty("RETRY_TOPIC"))
 		}
 	}
 	return nil
