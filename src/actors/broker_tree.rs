@@ -293,7 +293,7 @@ impl BrokerTree {
                 store_host: plan.advertised,
                 clock: clock.clone(),
                 mailbox_capacity: plan.mailbox_capacity,
-                save_interval: Duration::from_secs(5),
+                save_interval: plan.offsets_flush_interval,
             };
             let handle = &threads.worker_handles()[0];
             DelayScheduler::start_in_arbiter(handle, move |_| DelayScheduler::new(parts))
