@@ -24,6 +24,7 @@ use super::topic_queue::{MessageStored, QueryExtent, ReadUnits};
 use super::topic_table::TopicTable;
 use crate::clock::SharedClock;
 use crate::error::Refusal;
+use crate::kill_point;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::{PendingMessage, StoredMessage};
 use crate::protocol::names::SCHEDULE_TOPIC;
@@ -222,7 +223,10 @@ impl DelayScheduler {
                 continue;
             }
             match self.parts.delivered.put(number + 1, level.next) {
-                Ok(()) => level.saved = level.next,
+                Ok(()) => {
+                    level.saved = level.next;
+                    kill_point::reach("delay.saved");
+                }
                 Err(error) => {
                     error!(%error, "delivered offset of a delay level cannot be kept, trying again")
                 }
@@ -271,6 +275,7 @@ impl Handler<MessageStored> for DelayScheduler {
     type Result = ();
 
     fn handle(&mut self, stored: MessageStored, _: &mut Self::Context) {
+        kill_point::reach("delay.delivery_stored");
         self.sends.settle(stored);
     }
 }

@@ -31,6 +31,7 @@ use super::topic_queue::MessageStored;
 use super::topic_table::TopicTable;
 use crate::clock::SharedClock;
 use crate::error::Refusal;
+use crate::kill_point;
 use crate::protocol::message::PendingMessage;
 use crate::protocol::timer;
 use crate::store::commit_log::CommitLogReader;
@@ -278,6 +279,7 @@ impl TimerScheduler {
         };
         saved.into_actor(self).map(move |saved, scheduler, ctx| {
             if begun {
+                kill_point::reach("timers.saved");
                 scheduler.saving = false;
                 let (saved, outcome) = match saved {
                     Ok(saved) => (Some(saved), Ok(())),
@@ -343,6 +345,7 @@ impl Handler<MessageStored> for TimerScheduler {
     type Result = ();
 
     fn handle(&mut self, stored: MessageStored, _: &mut Self::Context) {
+        kill_point::reach("timers.delivery_stored");
         self.sends.settle(stored);
     }
 }

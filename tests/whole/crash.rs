@@ -125,7 +125,7 @@ impl End {
     }
 }
 
-/// `CRASH_ROUNDS=1000 cargo test --test whole crash` kills it more often; `CRASH_SEED` chooses the ends.
+/// `CRASH_ROUNDS=1000 cargo test --test whole killed` kills it more often; `CRASH_SEED` chooses the ends.
 #[tokio::test]
 async fn what_was_acknowledged_survives_being_killed() {
     let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());

@@ -10,6 +10,7 @@ mod lifecycle;
 mod messages;
 mod replay;
 mod retention;
+mod retries;
 mod rot;
 mod story;
 mod support;

@@ -16,6 +16,7 @@ use telstar::protocol::request_code::RequestCode;
 use crate::support::*;
 
 const LIVES: u64 = 4;
+const LIVES_PER_STORE: u64 = 10;
 const OF_LIFE: u64 = 120;
 const SETTINGS: [&str; 3] = [
     "store.commit_log_segment_bytes=131072",
@@ -29,12 +30,22 @@ struct Sent {
     handle: String,
 }
 
+/// `CRASH_ROUNDS=1000 cargo test --test whole killed` kills it more often.
 #[tokio::test]
 async fn pending_timers_survive_being_killed_and_come_once() {
+    let mut left = std::env::var("CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(LIVES);
+    while left > 0 {
+        let lives = left.min(LIVES_PER_STORE);
+        crash_one_store(lives).await;
+        left -= lives;
+    }
+}
+
+async fn crash_one_store(lives: u64) {
     let dir = temp_dir();
     let mut sent = Vec::new();
     let mut recalled = HashSet::new();
-    for life in 0..LIVES {
+    for life in 0..lives {
         let broker = Broker::start(dir.path(), &SETTINGS).await;
         let client = broker.client().await;
         if life == 0 {
@@ -69,7 +80,7 @@ async fn pending_timers_survive_being_killed_and_come_once() {
             }
         }
         sent.extend(of_life);
-        tokio::time::sleep(Duration::from_millis(300 + life * 150)).await; // the life of this broker is so long
+        tokio::time::sleep(Duration::from_millis(300 + life % 4 * 150)).await; // the life of this broker is so long
         broker.kill();
     }
     let broker = Broker::start(dir.path(), &SETTINGS).await;
