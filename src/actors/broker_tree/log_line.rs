@@ -1,0 +1,385 @@
+//! The steps of a start around the log: who delivers what waits in it, who writes, flushes and derives, who keeps house.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use tracing::warn;
+
+use super::StartError;
+use super::ground::Ground;
+use super::owners::{Clients, Figures, KnownTopics, Owners};
+use crate::actors::commit_log_writer::{CommitLogWriter, PublishedSignal};
+use crate::actors::consumer_offsets::ConsumerOffsets;
+use crate::actors::dead_letter_replay::{DeadLetterReplay, DeadLetterReplayParts};
+use crate::actors::delay_scheduler::{DelayScheduler, DelaySchedulerParts, StartDelivery};
+use crate::actors::dispatcher::{CatchUp, DispatchTo, Dispatcher, DispatcherParts};
+use crate::actors::facts::Progress;
+use crate::actors::flusher::{DiskFailed, Flusher, FlusherParts};
+use crate::actors::key_index::KeyIndex;
+use crate::actors::retention::{Retention, RetentionParts};
+use crate::actors::retry_router::{RetryRouter, RetryRouterParts};
+use crate::actors::timer_scheduler::{TimerScheduler, TimerSchedulerParts};
+use crate::actors::topic_queue::{ContinueAt, QueueParts};
+use crate::actors::topic_table::TopicTable;
+use crate::actors::topics::Topics;
+use crate::actors::transaction_checker::{
+    HalvesPlan, OldestHalf, StartChecks, TransactionChecker, TransactionCheckerParts, restore,
+};
+use crate::store::commit_log::{CommitLogAppender, CommitLogReader, LogTail, SegmentPreparer};
+use crate::store::derived_check::Missing;
+use crate::store::java_import::JavaTimers;
+use crate::store::key_index::KeyIndex as KeyIndexFiles;
+use crate::store::known_derived::KnownDerived;
+use crate::store::recovery::Recovered;
+use crate::store::recovery_progress::RecoveryProgress;
+use crate::store::store_check_point::{CheckPointFile, StoreCheckPoint};
+use crate::store::timers::PendingTimers;
+use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
+
+/// Between two looks at how far deriving has come.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
+
+/// What those around the log share.
+pub struct LogView {
+    pub reader: CommitLogReader,
+    pub topics: TopicTable,
+    pub progress: Progress,
+    pub key_index: Option<Addr<KeyIndex>>,
+}
+
+/// Who sends again what waits in the log.
+pub struct Deliveries {
+    pub retry_router: Addr<RetryRouter>,
+    pub delays: Addr<DelayScheduler>,
+    pub transactions: Addr<TransactionChecker>,
+    pub oldest_half: OldestHalf,
+    pub timers: Addr<TimerScheduler>,
+}
+
+/// The way of a message behind its queue.
+pub struct LogLine {
+    pub writer: Addr<CommitLogWriter>,
+    pub flusher: Addr<Flusher>,
+    pub dispatcher: Addr<Dispatcher>,
+}
+
+/// What is to be derived from the log.
+pub struct Underived {
+    pub recovered: Recovered,
+    pub missing: Missing,
+    /// Where deriving goes on.
+    pub from: LogTail,
+}
+
+/// What of the opened store has one owner.
+pub struct LogOwnership {
+    pub appender: CommitLogAppender,
+    pub preparer: SegmentPreparer,
+    pub check_point_file: CheckPointFile,
+    pub check_point: StoreCheckPoint,
+}
+
+impl Ground<'_> {
+    pub fn start_key_index(&self, files: Option<KeyIndexFiles>) -> Option<Addr<KeyIndex>> {
+        let capacity = self.plan.mailbox_capacity;
+        files.map(|index| {
+            KeyIndex::start_in_arbiter(&self.threads.index.handle(), move |_| KeyIndex::new(index, capacity))
+        })
+    }
+
+    pub async fn start_deliveries(
+        &self,
+        log: &LogView,
+        owners: &Owners,
+        timers: PendingTimers,
+        halves_until: PhysicalOffset,
+    ) -> Result<Deliveries, StartError> {
+        let retry_router = self.start_retry_router(log, &owners.topics);
+        let delays = self.start_delays(log)?;
+        let oldest_half = OldestHalf::default();
+        let transactions = self.start_transactions(log, owners, halves_until, oldest_half.clone()).await?;
+        let timers = self.start_timers(log, timers)?;
+        Ok(Deliveries { retry_router, delays, transactions, oldest_half, timers })
+    }
+
+    fn start_retry_router(&self, log: &LogView, topics: &Addr<Topics>) -> Addr<RetryRouter> {
+        let parts = RetryRouterParts {
+            log: log.reader.clone(),
+            topics: log.topics.clone(),
+            ensure_topic: topics.clone().recipient(),
+            delay_levels: self.plan.delay_levels.clone(),
+            timer_delay_max: self.plan.timers.enabled.then_some(self.plan.timers.max_delay),
+            clock: self.clock.clone(),
+            flush: self.plan.flush,
+            store_host: self.plan.advertised,
+            mailbox_capacity: self.plan.mailbox_capacity,
+        };
+        RetryRouter::start_in_arbiter(&self.threads.worker_handles()[0], move |_| RetryRouter::new(parts))
+    }
+
+    fn start_delays(&self, log: &LogView) -> Result<Addr<DelayScheduler>, StartError> {
+        let parts = DelaySchedulerParts {
+            log: log.reader.clone(),
+            topics: log.topics.clone(),
+            delivered: self.metadata.delay_offsets()?,
+            delay_levels: self.plan.delay_levels.clone(),
+            flush: self.plan.flush,
+            store_host: self.plan.advertised,
+            clock: self.clock.clone(),
+            mailbox_capacity: self.plan.mailbox_capacity,
+            save_interval: self.plan.offsets_flush_interval,
+        };
+        let handle = &self.threads.worker_handles()[0];
+        Ok(DelayScheduler::start_in_arbiter(handle, move |_| DelayScheduler::new(parts)))
+    }
+
+    async fn start_transactions(
+        &self,
+        log: &LogView,
+        owners: &Owners,
+        halves_until: PhysicalOffset,
+        oldest: OldestHalf,
+    ) -> Result<Addr<TransactionChecker>, StartError> {
+        let settings = &owners.administration.settings_table;
+        let halves_plan = HalvesPlan {
+            files: self.files.clone(),
+            consume_queue_root: self.consume_queue_root(),
+            units: self.plan.queue.units,
+            metadata: self.metadata.clone(),
+            log: log.reader.clone(),
+            until: halves_until,
+            timeout: settings.load().transaction_timeout,
+        };
+        let halves = tokio::task::spawn_blocking(move || restore(&halves_plan));
+        let halves = halves.await.map_err(|_| StartError::ActorEnded("reading transactions"))??;
+        let producers = &owners.clients.producers;
+        let parts = TransactionCheckerParts {
+            oldest,
+            log: log.reader.clone(),
+            topics: log.topics.clone(),
+            ensure_topic: owners.topics.clone().recipient(),
+            producers: producers.clone().recipient(),
+            producer_joins: producers.clone().recipient(),
+            settings: settings.clone(),
+            kept: self.metadata.open_halves()?,
+            progress: log.progress.clone(),
+            flush: self.plan.flush,
+            broker_name: self.plan.broker_name.clone(),
+            store_host: self.plan.advertised,
+            clock: self.clock.clone(),
+            mailbox_capacity: self.plan.mailbox_capacity,
+            save_interval: self.plan.offsets_flush_interval,
+        };
+        let workers = self.threads.worker_handles();
+        let handle = &workers[workers.len() - 1];
+        Ok(TransactionChecker::start_in_arbiter(handle, move |_| TransactionChecker::new(halves, parts)))
+    }
+
+    fn start_timers(
+        &self,
+        log: &LogView,
+        pending: PendingTimers,
+    ) -> Result<Addr<TimerScheduler>, StartError> {
+        let parts = TimerSchedulerParts {
+            pending,
+            log: log.reader.clone(),
+            topics: log.topics.clone(),
+            progress: log.progress.clone(),
+            java: JavaTimers::imported(&self.metadata)?,
+            flush: self.plan.flush,
+            store_host: self.plan.advertised,
+            clock: self.clock.clone(),
+            mailbox_capacity: self.plan.mailbox_capacity,
+        };
+        let handle = &self.threads.timers.handle();
+        Ok(TimerScheduler::start_in_arbiter(handle, move |_| TimerScheduler::new(parts)))
+    }
+
+    /// Dispatcher, flusher and writer, each knowing the one before.
+    pub fn start_log_line(
+        &self,
+        log: &LogView,
+        deliveries: &Deliveries,
+        underived: &Underived,
+        owned: LogOwnership,
+        failed: Recipient<DiskFailed>,
+    ) -> Result<LogLine, StartError> {
+        let LogOwnership { appender, preparer, check_point_file, check_point } = owned;
+        let signal = PublishedSignal::default();
+        let dispatcher = {
+            let parts = DispatcherParts {
+                log: log.reader.clone(),
+                signal: signal.clone(),
+                topics: log.topics.clone(),
+                key_index: log.key_index.clone().map(Addr::recipient),
+                scheduled: Some(deliveries.delays.clone().recipient()),
+                transactions: Some(deliveries.transactions.clone().recipient()),
+                timers: Some(deliveries.timers.clone().recipient()),
+                delay_levels: self.plan.delay_levels.clone(),
+                flush: self.plan.flush,
+                progress: log.progress.clone(),
+                catch_up: CatchUp::of(&underived.missing, underived.recovered.dispatch_from),
+                damaged: underived.recovered.damaged.iter().map(|damaged| damaged.at).collect(),
+                mailbox_capacity: self.plan.mailbox_capacity,
+            };
+            let from = underived.from;
+            Dispatcher::start_in_arbiter(&self.threads.dispatcher_handle(), move |_| {
+                Dispatcher::new(parts, from)
+            })
+        };
+        let flusher = {
+            let parts = FlusherParts {
+                files: self.files.clone(),
+                log: log.reader.clone(),
+                preparer,
+                failed,
+                dispatch: dispatcher.clone().recipient(),
+                check_point_file,
+                check_point,
+                known: KnownDerived::open(&self.metadata)?,
+                dispatcher: dispatcher.clone().recipient(),
+                key_index: log.key_index.clone().map(Addr::recipient),
+                timers: Some(deliveries.timers.clone().recipient()),
+                progress: log.progress.clone(),
+                config: self.plan.flusher,
+            };
+            let flushed = underived.recovered.log_end;
+            Flusher::start_in_arbiter(&self.threads.flusher_handle(), move |_| Flusher::new(parts, flushed))
+        };
+        let writer = {
+            let (dispatcher, flusher) = (dispatcher.clone().recipient(), flusher.clone().recipient());
+            let (clock, capacity) = (self.clock.clone(), self.plan.writer_mailbox_capacity);
+            CommitLogWriter::start_in_arbiter(&self.threads.writer.handle(), move |_| {
+                CommitLogWriter::new(appender, dispatcher, flusher, signal, clock, capacity)
+            })
+        };
+        Ok(LogLine { writer, flusher, dispatcher })
+    }
+
+    /// Queues that were asked for go on from here.
+    pub fn open_queues(
+        &self,
+        log: &LogView,
+        line: &LogLine,
+        topics: &KnownTopics,
+        figures: &Figures,
+        offsets: &Addr<ConsumerOffsets>,
+    ) {
+        let set = topics.queue_parts.set(QueueParts {
+            files: self.files.clone(),
+            consume_queue_root: self.consume_queue_root(),
+            log: log.reader.clone(),
+            writer: line.writer.clone().recipient(),
+            store_host: self.plan.advertised,
+            config: self.plan.queue,
+            truncate_at: None,
+            counters: figures.counters.clone(),
+            stats: figures.stats.clone().recipient(),
+            expiry: topics.expiry.clone(),
+            losses: Some(offsets.clone().recipient()),
+        });
+        debug_assert!(set.is_ok(), "set once, before any queue starts");
+    }
+
+    /// Has everything derived that was stored and is not yet; then what waits in the log is delivered.
+    pub async fn derive(
+        &self,
+        log: &LogView,
+        line: &LogLine,
+        deliveries: &Deliveries,
+        underived: &Underived,
+        (recovery, known): (&RecoveryProgress, &KnownDerived),
+    ) -> Result<(), StartError> {
+        let mut deriving = Box::pin(line.dispatcher.send(DispatchTo(underived.recovered.log_end)));
+        let derived = loop {
+            match tokio::time::timeout(PROGRESS_PAUSE, &mut deriving).await {
+                Ok(derived) => break derived,
+                Err(_still_under_way) => {
+                    recovery.derived(log.progress.dispatched().0.saturating_sub(underived.from.end.0));
+                }
+            }
+        };
+        let ended = StartError::ActorEnded;
+        derived.map_err(|_| ended("the dispatcher"))?;
+        continue_numbers(&underived.missing.numbers, &log.topics, known).await?;
+        deliveries.delays.send(StartDelivery).await.map_err(|_| ended("the delay scheduler"))?;
+        deliveries.transactions.send(StartChecks).await.map_err(|_| ended("the transaction checker"))?;
+        deliveries.timers.send(StartDelivery).await.map_err(|_| ended("the timer scheduler"))
+    }
+
+    pub fn start_retention(
+        &self,
+        log: &LogView,
+        line: &LogLine,
+        deliveries: &Deliveries,
+        clients: &Clients,
+    ) -> Result<Addr<Retention>, StartError> {
+        let parts = RetentionParts {
+            files: self.files.clone(),
+            root: self.plan.root.clone(),
+            log: log.reader.clone(),
+            topics: log.topics.clone(),
+            queue_files: self.plan.queue.units,
+            positions: log.progress.clone(),
+            consumers: clients.consumer_table.clone(),
+            offsets: clients.offsets.clone(),
+            delivered: self.metadata.delay_offsets()?,
+            oldest_half: deliveries.oldest_half.clone(),
+            timers: deliveries.timers.clone().recipient(),
+            retires: line.writer.clone().recipient(),
+            refusals: line.writer.clone().recipient(),
+            key_index: log.key_index.clone().map(Addr::recipient),
+            rules: self.plan.retention.clone(),
+            clock: self.clock.clone(),
+            interval: self.plan.retention_interval,
+            mailbox_capacity: self.plan.mailbox_capacity,
+        };
+        Ok(Retention::start_in_arbiter(&self.threads.settings.handle(), move |_| Retention::new(parts)))
+    }
+
+    pub fn start_replays(
+        &self,
+        log: &LogView,
+        topics: &Addr<Topics>,
+    ) -> Result<Addr<DeadLetterReplay>, StartError> {
+        let replays = DeadLetterReplay::load(DeadLetterReplayParts {
+            log: log.reader.clone(),
+            topics: log.topics.clone(),
+            ensure_topic: topics.clone().recipient(),
+            metadata: self.metadata.clone(),
+            filter_rules: self.plan.filter,
+            store_host: self.plan.advertised,
+            clock: self.clock.clone(),
+            mailbox_capacity: self.plan.mailbox_capacity,
+        })?;
+        Ok(DeadLetterReplay::start_in_arbiter(&self.threads.settings.handle(), move |_| replays))
+    }
+}
+
+/// Lets queues go on with their numbers where their files, derived anew, may not tell.
+async fn continue_numbers(
+    numbers: &[(TopicName, QueueId, QueueOffset)],
+    topics: &TopicTable,
+    known: &KnownDerived,
+) -> Result<(), StartError> {
+    let (mut continued, mut gone) = (Vec::new(), Vec::new());
+    for (topic, queue_id, next) in numbers {
+        let entry = topics.get(topic);
+        let Some(queue) = entry.as_ref().and_then(|entry| entry.queue(*queue_id)) else {
+            gone.push((topic, *queue_id));
+            continue;
+        };
+        match queue.send(ContinueAt { next: *next }).await {
+            Ok(Ok(known)) => continued.push(known),
+            Ok(Err(error)) => {
+                warn!(%topic, queue_id = queue_id.0, error, "queue cannot go on with its numbers yet")
+            }
+            Err(_) => return Err(StartError::ActorEnded("a queue")),
+        }
+    }
+    if !numbers.is_empty() {
+        known.forget(gone)?;
+        known.save(&continued, None)?;
+    }
+    Ok(())
+}
