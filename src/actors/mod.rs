@@ -28,6 +28,7 @@ pub mod name_server_connection;
 pub mod name_server_link;
 pub mod name_server_service;
 pub mod name_server_settings;
+pub mod not_there;
 pub mod offset_table;
 pub mod open_halves;
 pub mod opening_service;

@@ -15,6 +15,7 @@ use super::facts::FactsSource;
 use super::key_index::KeyIndex;
 use super::membership::FilterFault;
 use super::message_expiry::MessageExpiry;
+use super::not_there;
 use super::producers::Producers;
 use super::read_queues::ListReadQueues;
 use super::request::{Answered, Request};
@@ -340,7 +341,7 @@ impl BrokerRouter {
             RequestCode::QUERY_CONSUME_QUEUE => {
                 messages::query_consume_queue(request, &self.topics, self.consumers.table()).await
             }
-            _ => Err(Refusal::UnknownRequest { code }),
+            _ => Err(not_there::of_request(code)),
         }
     }
 

@@ -21,6 +21,7 @@ use tracing::{error, info};
 
 use super::broker_settings::SettingsTable;
 use super::group_table::{FORBID_READ, GroupMap, GroupTable, GroupTablePublisher};
+use super::not_there;
 use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::body::assignment::SetMessageRequestModeRequestBody;
@@ -327,6 +328,7 @@ impl Handler<AlterGroups> for SubscriptionGroups {
         let mut changed = Vec::with_capacity(alter.configs.len());
         for asked in alter.configs {
             names::check_group(&asked.group_name)?;
+            not_there::check_group(&asked.attributes)?;
             let current = map.get(&asked.group_name).map(|config| &**config);
             let config = SubscriptionGroupConfig::altered(current, asked)
                 .map_err(|error| Refusal::Attribute(error.to_string()))?;

@@ -42,6 +42,7 @@ pub const RETENTION_MS: &str = "retention.ms";
 pub const BODY_FILTER: &str = "body.filter";
 /// For how long a message that its producer sends again is stored only once, in milliseconds; at most a day. Ours.
 pub const DEDUP_WINDOW_MS: &str = "dedup.window.ms";
+pub const LITE_TOPIC_EXPIRATION: &str = "lite.topic.expiration";
 pub const PRIORITY_FACTOR: &str = "priority.factor";
 /// Rooms whose brokers a group consumes from by the assignment MACHINE_ROOM, joined by `;`. Ours: with Java's clients each
 /// client has the list.
@@ -72,7 +73,7 @@ pub const TOPIC_ATTRIBUTES: &[AttributeRule] = &[
     changeable(DEDUP_WINDOW_MS, AttributeValues::Range { min: 1, max: 24 * 60 * 60 * 1_000 }),
     changeable(RETENTION_MS, AttributeValues::Range { min: 1, max: i64::MAX }),
     // Minutes, at most 30 days.
-    changeable("lite.topic.expiration", AttributeValues::Range { min: -1, max: 30 * 24 * 60 }),
+    changeable(LITE_TOPIC_EXPIRATION, AttributeValues::Range { min: -1, max: 30 * 24 * 60 }),
 ];
 
 /// Attributes a subscription group may have.

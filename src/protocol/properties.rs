@@ -81,6 +81,9 @@ pub mod names {
     pub const INNER_BASE: &str = "INNER_BASE";
     pub const INNER_MULTI_DISPATCH: &str = "INNER_MULTI_DISPATCH";
     pub const INNER_MULTI_QUEUE_OFFSET: &str = "INNER_MULTI_QUEUE_OFFSET";
+    /// Of later versions of RocketMQ.
+    pub const PRIORITY: &str = "_SYS_MSG_PRIORITY_";
+    pub const LITE_TOPIC: &str = "__LITE_TOPIC";
     pub const DUP_INFO: &str = "DUP_INFO";
     pub const CRC32: &str = "__CRC32#";
     pub const BORN_HOST: &str = "__BORNHOST";

@@ -8,6 +8,7 @@ mod hostile;
 mod layers;
 mod lifecycle;
 mod messages;
+mod not_there;
 mod replay;
 mod retention;
 mod retries;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::actors::not_there;
 use crate::actors::request::Request;
 use crate::actors::topic_queue::{Promise, SendReply, SendRequest};
 use crate::actors::topic_table::{TopicEntry, TopicMap};
@@ -117,6 +118,10 @@ pub fn prepare(
 ) -> Result<PreparedSend, Refusal> {
     let queue_id = queue_of(header, &entry)?;
     let facts = Facts::of(&header.properties);
+    // What a Java broker took is retried all the same.
+    if let Some(name) = facts.not_there.filter(|_| !names::is_retry_topic(header.topic)) {
+        not_there::check_property(name)?;
+    }
     let is_half = check_transaction(header, &facts)?;
     if facts.inner_batch {
         let what =
@@ -250,6 +255,8 @@ struct Facts<'a> {
     pop_receipt: bool,
     /// Says what timer message it settles, which is for the broker to say.
     settles_timer: bool,
+    /// A property that asks for something this broker does not have.
+    not_there: Option<&'a str>,
     /// False: the sender does not wait for disk or replicas.
     awaits_store: bool,
 }
@@ -264,6 +271,7 @@ impl<'a> Facts<'a> {
             inner_batch: false,
             pop_receipt: false,
             settles_timer: false,
+            not_there: None,
             awaits_store: true,
         };
         for (name, value) in properties::pairs(text) {
@@ -278,6 +286,9 @@ impl<'a> Facts<'a> {
                 property::WAIT => facts.awaits_store = !value.eq_ignore_ascii_case("false"),
                 property::POP_CK => facts.pop_receipt = true,
                 property::TIMER_SETTLES | property::TIMER_DUE_MS => facts.settles_timer = true,
+                property::INNER_MULTI_DISPATCH | property::PRIORITY | property::LITE_TOPIC => {
+                    facts.not_there = Some(name)
+                }
                 _ => {}
             }
         }
@@ -362,6 +373,7 @@ fn batch_messages(
             None => entry.properties,
             Some(_) => without(&entry.properties, &OF_DELIVERIES),
         };
+        not_there::check_properties(&properties)?;
         messages.push(PendingMessage {
             flag: entry.flag,
             ..message_of(request, header, topic, queue_id, entry.body, properties, rules)

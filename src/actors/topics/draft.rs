@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::AutoCreateTopic;
 use super::unknown::unknown_topic;
+use crate::actors::not_there;
 use crate::actors::topic_table::{QueueStarter, TopicEntry, TopicMap};
 use crate::clock::WallMs;
 use crate::error::Refusal;
@@ -120,6 +121,7 @@ impl Draft {
             return Ok(entry.clone());
         }
         names::check_topic(&asked.topic)?;
+        not_there::check_topic_name(&asked.topic)?;
         let creation = AutoCreation {
             topic: asked.topic.clone(),
             client_queue_nums: asked.client_queue_nums,
@@ -190,6 +192,7 @@ impl Draft {
     ) -> Result<TopicConfig, Refusal> {
         names::check_topic(&asked.topic_name)?;
         names::check_not_system_topic(&asked.topic_name, self.rules.own_names())?;
+        not_there::check_topic(&asked)?;
         check_permission(asked.perm)?;
         check_queue_nums("readQueueNums", asked.read_queue_nums)?;
         check_queue_nums("writeQueueNums", asked.write_queue_nums)?;
