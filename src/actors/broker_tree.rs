@@ -91,7 +91,7 @@ impl BrokerTree {
         // Who decides what there is.
         let gate = SendGate::default();
         let administration = ground.start_administration()?;
-        let clients = ground.start_clients()?;
+        let clients = ground.start_clients(&administration.group_table)?;
         let (stored, topics) = ground.load_topics(&administration.settings_table)?;
         let figures = ground.start_figures();
         let key_index = ground.start_key_index(store.key_index);
@@ -232,6 +232,7 @@ impl Society {
                 filter_rules: plan.filter,
             },
             replays,
+            consumed_keys: clients.consumed_keys,
             dedup: DedupStarter {
                 parts: DedupWindowParts {
                     log: log.reader.clone(),

@@ -7,6 +7,7 @@ pub mod broker_stats;
 pub mod broker_tree;
 pub mod commit_log_writer;
 pub mod connection;
+pub mod consumed_keys;
 pub mod consumer_group;
 pub mod consumer_groups;
 pub mod consumer_offsets;

@@ -7,6 +7,7 @@ use arc_swap::Guard;
 
 use super::broker_settings::{BrokerSettings, SettingsTable};
 use super::broker_stats::BrokerStats;
+use super::consumed_keys::ConsumedKeys;
 use super::consumer_group::ListLocks;
 use super::consumer_groups::ConsumerDirectory;
 use super::dead_letter_replay::DeadLetterReplay;
@@ -31,8 +32,8 @@ use super::requests::timers::TimerOwners;
 use super::requests::transactions::TransactionSources;
 use super::requests::why::StorySources;
 use super::requests::{
-    assignment, broker, dead_letters, drain, group_why, groups, membership, messages, offsets, progress,
-    relays, resets, timers, topics as topic_requests, transactions, why,
+    assignment, broker, consumed, dead_letters, drain, group_why, groups, membership, messages, offsets,
+    progress, relays, resets, timers, topics as topic_requests, transactions, why,
 };
 use super::retention::Retention;
 use super::retry_router::{DeathCause, RetryRouter, SendToDeadLetterQueue};
@@ -71,6 +72,7 @@ pub struct BrokerRouter {
     pub timers: TimerOwners,
     pub dedup: DedupStarter,
     pub replays: Addr<DeadLetterReplay>,
+    pub consumed_keys: Addr<ConsumedKeys>,
     pub pulls: PullOwners,
     pub consumers: ConsumerDirectory,
     pub read_queues: Recipient<ListReadQueues>,
@@ -338,6 +340,8 @@ impl BrokerRouter {
                 };
                 why::explain_message(request, &sources).await
             }
+            RequestCode::MARK_CONSUMED => consumed::mark_consumed(request, &self.consumed_keys).await,
+            RequestCode::QUERY_CONSUMED => consumed::query_consumed(request, &self.consumed_keys).await,
             RequestCode::QUERY_CONSUME_QUEUE => {
                 messages::query_consume_queue(request, &self.topics, self.consumers.table()).await
             }

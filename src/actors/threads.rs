@@ -17,7 +17,7 @@ pub struct Threads {
     pub groups: Arbiter,
     /// Members of groups, producers, figures, links to name servers: nothing here ever waits for a disk.
     pub members: Arbiter,
-    /// Consumer offsets, which write to sled and leave its fsyncs to the pool.
+    /// Consumer offsets and consumed keys, which write to sled and leave its fsyncs to the pool.
     pub offsets: Arbiter,
     pub writer: Arbiter,
     /// `None` where cores are few and every send waits for the disk: the writer then has nothing better to do, and what

@@ -140,6 +140,15 @@ pub fn parse_property(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// `key=value`, as the change of attributes has it.
+pub fn parse_attribute(text: &str) -> Result<String, String> {
+    let fits = text.split_once('=').is_some_and(|(key, _)| !key.is_empty() && !key.contains(['+', '-', ',']));
+    match fits && !text.contains(',') {
+        true => Ok(format!("+{text}")),
+        false => Err("use KEY=VALUE, as body.filter=JSON or consumed.window.ms=600000".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

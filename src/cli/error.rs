@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::client::ClientError;
 use crate::filter::FilterError;
+use crate::protocol::attributes::AttributeError;
 use crate::protocol::body::subscription::SubscriptionError;
 use crate::protocol::message_body::BodyError;
 use crate::protocol::names::NameError;
@@ -71,6 +72,8 @@ pub enum CliError {
     Name(#[from] NameError),
     #[error("{0}: write tags as 'A || B', or * for all")]
     Subscription(#[from] SubscriptionError),
+    #[error("{0}")]
+    Attribute(AttributeError),
     #[error("the condition is wrong at {0}")]
     Condition(#[from] FilterError),
     #[error("{0}")]

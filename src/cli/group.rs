@@ -1,5 +1,6 @@
 //! `telstar group`.
 
+mod consumed;
 mod reset;
 mod why;
 
@@ -8,13 +9,14 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::args::{OutputArgs, ServerArgs};
+use super::args::{OutputArgs, ServerArgs, parse_attribute};
 use super::brokers::{self, OnArgs, all_masters, ask_each, call_each};
 use super::error::CliError;
 use super::output::{self, Column};
 use crate::client::remoting::Call;
 use crate::client::route::BrokerAt;
 use crate::client::{ClientError, Servers, calendar};
+use crate::protocol::attributes::{Attributes, parse_change};
 use crate::protocol::body::connections::ConsumerConnection;
 use crate::protocol::body::route::KVTable;
 use crate::protocol::body::settings::SubscriptionGroupWrapper;
@@ -34,6 +36,7 @@ pub enum GroupCommand {
     List(ListArgs),
     Show(ShowArgs),
     Why(why::WhyArgs),
+    Consumed(consumed::ConsumedArgs),
     Create(CreateArgs),
     Delete(DeleteArgs),
     Reset(reset::ResetArgs),
@@ -76,7 +79,8 @@ pub struct ShowArgs {
 #[command(after_help = "\
 Examples:
   telstar group create billing
-  telstar group create billing --retries 3 --orderly")]
+  telstar group create billing --retries 3 --orderly
+  telstar group create billing --attribute consumed.window.ms=600000")]
 pub struct CreateArgs {
     /// The consumer group
     group: GroupName,
@@ -86,6 +90,9 @@ pub struct CreateArgs {
     /// Messages of one message group are delivered one after the other (clients of the gRPC protocol)
     #[arg(long)]
     orderly: bool,
+    /// Set an attribute of the group; may be given several times
+    #[arg(short, long = "attribute", value_name = "KEY=VALUE", value_parser = parse_attribute)]
+    attributes: Vec<String>,
     #[command(flatten)]
     on: OnArgs,
     #[command(flatten)]
@@ -109,6 +116,7 @@ pub async fn run(command: GroupCommand) -> Result<(), CliError> {
         GroupCommand::List(args) => list(args).await,
         GroupCommand::Show(args) => show(args).await,
         GroupCommand::Why(args) => why::why(args).await,
+        GroupCommand::Consumed(args) => consumed::consumed(args).await,
         GroupCommand::Create(args) => create(args).await,
         GroupCommand::Delete(args) => delete(args).await,
         GroupCommand::Reset(args) => reset::reset(args).await,
@@ -213,6 +221,9 @@ async fn members(
 struct Shown {
     group: String,
     retry_max_times: i32,
+    /// The setting `consumeMessageOrderly`.
+    orderly: bool,
+    attributes: Attributes,
     consume_tps: f64,
     /// Messages not yet consumed, over all queues.
     lag: i64,
@@ -261,6 +272,8 @@ async fn show(args: ShowArgs) -> Result<(), CliError> {
     let shown = Shown {
         group: args.group.to_string(),
         retry_max_times: config.retry_max_times,
+        orderly: config.consume_message_orderly,
+        attributes: config.attributes,
         consume_tps,
         lag: queues.iter().map(|queue| queue.lag).sum(),
         deleted_unconsumed: deleted_unconsumed(&mut servers, &masters, &args.group).await?,
@@ -295,7 +308,11 @@ fn shown_as_text(shown: &Shown) -> String {
         ("deleted unconsumed", shown.deleted_unconsumed.to_string()),
         ("consumed per second", format!("{:.1}", shown.consume_tps)),
         ("retries", shown.retry_max_times.to_string()),
+        ("orderly", if shown.orderly { "yes" } else { "no" }.to_owned()),
     ]);
+    for (key, value) in &shown.attributes {
+        text += &format!("attribute {key} = {value}\n");
+    }
     if !shown.members.is_empty() {
         let member = |member: &Member| {
             let subscriptions =
@@ -353,6 +370,7 @@ async fn create(args: CreateArgs) -> Result<(), CliError> {
         group_name: args.group.clone(),
         retry_max_times: args.retries,
         consume_message_orderly: args.orderly,
+        attributes: parse_change(&args.attributes.join(",")).map_err(CliError::Attribute)?,
         ..SubscriptionGroupConfig::default()
     };
     let body = bytes::Bytes::from(fastjson::to_vec(&config).map_err(ClientError::from)?);

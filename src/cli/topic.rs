@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::args::{OutputArgs, ServerArgs};
+use super::args::{OutputArgs, ServerArgs, parse_attribute};
 use super::brokers::{OnArgs, ask_each, call_each};
 use super::error::CliError;
 use super::output::{self, Column};
@@ -92,15 +92,6 @@ impl MessageType {
             MessageType::Mixed => "MIXED",
         };
         Some(format!("+message.type={name}"))
-    }
-}
-
-/// `key=value`, as the change of attributes has it.
-fn parse_attribute(text: &str) -> Result<String, String> {
-    let fits = text.split_once('=').is_some_and(|(key, _)| !key.is_empty() && !key.contains(['+', '-', ',']));
-    match fits && !text.contains(',') {
-        true => Ok(format!("+{text}")),
-        false => Err("use KEY=VALUE, as body.filter=JSON".to_owned()),
     }
 }
 

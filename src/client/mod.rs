@@ -2,6 +2,7 @@
 //! the command line use it alike.
 
 pub mod calendar;
+pub mod consumed;
 pub mod consumer;
 pub mod error;
 pub mod producer;
@@ -13,6 +14,7 @@ pub mod route;
 pub mod servers;
 pub mod unique_key;
 
+pub use consumed::ConsumedKeys;
 pub use consumer::{ConsumeFrom, Consumer, ConsumerOptions, Membership, ReceivedMessage};
 pub use error::ClientError;
 pub use producer::{OutgoingMessage, Producer, SentMessage};

@@ -47,6 +47,8 @@ pub const PRIORITY_FACTOR: &str = "priority.factor";
 /// Rooms whose brokers a group consumes from by the assignment MACHINE_ROOM, joined by `;`. Ours: with Java's clients each
 /// client has the list.
 pub const ASSIGNMENT_ROOMS: &str = "assignment.rooms";
+/// For how long the keys that a group marks as consumed are kept, in milliseconds; at most a week. Ours.
+pub const CONSUMED_WINDOW_MS: &str = "consumed.window.ms";
 pub const LITE_BIND_TOPIC: &str = "lite.bind.topic";
 
 /// Attributes a topic may have.
@@ -80,6 +82,7 @@ pub const TOPIC_ATTRIBUTES: &[AttributeRule] = &[
 pub const GROUP_ATTRIBUTES: &[AttributeRule] = &[
     changeable(PRIORITY_FACTOR, AttributeValues::Range { min: 0, max: 100 }),
     changeable(ASSIGNMENT_ROOMS, AttributeValues::Text),
+    changeable(CONSUMED_WINDOW_MS, AttributeValues::Range { min: 1, max: 7 * 24 * 60 * 60 * 1_000 }),
     changeable(LITE_BIND_TOPIC, AttributeValues::Text),
     changeable("lite.sub.model", AttributeValues::OneOf(&["Shared", "Exclusive"])),
     changeable("lite.sub.reset.offset.exclusive", AttributeValues::Boolean),

@@ -177,6 +177,8 @@ codes! {
         // Ours, where RocketMQ has none.
         DRAIN_BROKER = 29001,
         EXPLAIN_MESSAGE = 29002,
+        MARK_CONSUMED = 29020,
+        QUERY_CONSUMED = 29021,
         LIST_TRANSACTIONS = 29101,
         DECIDE_TRANSACTION = 29102,
         LIST_TIMERS = 29010,

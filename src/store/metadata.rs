@@ -8,6 +8,7 @@
 //! value │ schema version (1 byte) │ bincode 2, standard configuration │
 //! ```
 
+mod consumed_keys;
 mod consumer_offsets;
 mod delay_offsets;
 mod key_values;
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use consumed_keys::{ConsumedKey, ConsumedKeyTable};
 pub use consumer_offsets::{ConsumerOffset, ConsumerOffsetTable};
 pub use delay_offsets::DelayOffsetTable;
 pub use key_values::{KeyValueTable, KvConfig, KvConfigTable};
@@ -155,6 +157,11 @@ impl Metadata {
 
     pub fn consumer_offsets(&self) -> Result<ConsumerOffsetTable, MetadataError> {
         Ok(ConsumerOffsetTable::new(self.table("consumer_offsets")?, self.table("data_versions")?))
+    }
+
+    /// What groups have marked as consumed.
+    pub fn consumed_keys(&self) -> Result<ConsumedKeyTable, MetadataError> {
+        Ok(ConsumedKeyTable::new(self.table("consumed_keys")?))
     }
 
     /// Settings that the name server keeps for others.

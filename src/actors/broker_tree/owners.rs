@@ -15,6 +15,7 @@ use super::ground::Ground;
 use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::broker_settings::{BrokerSettings, BrokerSettingsConfig, SettingsTable};
 use crate::actors::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
+use crate::actors::consumed_keys::ConsumedKeys;
 use crate::actors::consumer_group::ConsumerGroupConfig;
 use crate::actors::consumer_groups::{ConsumerGroupTable, ConsumerGroups, ConsumerGroupsConfig};
 use crate::actors::consumer_offsets::{ConsumerOffsets, OffsetsConfig, PendingResets};
@@ -46,6 +47,7 @@ pub struct Administration {
 /// Who is there, and how far each group is.
 pub struct Clients {
     pub offsets: Addr<ConsumerOffsets>,
+    pub consumed_keys: Addr<ConsumedKeys>,
     pub resets: PendingResets,
     pub consumers: Addr<ConsumerGroups>,
     pub consumer_table: ConsumerGroupTable,
@@ -101,7 +103,7 @@ impl Ground<'_> {
         Ok(Administration { settings, settings_table, groups, group_table })
     }
 
-    pub fn start_clients(&self) -> Result<Clients, StartError> {
+    pub fn start_clients(&self, groups: &GroupTable) -> Result<Clients, StartError> {
         let config = OffsetsConfig {
             flush_interval: self.plan.offsets_flush_interval,
             flush_mode: self.plan.offsets_flush_mode,
@@ -110,6 +112,14 @@ impl Ground<'_> {
         let offsets = ConsumerOffsets::load(self.metadata.clone(), config, self.clock.clone())?;
         let resets = offsets.pending_resets();
         let offsets = ConsumerOffsets::start_in_arbiter(&self.threads.offsets.handle(), move |_| offsets);
+        let consumed_keys = ConsumedKeys::load(
+            self.metadata.clone(),
+            groups.clone(),
+            self.clock.clone(),
+            self.plan.mailbox_capacity,
+        )?;
+        let consumed_keys =
+            ConsumedKeys::start_in_arbiter(&self.threads.offsets.handle(), move |_| consumed_keys);
         let members = self.threads.members.handle();
         let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig {
             group: ConsumerGroupConfig { filter: self.plan.filter, ..ConsumerGroupConfig::default() },
@@ -122,7 +132,7 @@ impl Ground<'_> {
         let read_queues = ReadQueues::start_in_arbiter(&members, move |_| {
             ReadQueues::new(servers, ReadQueuesConfig::default())
         });
-        Ok(Clients { offsets, resets, consumers, consumer_table, producers, read_queues })
+        Ok(Clients { offsets, consumed_keys, resets, consumers, consumer_table, producers, read_queues })
     }
 
     pub fn load_topics(&self, settings: &SettingsTable) -> Result<(StoredTopics, KnownTopics), StartError> {

@@ -5,6 +5,7 @@ pub(super) mod testing;
 
 pub mod assignment;
 pub mod broker;
+pub mod consumed;
 pub mod dead_letters;
 pub mod drain;
 pub mod group_why;

@@ -8,6 +8,7 @@
 pub mod assignment;
 pub mod batch_ack;
 pub mod connections;
+pub mod consumed;
 pub mod dead_letters;
 pub mod drain;
 pub mod group_why;
