@@ -389,3 +389,6 @@ mod tests {
         assert_eq!(bench.answered().await, Ok((0, 0)));
     }
 }
+
+#[cfg(test)]
+mod world;

@@ -36,6 +36,8 @@ use crate::types::{FlushMode, QueueId, TopicName};
 
 /// Pause before a refused delivery is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Longest sleep: a clock that was set forward is noticed after that.
+const LONGEST_SLEEP_MS: i64 = 250;
 
 /// Everything stored is dispatched: delivery may begin. Before, the queues of the levels may lack units that were
 /// there when the broker stopped, and where a level was left would seem to lie beyond its end.
@@ -127,7 +129,7 @@ impl DelayScheduler {
             ctx.cancel_future(timer);
         }
         if let Some(earliest) = earliest {
-            let delay_ms = earliest.saturating_sub(self.parts.clock.now().0).clamp(1, 3_600_000);
+            let delay_ms = earliest.saturating_sub(self.parts.clock.now().0).clamp(1, LONGEST_SLEEP_MS);
             let timer = ctx.run_later(Duration::from_millis(delay_ms as u64), |scheduler, ctx| {
                 scheduler.timer = None;
                 for level in 0..scheduler.levels.len() {

@@ -251,3 +251,5 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

@@ -2,6 +2,7 @@
 //! jumps with the runtime's, and builders. Test builds only.
 
 pub mod log;
+pub mod world;
 
 use std::marker::PhantomData;
 use std::net::SocketAddr;

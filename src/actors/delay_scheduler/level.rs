@@ -12,6 +12,10 @@ pub const KNOWN_UNITS: usize = 4096;
 /// Deliveries of one level under way.
 pub const IN_FLIGHT: usize = 256;
 
+/// How much further away than its level is long a message may be due, before the clock is taken to have gone back for good.
+/// A clock that is put right steps by less, and makes nothing come early. Java has none of it.
+pub const CLOCK_STEP: Duration = Duration::from_secs(60);
+
 /// One delay level: a queue of the schedule topic, read in its order.
 #[derive(Debug, Default)]
 pub struct Level {
@@ -67,8 +71,8 @@ impl Level {
     /// How many units at the front are due.
     pub fn due(&self, now_ms: i64, longest: Duration) -> usize {
         let is_due = |unit: &&ConsumeQueueUnit| {
-            // Further away than the level can mean: the clock went back.
-            unit.tags_code <= now_ms || unit.tags_code > now_ms + longest.as_millis() as i64
+            let far_ms = now_ms.saturating_add((longest + CLOCK_STEP).as_millis() as i64);
+            unit.tags_code <= now_ms || unit.tags_code > far_ms
         };
         self.known.iter().take(IN_FLIGHT).take_while(is_due).count()
     }

@@ -226,6 +226,20 @@ async fn clock_that_jumps_back_delivers_rather_than_waits() {
 }
 
 #[actix::test]
+async fn clock_that_steps_back_a_little_makes_nothing_come_early() {
+    tokio::time::pause();
+    let clock = ManualClock::at(CLOCK_BEGINS);
+    let mut bench = start_at(clock.clone());
+    bench.delay("a", "0").await;
+    clock.advance_ms(-5_000);
+    bench.pass(1_010).await;
+    assert!(bench.delivered().await.is_none());
+    clock.advance_ms(6_000);
+    bench.pass(260).await;
+    assert_eq!(bodies(&bench.delivered().await.unwrap()), ["a"], "a clock that was set forward is noticed");
+}
+
+#[actix::test]
 async fn message_that_is_gone_or_belongs_nowhere_is_passed_over() {
     tokio::time::pause();
     let mut bench = start();
