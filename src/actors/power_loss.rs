@@ -29,6 +29,7 @@ use super::facts::Progress;
 use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
 use super::message_expiry::MessageExpiry;
 use super::testing::log::{SEGMENT_BYTES, message, queue_of, store_host, topic_table_of};
+use super::testing::world::{Chance, each_seed};
 use super::testing::{RuntimeClock, fake_sink};
 use super::topic_queue::{
     MessageStored, Promise, QueueParts, ReadUnits, SendMessages, SendReply, SendRequest, TopicQueueConfig,
@@ -57,26 +58,6 @@ const QUEUES: [(&str, u32); 3] = [("plain", 0), ("plain", 1), ("safe", 0)];
 const LIVES: u64 = 4;
 const SEEDS: u64 = 200;
 
-/// xorshift64*: small, seeded, the same everywhere.
-struct Chance(u64);
-
-impl Chance {
-    fn of_seed(seed: u64) -> Self {
-        Self(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
-    }
-
-    fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
     Stop,
@@ -104,15 +85,7 @@ struct World {
 
 #[test]
 fn what_was_promised_survives_every_end() {
-    let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = match variable("POWER_LOSS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..variable("POWER_LOSS_SEEDS").unwrap_or(SEEDS),
-    };
-    for seed in seeds {
-        let world = std::panic::catch_unwind(|| run_world(seed));
-        assert!(world.is_ok(), "the world of POWER_LOSS_SEED={seed} failed, see above");
-    }
+    each_seed("POWER_LOSS", SEEDS, run_world);
 }
 
 fn run_world(seed: u64) {

@@ -64,7 +64,7 @@ fn key_is_stored_once_within_its_window() {
     each_seed("DEDUP", SEEDS, |seed| {
         let mut world = World {
             chance: Chance::of_seed(seed),
-            played: PlayedLog::new(),
+            played: PlayedLog::default(),
             clock: ManualClock::at(CLOCK_BEGINS),
             stored: BTreeMap::new(),
             next_key: 0,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::actors::testing::world::each_seed;
 
 const TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -396,9 +397,8 @@ impl World {
 
 #[test]
 fn every_half_settles_once_whatever_is_lost_doubled_or_crashes() {
-    for seed in 1..80 {
-        println!("seed {seed}");
-        let mut world = World::new(seed * 0x9E37_79B9);
+    each_seed("TRANSACTION", 80, |seed| {
+        let mut world = World::new((seed + 1) * 0x9E37_79B9);
         for _ in 0..400 {
             world.step();
             if world.chance.once_in(60) {
@@ -418,6 +418,6 @@ fn every_half_settles_once_whatever_is_lost_doubled_or_crashes() {
             world.dispatch(8);
         }
         world.check();
-        assert!(world.halves.is_empty(), "seed {seed}: {} halves never settle", world.halves.len());
-    }
+        assert!(world.halves.is_empty(), "{} halves never settle", world.halves.len());
+    });
 }

@@ -136,7 +136,7 @@ impl World {
             match self.chance.below(120) {
                 0 => {
                     let queue = self.chance.below(QUEUES as u64) as usize;
-                    self.owners[queue] = self.chance.below(CLIENTS as u64) as usize;
+                    self.give(queue);
                 }
                 1 => self.break_connection(),
                 2 if self.chance.one_in(6) => self.restart(),
@@ -151,8 +151,20 @@ impl World {
         self.check();
     }
 
+    fn give(&mut self, queue: usize) {
+        self.owners[queue] = self.chance.below(CLIENTS as u64) as usize;
+    }
+
     fn break_connection(&mut self) {
         let client = self.chance.below(CLIENTS as u64) as usize;
+        // The others share its queues, but for a client that is back soon.
+        if self.chance.one_in(2) {
+            for queue in 0..QUEUES {
+                if self.owners[queue] == client {
+                    self.give(queue);
+                }
+            }
+        }
         let player = &mut self.players[client];
         if std::mem::take(&mut player.connected) {
             player.requests.clear();
@@ -194,12 +206,17 @@ impl World {
     /// A client goes on with its queues.
     fn act(&mut self, client: usize) {
         if !self.players[client].connected {
-            self.players[client].connected = self.calm || self.chance.one_in(4);
+            self.players[client].connected = self.calm || self.chance.one_in(100);
             self.players[client].renews_at = None;
         }
         let connected = self.players[client].connected;
         if connected && self.players[client].renews_at.is_none_or(|at| at <= self.now) {
-            self.players[client].renews_at = Some(self.now + RENEWS_EVERY);
+            let player = &self.players[client];
+            let holds_all = (0..QUEUES)
+                .all(|queue| self.owners[queue] != client || player.works[queue].locked_until.is_some());
+            // For a queue that another holds it asks again soon, as members do that were told to share anew.
+            let pause = if holds_all { RENEWS_EVERY } else { Duration::from_secs(2) };
+            self.players[client].renews_at = Some(self.now + pause);
             self.ask(client, Ask::Lock { asked_at: self.now });
         }
         for queue in 0..QUEUES {

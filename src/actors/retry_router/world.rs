@@ -76,13 +76,15 @@ struct World {
     crashes: u64,
 }
 
+type Answer = JoinHandle<Result<Result<(), Refusal>, MailboxError>>;
+
 /// The actors of one life.
 struct Life {
     topics: TopicTable,
     router: Addr<RetryRouter>,
     scheduler: Addr<DelayScheduler>,
     appends: UnboundedReceiver<AppendBatch>,
-    answers: Vec<(Attempt, JoinHandle<Result<Result<(), Refusal>, MailboxError>>)>,
+    answers: Vec<(Attempt, Answer)>,
 }
 
 #[test]
@@ -106,7 +108,7 @@ impl World {
     fn new(seed: u64) -> Self {
         Self {
             chance: Chance::of_seed(seed),
-            played: PlayedLog::new(),
+            played: PlayedLog::default(),
             clock: ManualClock::at(CLOCK_BEGINS),
             metadata: Metadata::temporary().unwrap(),
             flushed: Vec::new(),

@@ -65,16 +65,13 @@ pub struct StoredUnit {
 }
 
 /// A log in memory that outlives the actors over it. What the writer and the dispatcher do, the test does when it likes.
+#[derive(Default)]
 pub struct PlayedLog {
     pub log: TestLog,
     undispatched: VecDeque<StoredUnit>,
 }
 
 impl PlayedLog {
-    pub fn new() -> Self {
-        Self { log: TestLog::new(), undispatched: VecDeque::new() }
-    }
-
     /// Stores a batch and answers its queue; returns what was stored. `tags_code` is that of the unit.
     pub fn store(
         &mut self,
