@@ -80,12 +80,12 @@ pub struct UnlockQueues {
     pub queues: Vec<MessageQueue>,
 }
 
-/// Every member as it shows itself.
+/// Every member as it shows itself. Losing it leaves who asked without an answer.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Vec<MemberAccount>")]
 pub struct ListMembers;
 
-/// The queue locks in force.
+/// The queue locks in force. Losing it leaves who asked without an answer, and the locks as they are.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Vec<HeldLock>")]
 pub struct ListLocks;
