@@ -17,12 +17,26 @@ pub struct BrokerAt {
     pub addr: String,
 }
 
-/// Queues a producer may send to: writable ones of brokers that have a master.
+/// Queues a producer may send to: writable ones of brokers that have a master. Of a topic that is ordered over all brokers
+/// those that its order names, whatever else there is (`mqadmin updateOrderConf`): `broker:queues;broker:queues`.
 pub fn write_queues(topic: &TopicName, route: &TopicRouteData) -> Vec<QueueAt> {
+    if let Some(order) = route.order_topic_conf.as_deref().filter(|order| !order.is_empty()) {
+        return ordered_queues(topic, route, order);
+    }
     let writable = route.queue_datas.iter().filter(|data| data.perm.is_writable());
     writable
         .filter_map(|data| Some((data, master_addr(find_broker(route, &data.broker_name)?)?)))
         .flat_map(|(data, addr)| queues_of(topic, &data.broker_name, data.write_queue_nums, addr))
+        .collect()
+}
+
+/// RocketMQ: `MQClientInstance.topicRouteData2TopicPublishInfo`.
+fn ordered_queues(topic: &TopicName, route: &TopicRouteData, order: &str) -> Vec<QueueAt> {
+    let parts = order.split(';').filter_map(|part| part.trim().split_once(':'));
+    parts
+        .filter_map(|(broker, queues)| Some((find_broker(route, &broker.into())?, queues.parse().ok()?)))
+        .filter_map(|(broker, queues)| Some((broker, queues, master_addr(broker)?)))
+        .flat_map(|(broker, queues, addr)| queues_of(topic, &broker.broker_name, queues, addr))
         .collect()
 }
 
@@ -103,6 +117,16 @@ mod tests {
         assert_eq!(places(&read_queues(&topic, &route)), [(0, "m:1"), (1, "m:1"), (2, "m:1"), (0, "s:2")]);
         assert_eq!(masters(&route), [BrokerAt { broker_name: "a".into(), addr: "m:1".into() }]);
         assert_eq!(all_addrs(&route), ["m:1", "s:1", "s:2"]);
+    }
+
+    #[test]
+    fn order_over_all_brokers_names_the_queues_that_are_written() {
+        let (topic, mut route) = (TopicName::from("T"), route());
+        route.order_topic_conf = Some("a:1;b:1;elsewhere:4".into());
+        assert_eq!(places(&write_queues(&topic, &route)), [(0, "m:1")], "b has no master");
+        assert_eq!(read_queues(&topic, &route).len(), 4, "all are read");
+        route.order_topic_conf = Some(String::new());
+        assert_eq!(write_queues(&topic, &route).len(), 2);
     }
 
     #[test]

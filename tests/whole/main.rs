@@ -10,6 +10,7 @@ mod layers;
 mod lifecycle;
 mod messages;
 mod not_there;
+mod ordered;
 mod replay;
 mod retention;
 mod retries;
