@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::Args;
 use serde::de::DeserializeOwned;
 
+use super::args::ServerArgs;
 use super::error::CliError;
 use crate::client::Servers;
 use crate::client::remoting::Call;
@@ -27,6 +28,24 @@ impl OnArgs {
             (true, Some(name)) => Err(CliError::BrokerUnknown { name: name.clone() }),
             (true, None) => Err(CliError::NoBroker { name_servers: servers.name_servers() }),
         }
+    }
+}
+
+/// Brokers, and the name servers that know them.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    #[command(flatten)]
+    on: OnArgs,
+    #[command(flatten)]
+    servers: ServerArgs,
+}
+
+impl PlaceArgs {
+    /// The servers, and masters of what is meant among them.
+    pub async fn masters(&self) -> Result<(Servers, Vec<BrokerAt>), CliError> {
+        let mut servers = self.servers.servers();
+        let masters = self.on.masters(&mut servers).await?;
+        Ok((servers, masters))
     }
 }
 

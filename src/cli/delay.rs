@@ -1,12 +1,12 @@
 //! `telstar delay`: messages that wait for a time of their own.
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
-use super::args::{OutputArgs, ServerArgs, TimeArg, parse_time};
-use super::brokers::OnArgs;
+use super::args::{OutputArgs, TimeArg, parse_time};
+use super::brokers::PlaceArgs;
 use super::error::CliError;
 use super::output::{self, Column};
+use super::paging::{self, AtBroker, PageRequest};
 use crate::client::Servers;
 use crate::client::calendar::format_ms;
 use crate::client::remoting::Call;
@@ -16,9 +16,6 @@ use crate::protocol::body::timers::{ListedTimer, TimerList};
 use crate::protocol::header::{CancelTimer, ListTimersHeader};
 use crate::protocol::request_code::RequestCode;
 use crate::types::TopicName;
-
-/// Messages asked for at once.
-const PAGE: i32 = 500;
 
 /// Look at messages that wait for a time of their own, and take them back
 ///
@@ -54,9 +51,7 @@ pub struct ListArgs {
     #[arg(short, long, default_value_t = 100)]
     max: usize,
     #[command(flatten)]
-    on: OnArgs,
-    #[command(flatten)]
-    servers: ServerArgs,
+    place: PlaceArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -90,27 +85,34 @@ struct WhichArgs {
     /// The message id that its producer was told
     id: String,
     #[command(flatten)]
-    on: OnArgs,
-    #[command(flatten)]
-    servers: ServerArgs,
+    place: PlaceArgs,
 }
 
 /// A message, and the broker that has it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Waiting {
-    broker: String,
-    #[serde(flatten)]
-    timer: ListedTimer,
+type Waiting = AtBroker<ListedTimer>;
+
+impl PageRequest for ListTimersHeader {
+    const CODE: RequestCode = RequestCode::LIST_TIMERS;
+    type Page = TimerList;
+    type Item = ListedTimer;
+
+    fn limit(&mut self, max: i32) {
+        self.max = max;
+    }
+
+    fn turn(&mut self, page: TimerList) -> (Vec<ListedTimer>, bool) {
+        let next = page.next_ms.zip(page.next_offset);
+        (self.from_ms, self.from_offset) = next.unwrap_or((self.from_ms, self.from_offset));
+        (page.timers, next.is_some())
+    }
 }
 
 pub async fn run(command: DelayCommand) -> Result<(), CliError> {
     match command {
         DelayCommand::List(args) => list(args).await,
         DelayCommand::Show(args) => {
-            let mut servers = args.which.servers.servers();
-            let (broker, timer) = find(&mut servers, &args.which).await?;
-            let found = Waiting { broker: broker.broker_name.to_string(), timer };
+            let (_, broker, item) = find(&args.which).await?;
+            let found = Waiting { broker: broker.broker_name.to_string(), item };
             output::print_as(args.output.output, &found, as_text)
         }
         DelayCommand::Cancel(CancelArgs { which }) => cancel(&which).await,
@@ -127,66 +129,42 @@ fn due_ms(time: TimeArg, now: WallMs) -> i64 {
 
 async fn list(args: ListArgs) -> Result<(), CliError> {
     let now = SystemClock.now();
-    let mut servers = args.servers.servers();
-    let mut found = Vec::new();
-    for broker in args.on.masters(&mut servers).await? {
-        let mut wanted = ListTimersHeader {
-            from_ms: args.from.map_or(0, |from| due_ms(from, now)),
-            to_ms: args.to.map_or(i64::MAX, |to| due_ms(to, now)),
-            from_offset: 0,
-            topic: args.topic.clone(),
-            key: args.key.clone(),
-            max: PAGE,
-        };
-        let mut left = args.max;
-        while left > 0 {
-            wanted.max = PAGE.min(i32::try_from(left).unwrap_or(PAGE));
-            let page = ask(&mut servers, &broker, &wanted).await?;
-            left = left.saturating_sub(page.timers.len());
-            let broker = broker.broker_name.to_string();
-            found.extend(page.timers.into_iter().map(|timer| Waiting { broker: broker.clone(), timer }));
-            let Some((next_ms, next_offset)) = page.next_ms.zip(page.next_offset) else { break };
-            (wanted.from_ms, wanted.from_offset) = (next_ms, next_offset);
-        }
-    }
+    let (mut servers, masters) = args.place.masters().await?;
+    let wanted = ListTimersHeader {
+        from_ms: args.from.map_or(0, |from| due_ms(from, now)),
+        to_ms: args.to.map_or(i64::MAX, |to| due_ms(to, now)),
+        from_offset: 0,
+        topic: args.topic,
+        key: args.key,
+        max: 0,
+    };
+    let found = paging::first_of_each(&mut servers, &masters, &wanted, args.max).await?;
     output::print_as(args.output.output, &found, |found| as_table(found))
 }
 
-async fn ask(
-    servers: &mut Servers,
-    broker: &BrokerAt,
-    wanted: &ListTimersHeader,
-) -> Result<TimerList, CliError> {
-    let call = Call::new(RequestCode::LIST_TIMERS).header(wanted);
-    Ok(servers.call(&broker.addr, call).await?.json()?)
-}
-
-async fn find(servers: &mut Servers, which: &WhichArgs) -> Result<(BrokerAt, ListedTimer), CliError> {
-    for broker in which.on.masters(servers).await? {
-        let mut wanted = ListTimersHeader {
-            from_ms: 0,
-            to_ms: i64::MAX,
-            from_offset: 0,
-            topic: None,
-            key: Some(which.id.clone()),
-            max: PAGE,
-        };
-        loop {
-            let page = ask(servers, &broker, &wanted).await?;
-            // The key may be a business key of another.
-            if let Some(timer) = page.timers.into_iter().find(|timer| timer.unique_key == which.id) {
-                return Ok((broker, timer));
-            }
-            let Some((next_ms, next_offset)) = page.next_ms.zip(page.next_offset) else { break };
-            (wanted.from_ms, wanted.from_offset) = (next_ms, next_offset);
+/// The message that is meant, and who has it.
+async fn find(which: &WhichArgs) -> Result<(Servers, BrokerAt, ListedTimer), CliError> {
+    let (mut servers, masters) = which.place.masters().await?;
+    let wanted = ListTimersHeader {
+        from_ms: 0,
+        to_ms: i64::MAX,
+        from_offset: 0,
+        topic: None,
+        key: Some(which.id.clone()),
+        max: 0,
+    };
+    // The key may be a business key of another.
+    let is_meant = |timer: &ListedTimer| timer.unique_key == which.id;
+    for broker in masters {
+        if let Some(timer) = paging::find(&mut servers, &broker, wanted.clone(), is_meant).await? {
+            return Ok((servers, broker, timer));
         }
     }
     Err(CliError::NoTimer { id: which.id.clone() })
 }
 
 async fn cancel(which: &WhichArgs) -> Result<(), CliError> {
-    let mut servers = which.servers.servers();
-    let (broker, timer) = find(&mut servers, which).await?;
+    let (mut servers, broker, timer) = find(which).await?;
     let header = CancelTimer {
         topic: timer.topic.clone(),
         unique_key: timer.unique_key.clone(),
@@ -202,9 +180,6 @@ async fn cancel(which: &WhichArgs) -> Result<(), CliError> {
 }
 
 fn as_table(found: &[Waiting]) -> String {
-    if found.is_empty() {
-        return "no messages wait".to_owned();
-    }
     let columns = [
         Column::Text("BROKER"),
         Column::Text("DUE"),
@@ -214,7 +189,7 @@ fn as_table(found: &[Waiting]) -> String {
         Column::Text("ID"),
     ];
     let row = |waiting: &Waiting| {
-        let timer = &waiting.timer;
+        let timer = &waiting.item;
         vec![
             waiting.broker.clone(),
             format_ms(timer.due_ms),
@@ -224,11 +199,11 @@ fn as_table(found: &[Waiting]) -> String {
             timer.unique_key.clone(),
         ]
     };
-    output::table(&columns, found.iter().map(row))
+    output::table_or("no messages wait", &columns, found, row)
 }
 
 fn as_text(waiting: &Waiting) -> String {
-    let timer = &waiting.timer;
+    let timer = &waiting.item;
     output::facts(&[
         ("message", timer.unique_key.clone()),
         ("broker", waiting.broker.clone()),

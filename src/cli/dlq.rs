@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::args::{OutputArgs, OutputFormat, ServerArgs, parse_count, parse_property, parse_rate};
-use super::brokers::{OnArgs, all_masters};
+use super::brokers::{PlaceArgs, all_masters};
 use super::error::CliError;
 use super::message::print_found;
 use super::output::{self, Column};
@@ -116,9 +116,7 @@ pub struct ReplayArgs {
     #[arg(long, conflicts_with_all = ["filter", "sql"])]
     stop: bool,
     #[command(flatten)]
-    on: OnArgs,
-    #[command(flatten)]
-    servers: ServerArgs,
+    place: PlaceArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -183,9 +181,6 @@ async fn list(args: ListArgs) -> Result<(), CliError> {
         listed.extend(dead_letters(&mut servers, &masters, &group).await?);
     }
     output::print_as(args.output.output, &listed, |listed| {
-        if listed.is_empty() {
-            return "no group has dead letters".to_owned();
-        }
         let columns = [
             Column::Text("GROUP"),
             Column::Text("BROKER"),
@@ -196,7 +191,7 @@ async fn list(args: ListArgs) -> Result<(), CliError> {
             let last = row.last_at_ms.map(calendar::format_ms).unwrap_or_default();
             vec![row.group.clone(), row.broker_name.clone(), row.messages.to_string(), last]
         };
-        output::table(&columns, listed.iter().map(row))
+        output::table_or("no group has dead letters", &columns, listed, row)
     })
 }
 
@@ -314,8 +309,7 @@ struct BrokerReplay {
 }
 
 async fn replay(args: ReplayArgs) -> Result<(), CliError> {
-    let mut servers = args.servers.servers();
-    let masters = args.on.masters(&mut servers).await?;
+    let (mut servers, masters) = args.place.masters().await?;
     let group = args.group.clone();
     let mut replays = Vec::new();
     for master in &masters {

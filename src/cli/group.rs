@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::args::{OutputArgs, ServerArgs, parse_attribute};
-use super::brokers::{self, OnArgs, all_masters, ask_each, call_each};
+use super::brokers::{self, PlaceArgs, all_masters, ask_each, call_each};
 use super::error::CliError;
 use super::output::{self, Column};
 use crate::client::remoting::Call;
@@ -94,9 +94,7 @@ pub struct CreateArgs {
     #[arg(short, long = "attribute", value_name = "KEY=VALUE", value_parser = parse_attribute)]
     attributes: Vec<String>,
     #[command(flatten)]
-    on: OnArgs,
-    #[command(flatten)]
-    servers: ServerArgs,
+    place: PlaceArgs,
 }
 
 /// Delete a consumer group, its offsets and its retry topic; its dead letter queue stays
@@ -364,8 +362,7 @@ fn shown_as_text(shown: &Shown) -> String {
 
 async fn create(args: CreateArgs) -> Result<(), CliError> {
     names::check_group(&args.group)?;
-    let mut servers = args.servers.servers();
-    let masters = args.on.masters(&mut servers).await?;
+    let (mut servers, masters) = args.place.masters().await?;
     let config = SubscriptionGroupConfig {
         group_name: args.group.clone(),
         retry_max_times: args.retries,

@@ -5,6 +5,7 @@
 mod brokers;
 mod message_format;
 mod output;
+mod paging;
 
 pub mod args;
 pub mod bench;

@@ -68,6 +68,16 @@ pub fn table<R: IntoIterator<Item = Vec<String>>>(columns: &[Column], rows: R) -
     table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
+/// As [`table`], with `nothing` in the place of one that has no rows.
+pub fn table_or<T>(
+    nothing: &str,
+    columns: &[Column],
+    items: &[T],
+    row: impl Fn(&T) -> Vec<String>,
+) -> String {
+    if items.is_empty() { nothing.to_owned() } else { table(columns, items.iter().map(row)) }
+}
+
 /// `heading: value` lines, aligned.
 pub fn facts<V: Display>(facts: &[(&str, V)]) -> String {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::args::{OutputArgs, ServerArgs, parse_attribute};
-use super::brokers::{OnArgs, ask_each, call_each};
+use super::brokers::{PlaceArgs, ask_each, call_each};
 use super::error::CliError;
 use super::output::{self, Column};
 use crate::client::remoting::Call;
@@ -54,9 +54,7 @@ pub struct CreateArgs {
     #[arg(short, long = "attribute", value_name = "KEY=VALUE", value_parser = parse_attribute)]
     attributes: Vec<String>,
     #[command(flatten)]
-    on: OnArgs,
-    #[command(flatten)]
-    servers: ServerArgs,
+    place: PlaceArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -167,8 +165,7 @@ struct Created {
 
 async fn create(args: CreateArgs) -> Result<(), CliError> {
     names::check_topic(&args.topic)?;
-    let mut servers = args.servers.servers();
-    let masters = args.on.masters(&mut servers).await?;
+    let (mut servers, masters) = args.place.masters().await?;
     let header = CreateTopic {
         topic: args.topic.clone(),
         default_topic: DEFAULT_TOPIC.to_owned(),

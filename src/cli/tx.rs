@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
-use super::args::{OutputArgs, ServerArgs, parse_duration};
-use super::brokers::OnArgs;
+use super::args::{OutputArgs, parse_duration};
+use super::brokers::PlaceArgs;
 use super::error::CliError;
 use super::output::{self, Column};
+use super::paging::{self, AtBroker, PageRequest};
 use crate::client::Servers;
 use crate::client::calendar::format_ms;
 use crate::client::remoting::Call;
@@ -17,9 +17,6 @@ use crate::protocol::body::transactions::{TransactionInfo, TransactionList};
 use crate::protocol::header::{DecideTransactionHeader, ListTransactionsHeader};
 use crate::protocol::request_code::RequestCode;
 use crate::types::{GroupName, TopicName};
-
-/// Transactions asked for at once.
-const PAGE: i32 = 500;
 
 /// Look at transactions that are open, and decide those that no producer will
 #[derive(Debug, Subcommand)]
@@ -51,9 +48,7 @@ pub struct ListArgs {
     #[arg(short, long, default_value_t = 100)]
     max: usize,
     #[command(flatten)]
-    on: OnArgs,
-    #[command(flatten)]
-    servers: ServerArgs,
+    place: PlaceArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -103,27 +98,33 @@ struct WhichArgs {
     #[arg(value_name = "HALF|ID")]
     transaction: String,
     #[command(flatten)]
-    on: OnArgs,
-    #[command(flatten)]
-    servers: ServerArgs,
+    place: PlaceArgs,
 }
 
 /// A transaction, and the broker that has it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct OpenTransaction {
-    broker: String,
-    #[serde(flatten)]
-    info: TransactionInfo,
+type OpenTransaction = AtBroker<TransactionInfo>;
+
+impl PageRequest for ListTransactionsHeader {
+    const CODE: RequestCode = RequestCode::LIST_TRANSACTIONS;
+    type Page = TransactionList;
+    type Item = TransactionInfo;
+
+    fn limit(&mut self, max: i32) {
+        self.max = max;
+    }
+
+    fn turn(&mut self, page: TransactionList) -> (Vec<TransactionInfo>, bool) {
+        self.from = page.next.map_or(self.from, |next| next as i64);
+        (page.transactions, page.next.is_some())
+    }
 }
 
 pub async fn run(command: TxCommand) -> Result<(), CliError> {
     match command {
         TxCommand::List(args) => list(args).await,
         TxCommand::Show(args) => {
-            let mut servers = args.which.servers.servers();
-            let (broker, info) = find(&mut servers, &args.which).await?;
-            let found = OpenTransaction { broker: broker.broker_name.to_string(), info };
+            let (_, broker, item) = find(&args.which).await?;
+            let found = OpenTransaction { broker: broker.broker_name.to_string(), item };
             output::print_as(args.output.output, &found, as_text)
         }
         TxCommand::Commit(CommitArgs { which }) => decide(which, "commit", "committed").await,
@@ -132,78 +133,55 @@ pub async fn run(command: TxCommand) -> Result<(), CliError> {
 }
 
 async fn list(args: ListArgs) -> Result<(), CliError> {
-    let mut servers = args.servers.servers();
-    let mut found = Vec::new();
-    for broker in args.on.masters(&mut servers).await? {
-        let mut wanted = ListTransactionsHeader {
-            from: 0,
-            group: args.group.clone(),
-            topic: args.topic.clone(),
-            transaction_id: None,
-            min_age_ms: args.older_than.as_millis() as i64,
-            max: PAGE,
-        };
-        let mut left = args.max;
-        while left > 0 {
-            wanted.max = PAGE.min(i32::try_from(left).unwrap_or(PAGE));
-            let page = ask(&mut servers, &broker, &wanted).await?;
-            left = left.saturating_sub(page.transactions.len());
-            let of_page = page.transactions.into_iter();
-            found
-                .extend(of_page.map(|info| OpenTransaction { broker: broker.broker_name.to_string(), info }));
-            let Some(next) = page.next else { break };
-            wanted.from = next as i64;
-        }
-    }
+    let (mut servers, masters) = args.place.masters().await?;
+    let wanted = ListTransactionsHeader {
+        from: 0,
+        group: args.group,
+        topic: args.topic,
+        transaction_id: None,
+        min_age_ms: args.older_than.as_millis() as i64,
+        max: 0,
+    };
+    let found = paging::first_of_each(&mut servers, &masters, &wanted, args.max).await?;
     output::print_as(args.output.output, &found, |found| as_table(found))
 }
 
-async fn ask(
-    servers: &mut Servers,
-    broker: &BrokerAt,
-    wanted: &ListTransactionsHeader,
-) -> Result<TransactionList, CliError> {
-    let call = Call::new(RequestCode::LIST_TRANSACTIONS).header(wanted);
-    Ok(servers.call(&broker.addr, call).await?.json()?)
-}
-
-/// The open transaction that is meant. A number may mean one of each of several brokers.
-async fn find(servers: &mut Servers, which: &WhichArgs) -> Result<(BrokerAt, TransactionInfo), CliError> {
+/// The open transaction that is meant, and who has it. A number may mean one of each of several brokers.
+async fn find(which: &WhichArgs) -> Result<(Servers, BrokerAt, TransactionInfo), CliError> {
+    let (mut servers, masters) = which.place.masters().await?;
     let half: Option<u64> = which.transaction.parse().ok();
+    let wanted = ListTransactionsHeader {
+        from: half.unwrap_or(0) as i64,
+        group: None,
+        topic: None,
+        transaction_id: half.is_none().then(|| which.transaction.clone()),
+        min_age_ms: 0,
+        max: 0,
+    };
     let mut found = Vec::new();
-    for broker in which.on.masters(servers).await? {
-        let mut wanted = ListTransactionsHeader {
-            from: half.unwrap_or(0) as i64,
-            group: None,
-            topic: None,
-            transaction_id: half.is_none().then(|| which.transaction.clone()),
-            min_age_ms: 0,
-            max: 1,
-        };
-        loop {
-            let page = ask(servers, &broker, &wanted).await?;
-            let is_meant = |info: &TransactionInfo| half.is_none_or(|half| info.half_offset == half);
-            if let Some(info) = page.transactions.into_iter().find(is_meant) {
-                found.push((broker, info));
-                break;
-            }
+    for broker in masters {
+        let info = match half {
             // By its number it is the first that is looked at, or none.
-            match page.next.filter(|_| half.is_none()) {
-                Some(next) => wanted.from = next as i64,
-                None => break,
+            Some(half) => {
+                let first =
+                    paging::first_of_each(&mut servers, std::slice::from_ref(&broker), &wanted, 1).await?;
+                first.into_iter().map(|first| first.item).find(|info| info.half_offset == half)
             }
-        }
+            None => paging::find(&mut servers, &broker, wanted.clone(), |_| true).await?,
+        };
+        found.extend(info.map(|info| (broker, info)));
     }
     if found.len() > 1 {
-        let addrs: Vec<_> = found.iter().map(|(broker, _)| broker.broker_name.to_string()).collect();
-        return Err(CliError::WhichTransaction { brokers: addrs.join(", ") });
+        let names: Vec<_> = found.iter().map(|(broker, _)| broker.broker_name.to_string()).collect();
+        return Err(CliError::WhichTransaction { brokers: names.join(", ") });
     }
-    found.pop().ok_or_else(|| CliError::NoTransaction { id: which.transaction.clone() })
+    let (broker, info) =
+        found.pop().ok_or_else(|| CliError::NoTransaction { id: which.transaction.clone() })?;
+    Ok((servers, broker, info))
 }
 
 async fn decide(which: WhichArgs, decision: &str, done: &str) -> Result<(), CliError> {
-    let mut servers = which.servers.servers();
-    let (broker, info) = find(&mut servers, &which).await?;
+    let (mut servers, broker, info) = find(&which).await?;
     let header =
         DecideTransactionHeader { half_offset: info.half_offset as i64, decision: decision.to_owned() };
     servers.call(&broker.addr, Call::new(RequestCode::DECIDE_TRANSACTION).header(&header)).await?;
@@ -214,9 +192,6 @@ async fn decide(which: WhichArgs, decision: &str, done: &str) -> Result<(), CliE
 }
 
 fn as_table(found: &[OpenTransaction]) -> String {
-    if found.is_empty() {
-        return "no open transactions".to_owned();
-    }
     let columns = [
         Column::Text("BROKER"),
         Column::Number("HALF"),
@@ -228,7 +203,7 @@ fn as_table(found: &[OpenTransaction]) -> String {
         Column::Text(""),
     ];
     let row = |open: &OpenTransaction| {
-        let info = &open.info;
+        let info = &open.item;
         vec![
             open.broker.clone(),
             info.half_offset.to_string(),
@@ -240,11 +215,11 @@ fn as_table(found: &[OpenTransaction]) -> String {
             if info.unattended { "no producer online".to_owned() } else { String::new() },
         ]
     };
-    output::table(&columns, found.iter().map(row))
+    output::table_or("no open transactions", &columns, found, row)
 }
 
 fn as_text(open: &OpenTransaction) -> String {
-    let info = &open.info;
+    let info = &open.item;
     let mut facts = vec![
         ("transaction", info.transaction_id.clone()),
         ("half", info.half_offset.to_string()),
