@@ -1,10 +1,22 @@
 //! Telstar: a message broker built of actors that speaks Apache RocketMQ's protocols.
 //!
+//! A whole broker runs inside a program, or a test of one:
+//!
+//! ```
+//! # fn main() -> Result<(), telstar::fatal::Fatal> {
+//! let broker = telstar::Broker::builder().start()?; // a free port, a directory that goes with it
+//! println!("clients find it by {}", broker.name_server().expect("it is one, too"));
+//! broker.stop()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Folders are layers, and imports point downward only: `protocol` (bytes to types and back),
 //! `filter` (conditions over messages), `store` (files and rules about them), `actors` (owners of everything mutable), and above them
-//! the `client` and the command line.
+//! the `client`, the [`Broker`] and the command line.
 
 pub mod actors;
+mod broker;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -13,6 +25,9 @@ pub mod error;
 pub mod fatal;
 pub mod filter;
 mod kill_point;
+mod plan;
 pub mod protocol;
 pub mod store;
 pub mod types;
+
+pub use broker::{Broker, BrokerBuilder};

@@ -64,6 +64,7 @@ pub enum StartError {
 pub struct BrokerTree {
     pub service: Arc<BrokerService>,
     pub topics: TopicTable,
+    pub facts: FactsSource,
     gate: SendGate,
     settling: Settling,
     link: Addr<NameServerLink>,
@@ -192,6 +193,14 @@ impl Society {
             offsets: clients.offsets.clone(),
             metadata,
         };
+        let facts = FactsSource {
+            progress: log.progress,
+            log: log.reader.clone(),
+            files: files.clone(),
+            root: plan.root.clone(),
+            started_at: clock.now(),
+            writer_capacity: plan.writer_mailbox_capacity,
+        };
         let router = BrokerRouter {
             topics: topics.table.clone(),
             ensure_topic: topics_actor.clone().recipient(),
@@ -202,14 +211,7 @@ impl Society {
             settings_actor: settings,
             stats,
             transactions: deliveries.transactions,
-            facts: FactsSource {
-                progress: log.progress,
-                log: log.reader.clone(),
-                files: files.clone(),
-                root: plan.root.clone(),
-                started_at: clock.now(),
-                writer_capacity: plan.writer_mailbox_capacity,
-            },
+            facts: facts.clone(),
             key_index: log.key_index,
             retention,
             expiry: topics.expiry,
@@ -261,6 +263,6 @@ impl Society {
             plan.flush,
         );
         let service = Arc::new(BrokerService::new(Arc::new(router), Arc::new(send_rules), gate.clone()));
-        BrokerTree { service, topics: topics.table, gate, settling, link, files, root: plan.root }
+        BrokerTree { service, topics: topics.table, facts, gate, settling, link, files, root: plan.root }
     }
 }

@@ -65,7 +65,36 @@ pub struct FactsSource {
     pub writer_capacity: usize,
 }
 
+/// How far the log and what follows it are, bytes from the beginning of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogPositions {
+    /// The oldest byte that was not deleted yet.
+    pub begin: PhysicalOffset,
+    /// Behind the newest message.
+    pub end: PhysicalOffset,
+    /// Consumers can read what lies below.
+    pub dispatched: PhysicalOffset,
+    /// What lies below survives a loss of power.
+    pub flushed: PhysicalOffset,
+    /// Damaged parts of the log that were passed over since the start.
+    pub damaged: u64,
+}
+
 impl FactsSource {
+    /// How far everything is now; each position for itself.
+    pub fn positions(&self) -> LogPositions {
+        // Read in the order of their ways: none seems to be ahead of one that it follows.
+        let dispatched = self.progress.dispatched();
+        let flushed = self.progress.flushed();
+        LogPositions {
+            begin: self.log.min_offset(),
+            end: self.log.published(),
+            dispatched,
+            flushed,
+            damaged: self.progress.damaged(),
+        }
+    }
+
     /// The facts of now.
     pub fn gather(&self, clock: &SharedClock) -> RuntimeFacts {
         let disk = self.files.space(&self.root).map_or_else(

@@ -1,7 +1,7 @@
 //! The root of the tree: starts the roles of this process, and ends them in order.
 //!
 //! - Owns: the listeners, the threads, the right to the data directory; the tree of the broker.
-//! - Takes: [`Stop`].
+//! - Takes: [`Stop`], [`Kill`].
 //! - Sends: [`StopListening`] to the listeners; what ends the broker, see [`BrokerTree::stop`].
 //! - Fails: what cannot start ends the process with a sentence; see [`NodeError`].
 //! - Invariants: no client of the broker is served before everything stored is readable, only told how far that is;
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use super::broker_plan::BrokerPlan;
 use super::broker_tree::{BrokerTree, StartError};
 use super::connection::{ConnectionLimits, Service};
+use super::facts::FactsSource;
 use super::flusher::DiskFailed;
 use super::listener::{ListenerConfig, RemotingListener, StopListening};
 use super::name_server::{NameServer, NameServerConfig};
@@ -108,6 +109,12 @@ impl Handler<DiskFailed> for FailureWatch {
 #[rtype(result = "()")]
 pub struct Stop;
 
+/// Ends everything where it stands, as a crash would: nothing is drained, flushed or written down as safe. Answered
+/// when the data directory is free. The operating system still has what was stored, as after a crash of the process.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Kill;
+
 /// Where the process is reached.
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
@@ -120,6 +127,8 @@ pub struct Root {
     pub addresses: Addresses,
     /// What comes here ends the process at once, without [`Stop`]: nothing may be written down as safe any more.
     pub failures: Option<UnboundedReceiver<DiskFailed>>,
+    /// Where to see how far the broker is; `None` without a broker.
+    pub facts: Option<FactsSource>,
     listeners: Vec<Addr<RemotingListener>>,
     broker: Option<BrokerTree>,
     threads: Option<Threads>,
@@ -166,6 +175,7 @@ impl Root {
         let mut root = Root {
             addresses: addresses.clone(),
             failures: Some(failures),
+            facts: None,
             listeners: Vec::new(),
             broker: None,
             threads: None,
@@ -212,6 +222,7 @@ impl Root {
             .await?;
             opening.open(tree.service.clone());
             tree.register().await;
+            root.facts = Some(tree.facts.clone());
             root.broker = Some(tree);
         }
         root.threads = Some(threads);
@@ -268,6 +279,21 @@ impl Handler<Stop> for Root {
             root.lock = None;
             info!("stopped");
         }))
+    }
+}
+
+impl Handler<Kill> for Root {
+    type Result = ();
+
+    fn handle(&mut self, _: Kill, ctx: &mut Self::Context) {
+        warn!("ending at once; the next start checks the log");
+        self.listeners.clear();
+        if let Some(threads) = self.threads.take() {
+            threads.stop();
+        }
+        self.broker = None;
+        self.lock = None;
+        ctx.stop();
     }
 }
 

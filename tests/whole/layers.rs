@@ -8,7 +8,7 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, File, ItemFn, ItemMod, ItemUse, UseTree};
 
 /// What each part of the crate may import besides itself.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("types", &[]),
     ("clock", &[]),
     ("kill_point", &[]),
@@ -20,9 +20,14 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("actors", &["store", "client", "filter", "protocol", "error", "clock", "kill_point", "types"]),
     ("config", &["protocol", "types"]),
     ("fatal", &["actors", "config", "store"]),
+    ("plan", &["actors", "config", "fatal", "filter", "store"]),
+    ("broker", &["actors", "config", "fatal", "plan", "store", "clock"]),
     (
         "cli",
-        &["actors", "client", "filter", "store", "protocol", "config", "error", "fatal", "clock", "types"],
+        &[
+            "actors", "client", "filter", "store", "protocol", "config", "error", "fatal", "plan", "clock",
+            "types",
+        ],
     ),
 ];
 

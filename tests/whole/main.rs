@@ -4,6 +4,7 @@ mod commands;
 mod consumed;
 mod crash;
 mod derived;
+mod embedded;
 mod filters;
 mod hostile;
 mod layers;
