@@ -11,6 +11,7 @@ mod filter;
 mod frame;
 mod pull;
 mod query;
+mod rebalance;
 mod retry;
 mod run;
 mod schedule;
@@ -36,6 +37,7 @@ pub enum BenchCommand {
     Filter(filter::FilterBenchArgs),
     Delay(delay::DelayBenchArgs),
     Query(query::QueryBenchArgs),
+    Rebalance(rebalance::RebalanceArgs),
     Retry(retry::RetryBenchArgs),
     Tx(tx::TxBenchArgs),
     Sink(sink::SinkArgs),
@@ -66,6 +68,7 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
         }
         BenchCommand::Delay(args) => delay::run(args),
         BenchCommand::Query(args) => on_runtime(query::run(args)),
+        BenchCommand::Rebalance(args) => on_runtime(rebalance::run(args)),
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
     }
 }
