@@ -3,6 +3,7 @@
 
     admin.py NS await BROKERS            wait until that many master brokers are registered and answer
     admin.py NS topic NAME [QUEUES]      create a topic on every broker and wait for its route
+    admin.py NS order TOPIC QUEUES       order the topic over all brokers, in so many queues of each, and wait until routes say so
     admin.py NS await-committed GROUP TOPIC OFFSET QUEUES
                                          wait until the group has committed that offset for every queue
 """
@@ -18,8 +19,11 @@ CREATE_TOPIC = 17
 MAX_OFFSET = 30
 ROUTE = 105
 CLUSTERS = 106
+PUT_KV = 100
+NAME_SERVER_SETTINGS = 318
 
 PATIENCE_S = 60
+BROKER_NAME = re.compile(r'"brokerName"\s*:\s*"([^"]+)"')
 MASTER_ADDRESS = re.compile(r'[{,]\s*"?0"?\s*:\s*"([^"]+:\d+)"')  # Java writes numbers as keys, without quotes
 
 
@@ -27,13 +31,13 @@ class Refused(Exception):
     """The server answered with an error."""
 
 
-def ask(address, code, fields=(), timeout_s=10):
+def ask(address, code, fields=(), body=b"", timeout_s=10):
     """One request on a connection of its own: returns the ext fields and the body of the reply."""
     host, port = address.rsplit(":", 1)
     header = json.dumps({"code": code, "language": "JAVA", "version": 435, "opaque": 7, "flag": 0,
                          "serializeTypeCurrentRPC": "JSON", "extFields": {k: str(v) for k, v in dict(fields).items()}}).encode()
     with socket.create_connection((host, int(port)), timeout_s) as stream, stream.makefile("rb") as replies:
-        stream.sendall(struct.pack(">II", 4 + len(header), len(header)) + header)
+        stream.sendall(struct.pack(">II", 4 + len(header) + len(body), len(header)) + header + body)
         prefix = replies.read(8)
         if len(prefix) < 8:
             raise ConnectionError(f"{address} hung up")
@@ -86,6 +90,15 @@ def create_topic(name_server, topic, queues=8):
     patiently(routed, f"route of {topic}")
 
 
+def order_topic(name_server, topic, queues):
+    """What mqadmin's updateOrderConf does, and the switch that lets clients know."""
+    brokers = sorted(set(BROKER_NAME.findall(ask(name_server, ROUTE, {"topic": topic})[1])))
+    order = ";".join(f"{broker}:{queues}" for broker in brokers)
+    ask(name_server, PUT_KV, {"namespace": "ORDER_TOPIC_CONFIG", "key": topic, "value": order})
+    ask(name_server, NAME_SERVER_SETTINGS, body=b"orderMessageEnable=true")
+    patiently(lambda: f'"{order}"' in ask(name_server, ROUTE, {"topic": topic})[1], f"order of {topic}")
+
+
 def await_committed(name_server, group, topic, offset, queues):
     def all_committed():
         return all(ask(broker, CONSUMER_OFFSET, {"consumerGroup": group, "topic": topic, "queueId": queue})[0]["offset"] == offset
@@ -98,6 +111,8 @@ def main(name_server, command, *rest):
         await_brokers(name_server, int(rest[0]))
     elif command == "topic":
         create_topic(name_server, *rest)
+    elif command == "order":
+        order_topic(name_server, *rest)
     elif command == "await-committed":
         await_committed(name_server, *rest)
     else:

@@ -182,6 +182,13 @@ final class Clients {
         return name;
     }
 
+    /** A topic whose producers keep to the first queue of each broker, of the four there are. */
+    static String topicInOrder() throws Exception {
+        String name = topic(4);
+        admin("order", name, "1");
+        return name;
+    }
+
     /** Waits until the server knows the commit: clients send it without waiting for an answer. */
     static void awaitCommitted(String group, String topic, long offset, int queuesPerBroker) throws Exception {
         admin("await-committed", group, topic, String.valueOf(offset), String.valueOf(queuesPerBroker));

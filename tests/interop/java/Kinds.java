@@ -9,6 +9,7 @@ import java.util.concurrent.atomic.AtomicReference;
 import java.util.stream.Collectors;
 import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
+import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.producer.LocalTransactionState;
 import org.apache.rocketmq.client.producer.TransactionListener;
 import org.apache.rocketmq.client.producer.TransactionMQProducer;
@@ -16,6 +17,7 @@ import org.apache.rocketmq.client.utils.MessageUtil;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageAccessor;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.common.message.MessageQueue;
 
 /** Messages beyond the plain ones: delayed, transactional, filtered, dead, requested: NAME_SERVER CLIENT_NAME. */
 final class Kinds {
@@ -33,7 +35,8 @@ final class Kinds {
         report.check("sql_condition_lets_only_what_satisfies_it_pass", Kinds::sql);
         report.check("message_that_always_fails_ends_in_the_dead_letter_queue", Kinds::deadLetters);
         report.check("request_is_answered_to_who_asked", Kinds::requests);
-        report.runAndExit(6);
+        report.check("producers_keep_to_the_queues_that_the_order_of_a_topic_names", Kinds::orderOverAllBrokers);
+        report.runAndExit(7);
     }
 
     /** By number: 0 committed, 1 rolled back, 2 committed when asked, 3 rolled back when asked, and so on. */
@@ -51,6 +54,22 @@ final class Kinds {
         @Override public LocalTransactionState checkLocalTransaction(MessageExt half) {
             asked.add(half.getTransactionId());
             return number(half) % 4 == 2 ? LocalTransactionState.COMMIT_MESSAGE : LocalTransactionState.ROLLBACK_MESSAGE;
+        }
+    }
+
+    private static void orderOverAllBrokers() throws Exception {
+        String topic = Clients.topicInOrder();
+        try (Clients.Push consumer = Clients.Push.startOrderly(topic, (messages, context) -> ConsumeOrderlyStatus.SUCCESS);
+             Clients.Producer producer = new Clients.Producer()) {
+            List<Message> sent = Clients.letters(topic, 60);
+            for (Message letter : sent) {
+                producer.sendTo(queues -> queues.get(0), letter);
+            }
+            List<MessageExt> inbox = consumer.inbox.awaitNoMoreThan(sent.size(), PATIENCE_S);
+            Report.same(inbox.stream().map(Kinds::number).collect(Collectors.toList()),
+                sent.stream().map(Kinds::number).collect(Collectors.toList()), "numbers in the order they were sent");
+            List<Integer> queues = producer.fetchPublishMessageQueues(topic).stream().map(MessageQueue::getQueueId).collect(Collectors.toList());
+            Report.holds(queues.stream().allMatch(id -> id == 0), "producers are told of queues " + queues);
         }
     }
 
