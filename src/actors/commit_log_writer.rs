@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::prelude::*;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::flusher::{FlushWanted, LogFlushed};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
@@ -119,8 +119,8 @@ pub struct CommitLogWriter {
     answers: Vec<(Recipient<BatchAppended>, BatchAppended)>,
     /// Who of this turn waits for the disk.
     wait_for_disk: Vec<Recipient<LogFlushed>>,
-    /// The last append found no room for a segment.
-    disk_is_full: bool,
+    /// The last append failed for the disk's sake, which was logged: one line for a disk that fails, not one for each send.
+    disk_fails: bool,
 }
 
 impl BatchAppended {
@@ -175,7 +175,7 @@ impl CommitLogWriter {
             clock,
             mailbox_capacity,
             refusing: None,
-            disk_is_full: false,
+            disk_fails: false,
             unpublished: false,
             answers: Vec::new(),
             wait_for_disk: Vec::new(),
@@ -189,7 +189,7 @@ impl CommitLogWriter {
         let end = self.appender.end();
         match self.appender.append(messages, first, self.clock.now()) {
             Ok(Appended { end, positions, stored_at, .. }) => {
-                self.disk_is_full = false;
+                self.disk_fails = false;
                 Ok(StoredSend {
                     first_queue_offset: first,
                     physical_offsets: positions,
@@ -198,12 +198,7 @@ impl CommitLogWriter {
                 })
             }
             Err(error) => {
-                // One line for a disk that runs full, not one for each send.
-                if matches!(error, AppendError::DiskFull) && !std::mem::replace(&mut self.disk_is_full, true)
-                {
-                    warn!("sends are refused: the disk is full");
-                }
-                let refusal = refusal_of(error);
+                let refusal = self.refusal_of(error);
                 if self.appender.end() < end {
                     self.take_back(&refusal);
                 }
@@ -223,28 +218,32 @@ impl CommitLogWriter {
     fn publish(&mut self) {
         self.appender.zero_ahead(!self.wait_for_disk.is_empty());
         if let Err(error) = self.appender.publish() {
-            self.take_back(&refusal_of(error));
+            let refusal = self.refusal_of(error);
+            self.take_back(&refusal);
         }
     }
-}
 
-fn refusal_of(error: AppendError) -> Refusal {
-    match error {
-        AppendError::TopicTooLong { .. }
-        | AppendError::PropertiesTooLong { .. }
-        | AppendError::TooLarge { .. } => Refusal::MessageIllegal { what: error.to_string() },
-        AppendError::DiskFull => {
-            Refusal::NotWritable { cause: "the disk is full; free space, or shorten the retention".into() }
+    /// What the sender is told; what the disk does is logged, too, until it takes something again.
+    fn refusal_of(&mut self, error: AppendError) -> Refusal {
+        let refusal = match error {
+            AppendError::TopicTooLong { .. }
+            | AppendError::PropertiesTooLong { .. }
+            | AppendError::TooLarge { .. } => return Refusal::MessageIllegal { what: error.to_string() },
+            AppendError::DiskFull => Refusal::NotWritable {
+                cause: "the disk is full; free space, or shorten the retention".into(),
+            },
+            AppendError::Write { ref source, .. }
+            | AppendError::Segment { source: SegmentError::Io { ref source, .. } } => {
+                Refusal::StoreFailed { cause: format!("{error}: {source}") }
+            }
+            AppendError::Segment { .. } | AppendError::NotAtEnd { .. } => {
+                Refusal::StoreFailed { cause: error.to_string() }
+            }
+        };
+        if !std::mem::replace(&mut self.disk_fails, true) {
+            error!(%refusal, "sends are refused until the disk takes them again");
         }
-        AppendError::Write { ref source, .. }
-        | AppendError::Segment { source: SegmentError::Io { ref source, .. } } => {
-            error!(%error, cause = %source, "append failed");
-            Refusal::StoreFailed { cause: format!("{error}: {source}") }
-        }
-        AppendError::Segment { .. } | AppendError::NotAtEnd { .. } => {
-            error!(%error, "append failed");
-            Refusal::StoreFailed { cause: error.to_string() }
-        }
+        refusal
     }
 }
 

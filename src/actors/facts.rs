@@ -110,6 +110,7 @@ impl FactsSource {
             commit_log_max: self.log.published(),
             flushed: self.progress.flushed(),
             dispatched: self.progress.dispatched(),
+            damaged: self.progress.damaged(),
             earliest_stored_at_ms: earliest.map(|at| at.0),
             append_stalled: Duration::ZERO,
             commit_log_dir: self.root.join("commitlog").display().to_string(),

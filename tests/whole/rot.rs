@@ -128,4 +128,15 @@ async fn offline_tools_find_what_is_wrong_and_the_next_start_mends_what_is_deriv
     let messages = pull_on(&client, 60).await;
     assert_eq!(numbers(&messages), (0..60).filter(|n| *n != 3).collect::<Vec<_>>());
     assert_eq!(client.find_by_key("orders", "k25").await.len(), 1);
+    assert!(broker.stop().success());
+
+    // Everything that is derived, whether something is wrong with it or not.
+    let index = data.join("index");
+    let (status, output, _) = run_words(&["store", "repair", data_arg, "--all", "--yes"]);
+    assert!(status == 0 && !queue.exists(), "{output}");
+    assert!(std::fs::read_dir(&index).map_or(true, |mut files| files.next().is_none()), "{output}");
+    let broker = Broker::start(dir.path(), &SETTINGS).await;
+    let client = broker.client().await;
+    assert_eq!(numbers(&pull_on(&client, 60).await), (0..60).filter(|n| *n != 3).collect::<Vec<_>>());
+    assert_eq!(client.find_by_key("orders", "k25").await.len(), 1);
 }

@@ -28,6 +28,8 @@ pub struct RuntimeFacts {
     /// Below this everything is on disk.
     pub flushed: PhysicalOffset,
     pub dispatched: PhysicalOffset,
+    /// Damaged parts of the log that were passed over since the start.
+    pub damaged: u64,
     /// Store time of the oldest message, ms.
     pub earliest_stored_at_ms: Option<i64>,
     /// For how long the append under way has been waiting for memory or disk.
@@ -120,6 +122,9 @@ const PUT_TIME_NAMES: [&str; 13] = [
     "10s~",
 ];
 
+/// Damaged parts of the log that were passed over since the start; there only when there are any. Ours.
+const DAMAGED_KEY: &str = "damagedLogParts";
+
 /// All keys of 28.
 pub fn runtime_table(figures: &BrokerFigures, facts: &RuntimeFacts) -> BTreeMap<String, String> {
     let mut table: BTreeMap<String, String> =
@@ -128,6 +133,9 @@ pub fn runtime_table(figures: &BrokerFigures, facts: &RuntimeFacts) -> BTreeMap<
     table.extend(fact_rows(facts).map(|(key, value)| (key.to_owned(), value)));
     let ratio = facts.commit_log_disk.used_ratio();
     table.insert(format!("commitLogDiskRatio_{}", facts.commit_log_dir), ratio.to_string());
+    if facts.damaged > 0 {
+        table.insert(DAMAGED_KEY.to_owned(), facts.damaged.to_string());
+    }
     for level in 1..=DELAY_LEVELS {
         let progress = facts.delay_levels.iter().find(|progress| progress.level == level);
         let (delivered, max) = progress.map_or((0, 0), |level| (level.delivered_offset, level.max_offset));
@@ -265,6 +273,13 @@ mod tests {
             assert!(table.contains_key(key), "{key}");
         }
         assert_eq!(table["commitLogDiskRatio_/store/commitlog"], "0.75");
+    }
+
+    #[test]
+    fn damage_shows_once_there_is_some() {
+        let table = |facts: &RuntimeFacts| runtime_table(&BrokerFigures::default(), facts);
+        assert!(!table(&facts()).contains_key(DAMAGED_KEY));
+        assert_eq!(table(&RuntimeFacts { damaged: 2, ..facts() })[DAMAGED_KEY], "2");
     }
 
     #[test]
