@@ -49,6 +49,7 @@ pub struct Config {
     pub name_server: NameServerSection,
     pub store: StoreSection,
     pub retention: RetentionSection,
+    pub compaction: CompactionSection,
     pub message: MessageSection,
     pub transaction: TransactionSection,
     pub send: SendSection,
@@ -149,6 +150,17 @@ pub struct RetentionSection {
     #[serde(rename = "check_interval_ms", with = "text::millis")]
     pub check_interval: Duration,
     pub max_segments: usize,
+}
+
+/// How topics are compacted.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompactionSection {
+    #[serde(rename = "interval_ms", with = "text::millis")]
+    pub interval: Duration,
+    pub segment_bytes: u64,
+    pub index_bytes: u64,
+    pub key_memory_bytes: usize,
 }
 
 /// What a message may be.

@@ -46,9 +46,9 @@ pub enum Refusal {
     )]
     MixedMessageType { topic: TopicName },
     #[error(
-        "cleanup.policy=COMPACTION is not supported by this version of Telstar. Topic {topic} was not created; leave it out, and its messages are kept by age, or use a Java broker"
+        "topic {topic} would be kept by key (cleanup.policy=COMPACTION) and by age (retention.ms) at once; nothing was changed, set one of them"
     )]
-    CompactionTopic { topic: TopicName },
+    KeptByKeyAndAge { topic: TopicName },
     #[error("{what} has no permission: {remedy}")]
     NoPermission { what: String, remedy: &'static str },
 
@@ -229,8 +229,7 @@ impl Refusal {
                 ResponseCode::INVALID_PARAMETER
             }
             TopicUnknown { .. } | NoRoute { .. } => ResponseCode::TOPIC_NOT_EXIST,
-            MixedMessageType { .. } => ResponseCode::INVALID_PARAMETER,
-            CompactionTopic { .. } => ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
+            MixedMessageType { .. } | KeptByKeyAndAge { .. } => ResponseCode::INVALID_PARAMETER,
             SettingUnknown { .. } | SettingFixed { .. } | SettingInvalid { .. } => {
                 ResponseCode::INVALID_PARAMETER
             }
@@ -296,7 +295,7 @@ mod tests {
             NoRoute { .. } => "NoRoute",
             QueueOutOfRange { .. } => "QueueOutOfRange",
             MixedMessageType { .. } => "MixedMessageType",
-            CompactionTopic { .. } => "CompactionTopic",
+            KeptByKeyAndAge { .. } => "KeptByKeyAndAge",
             NoPermission { .. } => "NoPermission",
             MessageIllegal { .. } => "MessageIllegal",
             BodyTooLarge { .. } => "BodyTooLarge",
@@ -368,7 +367,7 @@ mod tests {
             (17, NoRoute { topic: "T".into(), hint: x() }),
             (29, QueueOutOfRange { topic: "T".into(), queue_id: -1, queues: 1 }),
             (29, MixedMessageType { topic: "T".into() }),
-            (3, CompactionTopic { topic: "T".into() }),
+            (29, KeptByKeyAndAge { topic: "T".into() }),
             (16, NoPermission { what: x(), remedy: "x" }),
             (13, MessageIllegal { what: x() }),
             (13, BodyTooLarge { len_bytes: 1, max_bytes: 1 }),

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 use tracing::info;
 
-use crate::actors::broker_plan::BrokerPlan;
+use crate::actors::broker_plan::{BrokerPlan, CompactionPlan};
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::connection::ConnectionLimits;
 use crate::actors::flusher::FlusherConfig;
@@ -21,6 +21,7 @@ use crate::actors::topic_queue::TopicQueueConfig;
 use crate::config::{Config, Role, TlsMode};
 use crate::fatal::Fatal;
 use crate::filter::FilterRules;
+use crate::store::compacted_log::CompactedSizes;
 use crate::store::consume_queue::ConsumeQueueConfig;
 use crate::store::key_index::IndexFileConfig;
 use crate::store::pull::PullLimits;
@@ -141,6 +142,11 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             max_segments: retention.max_segments,
         },
         retention_interval: retention.check_interval,
+        compaction: CompactionPlan {
+            interval: config.compaction.interval,
+            sizes: CompactedSizes::of_java(config.compaction.segment_bytes, config.compaction.index_bytes),
+            memory_bytes: config.compaction.key_memory_bytes,
+        },
         max_body_bytes: config.message.max_body_bytes,
         delay_levels: config.message.delay_levels(),
         timers: TimerRules {

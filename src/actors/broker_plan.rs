@@ -10,9 +10,19 @@ use super::requests::send::TimerRules;
 use super::topic_queue::TopicQueueConfig;
 use crate::filter::FilterRules;
 use crate::protocol::delay_level::DelayLevels;
+use crate::store::compacted_log::CompactedSizes;
 use crate::store::key_index::IndexFileConfig;
 use crate::store::retention::RetentionRules;
 use crate::types::{BrokerName, FlushMode, TopicName};
+
+/// How topics are compacted.
+#[derive(Clone, Copy, Debug)]
+pub struct CompactionPlan {
+    pub interval: Duration,
+    pub sizes: CompactedSizes,
+    /// For the keys of a rewriting.
+    pub memory_bytes: usize,
+}
 
 /// Everything a broker is told before it starts.
 #[derive(Clone, Debug)]
@@ -48,6 +58,7 @@ pub struct BrokerPlan {
     pub offsets_flush_mode: FlushMode,
     pub retention: RetentionRules,
     pub retention_interval: Duration,
+    pub compaction: CompactionPlan,
     pub max_body_bytes: usize,
     pub delay_levels: DelayLevels,
     pub timers: TimerRules,

@@ -19,6 +19,7 @@ use super::broker_plan::BrokerPlan;
 use super::broker_service::BrokerService;
 use super::broker_settings::BrokerSettings;
 use super::broker_stats::BrokerStats;
+use super::compactor::{Compactor, StopCompacting};
 use super::consumer_groups::ConsumerDirectory;
 use super::dead_letter_replay::DeadLetterReplay;
 use super::dedup_window::{DedupStarter, DedupWindowParts};
@@ -67,6 +68,7 @@ pub struct BrokerTree {
     pub facts: FactsSource,
     gate: SendGate,
     settling: Settling,
+    compactor: Addr<Compactor>,
     link: Addr<NameServerLink>,
     files: Arc<dyn StoreFiles>,
     root: PathBuf,
@@ -87,7 +89,12 @@ impl BrokerTree {
         let (store, known) = ground.open_store(recovery).await?;
         let OpenedStore { log, recovered, check_point_file, check_point, .. } = store;
         let CommitLog { appender, reader, preparer } = log;
-        let underived = Underived { recovered, missing: store.missing, from: store.derive_from };
+        let underived = Underived {
+            recovered,
+            missing: store.missing,
+            from: store.derive_from,
+            compacted: store.compacted,
+        };
 
         // Who decides what there is.
         let gate = SendGate::default();
@@ -106,15 +113,26 @@ impl BrokerTree {
         let deliveries = ground.start_deliveries(&log, &owners, store.timers, underived.from.end).await?;
         let owned = LogOwnership { appender, preparer, check_point_file, check_point };
         let line = ground.start_log_line(&log, &deliveries, &underived, owned, failed)?;
-        ground.open_queues(&log, &line, &topics, &figures, &owners.clients.offsets);
+        ground.open_queues(&log, &line, &topics, &figures, &owners.clients.offsets, underived.compacted);
 
         // What was stored and not derived yet; then those who look after what is there.
-        ground.derive(&log, &line, &deliveries, &underived, (recovery, &known)).await?;
-        let retention = ground.start_retention(&log, &line, &deliveries, &owners.clients)?;
+        ground.derive(&log, &line, &underived, (recovery, &known)).await?;
+        let compactor = ground.start_compactor(&log, &line).await?;
+        deliveries.begin().await?;
+        let retention = ground.start_retention(&log, &line, &deliveries, &compactor, &owners.clients)?;
         let replays = ground.start_replays(&log, &owners.topics)?;
 
-        let society =
-            Society { owners, topics, log, deliveries, line, retention, replays, stats: figures.stats };
+        let society = Society {
+            owners,
+            topics,
+            log,
+            deliveries,
+            line,
+            compactor,
+            retention,
+            replays,
+            stats: figures.stats,
+        };
         Ok(society.into_tree(ground, gate, link))
     }
 
@@ -151,7 +169,10 @@ impl BrokerTree {
                 queue.do_send(WakeHolds);
             }
         }
-        match self.settling.settle().await {
+        let settled = self.settling.settle().await;
+        // A compactor that ended has nothing to finish.
+        let _ = self.compactor.send(StopCompacting).await;
+        match settled {
             Ok(()) => {
                 self.note_queues().await;
                 if let Err(error) = AbortFile::remove(&*self.files, &self.root) {
@@ -170,6 +191,7 @@ struct Society {
     log: LogView,
     deliveries: Deliveries,
     line: LogLine,
+    compactor: Addr<Compactor>,
     retention: Addr<Retention>,
     replays: Addr<DeadLetterReplay>,
     stats: Addr<BrokerStats>,
@@ -178,7 +200,7 @@ struct Society {
 impl Society {
     /// Starts the settings, whose listeners are all there now, and makes the tables that requests are served by.
     fn into_tree(self, ground: Ground<'_>, gate: SendGate, link: Addr<NameServerLink>) -> BrokerTree {
-        let Self { owners, topics, log, deliveries, line, retention, replays, stats } = self;
+        let Self { owners, topics, log, deliveries, line, compactor, retention, replays, stats } = self;
         let Owners { administration, clients, topics: topics_actor } = owners;
         let Ground { plan, threads, files, metadata, clock } = ground;
         let settings = administration.settings;
@@ -263,6 +285,16 @@ impl Society {
             plan.flush,
         );
         let service = Arc::new(BrokerService::new(Arc::new(router), Arc::new(send_rules), gate.clone()));
-        BrokerTree { service, topics: topics.table, facts, gate, settling, link, files, root: plan.root }
+        BrokerTree {
+            service,
+            topics: topics.table,
+            facts,
+            gate,
+            settling,
+            compactor,
+            link,
+            files,
+            root: plan.root,
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod broker_settings;
 pub mod broker_stats;
 pub mod broker_tree;
 pub mod commit_log_writer;
+pub mod compactor;
 pub mod connection;
 pub mod consumed_keys;
 pub mod consumer_group;

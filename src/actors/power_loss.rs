@@ -198,6 +198,7 @@ impl Life {
             stats: fake_sink::<CountTraffic>().0,
             expiry: MessageExpiry::default(),
             losses: None,
+            compaction: None,
         };
         let mut safe = TopicConfig::new("safe", 1);
         safe.attributes.insert(FLUSH_DISK_TYPE.into(), "SYNC_FLUSH".into());

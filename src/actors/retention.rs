@@ -4,7 +4,7 @@
 //! - Takes: [`RetentionDue`], [`DeleteExpiredNow`], [`TrimQueuesNow`], [`ObserveRetention`], [`SettingsChanged`].
 //! - Sends: [`RetireSegmentsBefore`] and [`RefuseWrites`] to the writer; [`LogTrimmed`] to started queues,
 //!   [`TrimKeyIndex`]; [`QuerySlowest`] before anything goes early, [`MessagesGone`] for queues that nobody started;
-//!   [`MoveTimers`].
+//!   [`MoveTimers`], [`SecureCopies`].
 //! - Fails: a disk that cannot be asked is logged; nothing is deleted and nothing refused for it. A file that cannot
 //!   be removed is tried again in the next round, and nothing else leaves the log until it is gone.
 //! - Invariants: the log is trimmed before what was derived from it; files go oldest first, one at a time, with a
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use super::broker_settings::SettingsChanged;
 use super::commit_log_writer::{RefuseWrites, RetireSegmentsBefore};
+use super::compactor::SecureCopies;
 use super::consumer_groups::ConsumerGroupTable;
 use super::consumer_offsets::{
     ConsumerOffsets, ListConsumedQueues, MessagesGone, QuerySlowest, SlowestOffset,
@@ -107,6 +108,8 @@ pub struct RetentionParts {
     pub oldest_half: OldestHalf,
     /// Stores messages anew that wait for their time, before their part of the log goes.
     pub timers: Recipient<MoveTimers>,
+    /// Brings to disk what compacted topics keep of the log.
+    pub copies: Recipient<SecureCopies>,
     pub retires: Recipient<RetireSegmentsBefore>,
     pub refusals: Recipient<RefuseWrites>,
     pub key_index: Option<Recipient<TrimKeyIndex>>,
@@ -231,7 +234,7 @@ impl Retention {
         };
         let delivered = self.delivered();
         let oldest_half = parts.oldest_half.clone();
-        let timers = parts.timers.clone();
+        let (timers, copies) = (parts.timers.clone(), parts.copies.clone());
         // What is not dispatched yet is in no queue, and so looks consumed to whoever asks the queues.
         let log_end = parts.positions.dispatched();
         async move {
@@ -247,6 +250,10 @@ impl Retention {
             // Without an answer nothing may go.
             let waiting = timers.send(MoveTimers { before: wanted }).await;
             let movable = waiting.map_or(PhysicalOffset(0), |moved| moved.oldest.unwrap_or(wanted));
+            let secured = copies.send(SecureCopies).await;
+            let copied =
+                secured.map_or(PhysicalOffset(0), |secured| secured.oldest_unsecured.unwrap_or(wanted));
+            let movable = movable.min(copied);
             let decision = decision.sparing(movable);
             let consumed_to = consumed_to.min(movable);
             let Some(deletion) = decision.deletion(consumed_to) else { return RetiredSegments::default() };

@@ -1,10 +1,13 @@
 //! One message queue: numbers its messages, keeps its consume queue, answers and holds its pulls.
 //!
-//! - Owns: the consume queue, the next queue offset, the pulls that are held, the sends that wait for the disk.
+//! - Owns: the consume queue, the next queue offset, the pulls that are held, the sends that wait for the disk; of a
+//!   compacted topic the compacted log, too.
 //! - Takes: [`SendMessages`], [`BatchAppended`](super::commit_log_writer::BatchAppended) from the writer,
 //!   [`LogFlushed`](super::flusher::LogFlushed) from the flusher, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
-//!   [`LogTrimmed`], [`ContinueAt`], [`WakeHolds`], [`DeleteQueue`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
-//!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`], [`QueryPulledLast`].
+//!   [`LogTrimmed`], [`ContinueAt`], [`WakeHolds`], [`DeleteQueue`]; of compacted topics [`BeginRewrite`], [`EndRewrite`],
+//!   [`TakeCopies`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
+//!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`], [`QueryPulledLast`],
+//!   [`QueryCompacted`].
 //! - Sends: [`AppendBatch`] to the commit log writer, one at a time; [`Replies`](super::request::Replies) to connections,
 //!   [`MessageStored`] to an actor that sent; [`CountTraffic`] once for each counter it begins; [`MessagesGone`] when its beginning moves.
 //! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
@@ -14,6 +17,7 @@
 //!
 //! Started on first use; most queues of a broker never are.
 
+mod compaction;
 mod holds;
 mod pullers;
 mod questions;
@@ -27,6 +31,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use compaction::Compaction;
+pub use compaction::{
+    BeginRewrite, CompactedFigures, CompactionParts, EndRewrite, QueryCompacted, TakeCopies, TakenCopies,
+};
 use holds::PullHold;
 use pullers::Pullers;
 pub use pullers::{PulledLast, QueryPulledLast};
@@ -185,6 +193,15 @@ pub struct QueueParts {
     pub expiry: MessageExpiry,
     /// Who is told of messages that are gone; `None`: nobody.
     pub losses: Option<Recipient<MessagesGone>>,
+    /// `None`: the topic is not compacted.
+    pub compaction: Option<CompactionParts>,
+}
+
+impl QueueParts {
+    /// What the queues of a topic are made of.
+    pub fn of(&self, is_compacted: bool) -> Self {
+        Self { compaction: self.compaction.clone().filter(|_| is_compacted), ..self.clone() }
+    }
 }
 
 pub struct TopicQueue {
@@ -215,6 +232,9 @@ pub struct TopicQueue {
     pullers: Pullers,
     /// When the batch in work was handed to the writer.
     handed_over_at: Instant,
+    compaction: Compaction,
+    /// Copying goes on by itself.
+    copies_later: bool,
 }
 
 impl TopicQueue {
@@ -224,6 +244,7 @@ impl TopicQueue {
         let count = CountTraffic { of: TrafficOf::TopicPuts(topic.clone()), traffic: puts.clone() };
         // Figures only: a queue that is not counted works as well.
         let _ = parts.stats.try_send(count);
+        let compaction = if parts.compaction.is_some() { Compaction::NotOpen } else { Compaction::None };
         let mut opened = Self {
             topic,
             queue_id,
@@ -246,6 +267,8 @@ impl TopicQueue {
             gets: HashMap::new(),
             pullers: Pullers::default(),
             handed_over_at: Instant::now(),
+            compaction,
+            copies_later: false,
         };
         // What went before we opened is nobody's news.
         opened.trim(opened.parts.log.min_offset());
@@ -291,6 +314,9 @@ impl TopicQueue {
 
     /// Hides what is too old for the topic.
     fn expire(&mut self) {
+        if self.is_compacted() {
+            return; // kept by key, not by age
+        }
         let Some(begins_at_ms) = self.parts.expiry.begins_at_ms(&self.topic) else { return };
         let Ok(queue) = &mut self.queue else { return };
         let is_young = |(offset, at_ms)| offset == queue.min_offset() && at_ms >= begins_at_ms;
@@ -329,6 +355,9 @@ impl TopicQueue {
 
     /// The outcome of a pull now.
     fn pull_now(&mut self, request: &PullMessages) -> Result<Pulled, Refusal> {
+        if self.is_compacted() {
+            return self.pull_compacted_now(request);
+        }
         self.expire_and_tell();
         let queue = match &mut self.queue {
             Ok(queue) => queue,
@@ -383,6 +412,9 @@ impl TopicQueue {
     }
 
     fn extent(&self) -> (QueueOffset, QueueOffset) {
+        if let Some(extent) = self.compacted_extent() {
+            return extent;
+        }
         match &self.queue {
             Ok(queue) => (queue.min_offset(), queue.max_offset()),
             Err(_) => Default::default(),
@@ -495,6 +527,7 @@ impl Handler<Dispatched> for TopicQueue {
         if self.unwritten.len() == 1 {
             self.write_units(ctx);
         }
+        self.go_on_copying(ctx);
     }
 }
 
@@ -565,6 +598,7 @@ impl Handler<DeleteQueue> for TopicQueue {
         {
             warn!(topic = %self.topic, queue_id = self.queue_id.0, %error, "files of a deleted queue remain");
         }
+        self.destroy_compacted();
         self.unwritten.clear();
         self.deleted = true;
         self.end_if_done(ctx);

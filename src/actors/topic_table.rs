@@ -10,13 +10,15 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::dedup_window::DedupWindow;
 use super::topic_queue::TopicQueue;
-use crate::protocol::attributes::{BODY_FILTER, DEDUP_WINDOW_MS, FLUSH_DISK_TYPE, RETENTION_MS};
+use crate::protocol::attributes::{
+    BODY_FILTER, DEDUP_WINDOW_MS, FLUSH_DISK_TYPE, RETENTION_MS, is_compacted,
+};
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::topic_config::TopicConfig;
 use crate::types::{FlushMode, QueueId, TopicName};
 
 /// Starts the actor of one message queue; made by the root, which knows what a queue needs.
-pub type QueueStarter = Arc<dyn Fn(&TopicName, QueueId) -> Addr<TopicQueue> + Send + Sync>;
+pub type QueueStarter = Arc<dyn Fn(&TopicEntry, QueueId) -> Addr<TopicQueue> + Send + Sync>;
 
 /// One topic: its settings, and the actors of its queues, each started when first asked for.
 pub struct TopicEntry {
@@ -26,6 +28,7 @@ pub struct TopicEntry {
     /// Whether conditions may look into its bodies.
     pub body_filter: bool,
     retention_ms: Option<i64>,
+    is_compacted: bool,
     queues: Vec<Arc<OnceLock<Addr<TopicQueue>>>>,
     dedup_window_ms: Option<i64>,
     /// Started with the first send that has to be looked for in it.
@@ -48,7 +51,18 @@ impl TopicEntry {
         let body_filter = config.attributes.get(BODY_FILTER).is_some_and(|kind| kind == "JSON");
         let dedup_window_ms = config.attributes.get(DEDUP_WINDOW_MS).and_then(|text| text.parse().ok());
         let dedup_window = previous.map(|entry| entry.dedup_window.clone()).unwrap_or_default();
-        Self { config, flush, body_filter, retention_ms, queues, dedup_window_ms, dedup_window, starter }
+        let is_compacted = is_compacted(&config.attributes);
+        Self {
+            config,
+            flush,
+            body_filter,
+            retention_ms,
+            is_compacted,
+            queues,
+            dedup_window_ms,
+            dedup_window,
+            starter,
+        }
     }
 
     pub fn name(&self) -> &TopicName {
@@ -65,6 +79,11 @@ impl TopicEntry {
         self.dedup_window_ms
     }
 
+    /// Whether of each key only the latest message is kept.
+    pub fn is_compacted(&self) -> bool {
+        self.is_compacted
+    }
+
     /// The actor of a queue, if it was started.
     pub fn started_queue(&self, id: QueueId) -> Option<&Addr<TopicQueue>> {
         self.queues.get(id.0 as usize)?.get()
@@ -73,7 +92,7 @@ impl TopicEntry {
     /// The actor of a queue, started now if it was not; `None` for an id that the topic never had.
     pub fn queue(&self, id: QueueId) -> Option<&Addr<TopicQueue>> {
         let cell = self.queues.get(id.0 as usize)?;
-        Some(cell.get_or_init(|| (self.starter)(self.name(), id)))
+        Some(cell.get_or_init(|| (self.starter)(self, id)))
     }
 
     /// The queues that were started so far.

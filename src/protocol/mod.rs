@@ -15,6 +15,7 @@ pub mod fastjson;
 pub mod frame;
 pub mod header;
 pub mod java_hash;
+pub mod key_digest;
 pub mod message;
 pub mod message_body;
 pub mod message_id;

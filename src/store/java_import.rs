@@ -78,10 +78,6 @@ const UNKNOWN_SETTINGS: [&str; 7] = [
     "acls",
 ];
 
-/// Messages that Java keeps apart and this import does not know: compacted topics. `timerwheel` and `timerlog` only say
-/// which messages of the timer topic wait, and that is derived anew.
-const UNKNOWN_STORES: [&str; 1] = ["compaction"];
-
 /// In the table of marks: [`JavaTimers`].
 const TIMERS_MARK: &str = "java_timers";
 
@@ -306,10 +302,7 @@ fn left_out(files: &dyn StoreFiles, root: &Path) -> Result<Vec<PathBuf>, JavaImp
     let dir = config_dir(root);
     let mut found = list(files, &dir)?;
     found.retain(|entry| UNKNOWN_SETTINGS.contains(&&*entry.name) && (entry.is_dir || !entry.is_empty));
-    let settings = found.into_iter().map(|entry| dir.join(entry.name));
-    let mut stores = list(files, root)?;
-    stores.retain(|entry| UNKNOWN_STORES.contains(&&*entry.name));
-    Ok(settings.chain(stores.into_iter().map(|entry| root.join(entry.name))).collect())
+    Ok(found.into_iter().map(|entry| dir.join(entry.name)).collect())
 }
 
 /// Every RocksDB directory has a file that names its current manifest.

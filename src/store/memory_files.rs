@@ -468,6 +468,9 @@ impl MapBacking for MappedMemoryFile {
         disk.fail_if_planned(FileOperation::Sync)?;
         let mut content = lock(&self.node);
         content.modified_at = disk.now;
+        // The length is durable with the first of the content.
+        let len = content.live.len().max(content.durable.len());
+        content.durable.resize(len, 0);
         content.durable[range.clone()].copy_from_slice(&memory.copy_out(range));
         Ok(())
     }

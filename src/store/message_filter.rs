@@ -27,6 +27,9 @@ pub struct TagFilter {
     tags: Vec<(i64, String)>,
 }
 
+const MATCHING: Looked = Looked { matches: true, bytes: 0 };
+const OTHER: Looked = Looked { matches: false, bytes: 0 };
+
 impl TagFilter {
     /// `codes` are sign-extended Java hashes of the tags.
     pub fn new(tags: impl IntoIterator<Item = String>) -> Self {
@@ -71,22 +74,28 @@ impl RetryFilter {
 impl MessageFilter {
     /// Whether the message of a unit matches. Tags are compared by their hash first, and then by their text.
     pub fn look_at(&self, log: &CommitLogReader, unit: &ConsumeQueueUnit) -> Looked {
-        let (matching, other) = (Looked { matches: true, bytes: 0 }, Looked::default());
         let looked = match self {
-            MessageFilter::All => return matching,
-            MessageFilter::Tags(filter) if !filter.has_code(unit.tags_code) => return other,
-            MessageFilter::Tags(filter) => log.with_record(unit.physical_offset, |record| {
-                let tag = properties::get(record.properties(), properties::names::TAGS);
-                if tag.is_some_and(|tag| filter.has_tag(tag)) { matching } else { other }
-            }),
-            MessageFilter::Sql(filter) => {
-                log.with_record(unit.physical_offset, |record| filter.look_at(&record))
-            }
-            MessageFilter::Retried(filter) => {
-                log.with_record(unit.physical_offset, |record| filter.look_at(&record))
+            MessageFilter::All => return MATCHING,
+            MessageFilter::Tags(filter) if !filter.has_code(unit.tags_code) => return OTHER,
+            MessageFilter::Tags(_) | MessageFilter::Sql(_) | MessageFilter::Retried(_) => {
+                log.with_record(unit.physical_offset, |record| self.look_at_record(&record, unit.tags_code))
             }
         };
         // A record that is gone is skipped where it is read.
-        looked.unwrap_or(matching)
+        looked.unwrap_or(MATCHING)
+    }
+
+    /// As [`look_at`](Self::look_at), for who has the record.
+    pub fn look_at_record(&self, record: &RecordView<'_>, tags_code: i64) -> Looked {
+        match self {
+            MessageFilter::All => MATCHING,
+            MessageFilter::Tags(filter) if !filter.has_code(tags_code) => OTHER,
+            MessageFilter::Tags(filter) => {
+                let tag = properties::get(record.properties(), properties::names::TAGS);
+                if tag.is_some_and(|tag| filter.has_tag(tag)) { MATCHING } else { OTHER }
+            }
+            MessageFilter::Sql(filter) => filter.look_at(record),
+            MessageFilter::Retried(filter) => filter.look_at(record),
+        }
     }
 }

@@ -3,6 +3,8 @@
 mod commit_log_reader;
 
 pub mod commit_log;
+pub mod compacted_log;
+pub mod compaction_positions;
 pub mod consume_queue;
 pub mod damage;
 pub mod derived_check;

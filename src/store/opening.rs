@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::commit_log::{CommitLog, LogTail};
+use super::compacted_log::SegmentCheck;
 use super::consume_queue::{ConsumeQueueConfig, ConsumeQueueError, queue_dir, truncate_queues};
 use super::derived_check::{DerivedCheck, DerivedError, Missing};
 use super::file::StoreFiles;
@@ -58,6 +59,8 @@ pub struct OpenedStore {
     pub check_point: StoreCheckPoint,
     pub key_index: Option<KeyIndex>,
     pub timers: PendingTimers,
+    /// How much of compacted logs is believed.
+    pub compacted: SegmentCheck,
     pub missing: Missing,
     /// Where deriving goes on.
     pub derive_from: LogTail,
@@ -140,6 +143,7 @@ pub fn open_store(
         }
         _ => LogTail { end: begin, ..LogTail::default() },
     };
+    let compacted = if last_stop == LastStop::Unclean { SegmentCheck::Whole } else { SegmentCheck::Tail };
     progress.begin_deriving(tail.end.0 - begin.0);
     Ok(OpenedStore {
         log,
@@ -148,6 +152,7 @@ pub fn open_store(
         check_point,
         key_index: index,
         timers,
+        compacted,
         missing,
         derive_from,
     })

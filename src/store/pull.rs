@@ -79,7 +79,7 @@ pub struct Pulled {
 }
 
 impl Pulled {
-    fn nothing(status: PullStatus, next: QueueOffset) -> Self {
+    pub fn nothing(status: PullStatus, next: QueueOffset) -> Self {
         Self { status, next, records: Vec::new(), count: 0, bytes: 0 }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
-use crate::actors::broker_plan::BrokerPlan;
+use crate::actors::broker_plan::{BrokerPlan, CompactionPlan};
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::broker_tree::BrokerTree;
 use crate::actors::flusher::FlusherConfig;
@@ -24,6 +24,7 @@ use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::StoredMessage;
 use crate::protocol::response_code::ResponseCode;
 use crate::protocol::topic_config::TopicConfig;
+use crate::store::compacted_log::CompactedSizes;
 use crate::store::index_file::IndexFileConfig;
 use crate::store::memory_files::MemoryFiles;
 use crate::store::metadata::Metadata;
@@ -57,6 +58,11 @@ fn plan() -> BrokerPlan {
         max_body_bytes: 4_096,
         delay_levels: DelayLevels::default(),
         timers: TimerRules::default(),
+        compaction: CompactionPlan {
+            interval: Duration::from_secs(900),
+            sizes: CompactedSizes { segment_bytes: 4_096, index_bytes: 460 },
+            memory_bytes: 1 << 20,
+        },
         mailbox_capacity: 1_024,
         writer_mailbox_capacity: 1_024,
     }

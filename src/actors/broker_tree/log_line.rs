@@ -9,6 +9,7 @@ use super::StartError;
 use super::ground::Ground;
 use super::owners::{Clients, Figures, KnownTopics, Owners};
 use crate::actors::commit_log_writer::{CommitLogWriter, PublishedSignal};
+use crate::actors::compactor::{Compactor, CompactorParts, SecureCopies};
 use crate::actors::consumer_offsets::ConsumerOffsets;
 use crate::actors::dead_letter_replay::{DeadLetterReplay, DeadLetterReplayParts};
 use crate::actors::delay_scheduler::{DelayScheduler, DelaySchedulerParts, StartDelivery};
@@ -19,13 +20,15 @@ use crate::actors::key_index::KeyIndex;
 use crate::actors::retention::{Retention, RetentionParts};
 use crate::actors::retry_router::{RetryRouter, RetryRouterParts};
 use crate::actors::timer_scheduler::{TimerScheduler, TimerSchedulerParts};
-use crate::actors::topic_queue::{ContinueAt, QueueParts};
+use crate::actors::topic_queue::{CompactionParts, ContinueAt, QueueParts};
 use crate::actors::topic_table::TopicTable;
 use crate::actors::topics::Topics;
 use crate::actors::transaction_checker::{
     HalvesPlan, OldestHalf, StartChecks, TransactionChecker, TransactionCheckerParts, restore,
 };
 use crate::store::commit_log::{CommitLogAppender, CommitLogReader, LogTail, SegmentPreparer};
+use crate::store::compacted_log::SegmentCheck;
+use crate::store::compaction_positions::CompactionPositions;
 use crate::store::derived_check::Missing;
 use crate::store::java_import::JavaTimers;
 use crate::store::key_index::KeyIndex as KeyIndexFiles;
@@ -56,6 +59,16 @@ pub struct Deliveries {
     pub timers: Addr<TimerScheduler>,
 }
 
+impl Deliveries {
+    /// From here on what waits in the log is delivered.
+    pub async fn begin(&self) -> Result<(), StartError> {
+        let ended = StartError::ActorEnded;
+        self.delays.send(StartDelivery).await.map_err(|_| ended("the delay scheduler"))?;
+        self.transactions.send(StartChecks).await.map_err(|_| ended("the transaction checker"))?;
+        self.timers.send(StartDelivery).await.map_err(|_| ended("the timer scheduler"))
+    }
+}
+
 /// The way of a message behind its queue.
 pub struct LogLine {
     pub writer: Addr<CommitLogWriter>,
@@ -69,6 +82,8 @@ pub struct Underived {
     pub missing: Missing,
     /// Where deriving goes on.
     pub from: LogTail,
+    /// How much of compacted logs is believed.
+    pub compacted: SegmentCheck,
 }
 
 /// What of the opened store has one owner.
@@ -264,6 +279,7 @@ impl Ground<'_> {
         topics: &KnownTopics,
         figures: &Figures,
         offsets: &Addr<ConsumerOffsets>,
+        compacted: SegmentCheck,
     ) {
         let set = topics.queue_parts.set(QueueParts {
             files: self.files.clone(),
@@ -277,16 +293,20 @@ impl Ground<'_> {
             stats: figures.stats.clone().recipient(),
             expiry: topics.expiry.clone(),
             losses: Some(offsets.clone().recipient()),
+            compaction: Some(CompactionParts {
+                root: self.plan.root.clone(),
+                sizes: self.plan.compaction.sizes,
+                check: compacted,
+            }),
         });
         debug_assert!(set.is_ok(), "set once, before any queue starts");
     }
 
-    /// Has everything derived that was stored and is not yet; then what waits in the log is delivered.
+    /// Has everything derived that was stored and is not yet.
     pub async fn derive(
         &self,
         log: &LogView,
         line: &LogLine,
-        deliveries: &Deliveries,
         underived: &Underived,
         (recovery, known): (&RecoveryProgress, &KnownDerived),
     ) -> Result<(), StartError> {
@@ -299,12 +319,31 @@ impl Ground<'_> {
                 }
             }
         };
-        let ended = StartError::ActorEnded;
-        derived.map_err(|_| ended("the dispatcher"))?;
-        continue_numbers(&underived.missing.numbers, &log.topics, known).await?;
-        deliveries.delays.send(StartDelivery).await.map_err(|_| ended("the delay scheduler"))?;
-        deliveries.transactions.send(StartChecks).await.map_err(|_| ended("the transaction checker"))?;
-        deliveries.timers.send(StartDelivery).await.map_err(|_| ended("the timer scheduler"))
+        derived.map_err(|_| StartError::ActorEnded("the dispatcher"))?;
+        continue_numbers(&underived.missing.numbers, &log.topics, known).await
+    }
+
+    /// Opens compacted logs before anything new is stored: what they have beyond their queue is lost then.
+    pub async fn start_compactor(
+        &self,
+        log: &LogView,
+        line: &LogLine,
+    ) -> Result<Addr<Compactor>, StartError> {
+        let root = &self.plan.root;
+        let at_root = |source| StartError::Files { root: root.clone(), source };
+        let parts = CompactorParts {
+            topics: log.topics.clone(),
+            positions: CompactionPositions::open(self.files.clone(), root).map_err(at_root)?,
+            flush: line.flusher.clone().recipient(),
+            clock: self.clock.clone(),
+            interval: self.plan.compaction.interval,
+            memory_bytes: self.plan.compaction.memory_bytes,
+            mailbox_capacity: self.plan.mailbox_capacity,
+        };
+        let handle = &self.threads.settings.handle();
+        let compactor = Compactor::start_in_arbiter(handle, move |_| Compactor::new(parts));
+        compactor.send(SecureCopies).await.map_err(|_| StartError::ActorEnded("the compactor"))?;
+        Ok(compactor)
     }
 
     pub fn start_retention(
@@ -312,6 +351,7 @@ impl Ground<'_> {
         log: &LogView,
         line: &LogLine,
         deliveries: &Deliveries,
+        compactor: &Addr<Compactor>,
         clients: &Clients,
     ) -> Result<Addr<Retention>, StartError> {
         let parts = RetentionParts {
@@ -326,6 +366,7 @@ impl Ground<'_> {
             delivered: self.metadata.delay_offsets()?,
             oldest_half: deliveries.oldest_half.clone(),
             timers: deliveries.timers.clone().recipient(),
+            copies: compactor.clone().recipient(),
             retires: line.writer.clone().recipient(),
             refusals: line.writer.clone().recipient(),
             key_index: log.key_index.clone().map(Addr::recipient),

@@ -27,9 +27,10 @@ use crate::actors::read_queues::{ReadQueues, ReadQueuesConfig};
 use crate::actors::send_gate::{BrokerPermission, SendGate};
 use crate::actors::subscription_groups::{SubscriptionGroups, SubscriptionGroupsConfig};
 use crate::actors::topic_queue::{QueueParts, TopicQueue};
-use crate::actors::topic_table::{QueueStarter, TopicTable};
+use crate::actors::topic_table::{QueueStarter, TopicEntry, TopicTable};
 use crate::actors::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
 use crate::client::{ConnectOptions, Servers};
+use crate::store::compacted_log::{COMPACTION_DIR, INDEX_DIR, LOG_DIR};
 use crate::store::consume_queue::list_queues;
 use crate::store::file::StoreFiles;
 use crate::store::known_derived::KnownDerived;
@@ -212,6 +213,7 @@ impl Ground<'_> {
             files: Arc::new(DiskQueueFiles {
                 files: self.files.clone(),
                 consume_queue_root: self.consume_queue_root(),
+                compaction_root: self.plan.root.join(COMPACTION_DIR),
                 known: KnownDerived::open(&self.metadata)?,
             }),
             registrar: Some(link.clone().recipient()),
@@ -228,6 +230,7 @@ impl Ground<'_> {
 struct DiskQueueFiles {
     files: Arc<dyn StoreFiles>,
     consume_queue_root: PathBuf,
+    compaction_root: PathBuf,
     known: KnownDerived,
 }
 
@@ -235,7 +238,10 @@ impl QueueFiles for DiskQueueFiles {
     fn delete_topic(&self, topic: &TopicName) -> io::Result<()> {
         // First what is known of them, or the next start would miss them.
         self.known.forget_topic(topic).map_err(io::Error::other)?;
-        self.files.remove_dir_all(&self.consume_queue_root.join(topic.as_str()))
+        self.files.remove_dir_all(&self.consume_queue_root.join(topic.as_str()))?;
+        [LOG_DIR, INDEX_DIR].iter().try_for_each(|dir| {
+            self.files.remove_dir_all(&self.compaction_root.join(dir).join(topic.as_str()))
+        })
     }
 
     fn topics(&self) -> io::Result<Vec<TopicName>> {
@@ -248,10 +254,12 @@ impl QueueFiles for DiskQueueFiles {
 /// queue holds its worker until they are.
 fn queue_starter(parts: Arc<OnceLock<QueueParts>>, workers: Vec<ArbiterHandle>) -> QueueStarter {
     let next = AtomicUsize::new(0);
-    Arc::new(move |topic: &TopicName, queue_id: QueueId| {
+    Arc::new(move |topic: &TopicEntry, queue_id: QueueId| {
         let worker = &workers[next.fetch_add(1, Ordering::Relaxed) % workers.len()];
-        let (parts, topic) = (parts.clone(), topic.clone());
-        TopicQueue::start_in_arbiter(worker, move |_| TopicQueue::new(topic, queue_id, parts.wait().clone()))
+        let (parts, name, is_compacted) = (parts.clone(), topic.name().clone(), topic.is_compacted());
+        TopicQueue::start_in_arbiter(worker, move |_| {
+            TopicQueue::new(name, queue_id, parts.wait().of(is_compacted))
+        })
     })
 }
 
@@ -294,13 +302,15 @@ mod tests {
     use super::*;
     use crate::actors::requests::testing::queue_parts;
     use crate::actors::topic_queue::QueryExtent;
+    use crate::protocol::topic_config::TopicConfig;
     use crate::types::QueueOffset;
 
     #[actix::test]
     async fn queue_that_is_asked_for_early_waits_for_its_parts() {
         let (parts, worker) = (Arc::new(OnceLock::new()), Arbiter::new());
         let starter = queue_starter(parts.clone(), vec![worker.handle()]);
-        let queue = starter(&"orders".into(), QueueId(0));
+        let orders = TopicEntry::new(TopicConfig::new("orders", 1), None, starter.clone());
+        let queue = starter(&orders, QueueId(0));
         let extent = queue.send(QueryExtent);
         assert!(parts.set(queue_parts()).is_ok());
         assert_eq!(extent.await.unwrap().max, QueueOffset(0));

@@ -2,20 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use md5::{Digest, Md5};
-
 use crate::actors::request::Kept;
+pub use crate::protocol::key_digest::KeyDigest;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset};
-
-/// A unique key, shortened. 128 bits: two keys of one window are not mistaken for each other.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct KeyDigest([u8; 16]);
-
-impl KeyDigest {
-    pub fn of(unique_key: &[u8]) -> Self {
-        Self(Md5::digest(unique_key).into())
-    }
-}
 
 /// Where the messages of a send lie.
 #[derive(Clone, PartialEq, Eq, Debug)]

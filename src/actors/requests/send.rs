@@ -129,13 +129,15 @@ pub fn prepare(
         return Err(Refusal::MessageIllegal { what });
     }
     let body_bytes = request.command.body.len();
-    if body_bytes == 0 {
+    // Without a body, a message takes its key out of a compacted topic.
+    if body_bytes == 0 && (header.batch || !entry.is_compacted()) {
         return Err(Refusal::MessageIllegal { what: "the body is empty".into() });
     }
     if body_bytes > rules.max_body_bytes {
         return Err(Refusal::BodyTooLarge { len_bytes: body_bytes, max_bytes: rules.max_body_bytes });
     }
     let promise = Promise::of(rules.flush, &entry, facts.awaits_store);
+    let is_compacted = entry.is_compacted();
 
     let mut prepared = if header.batch {
         check_batch(header, &facts)?;
@@ -163,6 +165,9 @@ pub fn prepare(
         }
         prepared
     };
+    if is_compacted {
+        check_keys(&prepared)?;
+    }
     if facts.delay_level > 0 {
         delay(&mut prepared, facts.delay_level, topics, rules)?;
     } else if facts.timer {
@@ -232,6 +237,28 @@ fn check_batch(header: &SendHeader<'_>, facts: &Facts<'_>) -> Result<(), Refusal
         return Ok(());
     };
     Err(Refusal::MessageIllegal { what: what.to_owned() })
+}
+
+/// A compacted topic keeps the latest message of each key. RocketMQ refuses single messages alike; what a batch has
+/// without a key it takes, and never shows.
+fn check_keys(prepared: &PreparedSend) -> Result<(), Refusal> {
+    let lacks_key = |message: &PendingMessage| {
+        properties::get(&message.properties, property::KEYS).is_none_or(|key| key.trim().is_empty())
+    };
+    match prepared.send.messages.iter().position(lacks_key) {
+        None => Ok(()),
+        Some(number) => {
+            let which = if prepared.send.messages.len() == 1 {
+                "it".to_owned()
+            } else {
+                format!("message {number} of the batch, counted from 0,")
+            };
+            let what = format!(
+                "{which} has no key, and of each key the topic keeps the latest message (cleanup.policy=COMPACTION); set the property KEYS"
+            );
+            Err(Refusal::MessageIllegal { what })
+        }
+    }
 }
 
 fn check_properties(send: &SendRequest) -> Result<(), Refusal> {

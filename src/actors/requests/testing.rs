@@ -167,7 +167,9 @@ fn key(group: &str, topic: &str, queue_id: u32) -> OffsetKey {
 /// Starts queues over an empty log in memory.
 fn queue_starter() -> QueueStarter {
     let parts = queue_parts();
-    Arc::new(move |topic, id| TopicQueue::new(topic.clone(), id, parts.clone()).start())
+    Arc::new(move |topic, id| {
+        TopicQueue::new(topic.name().clone(), id, parts.of(topic.is_compacted())).start()
+    })
 }
 
 /// What queues over an empty log in memory are made of. Nobody takes appends or counters.
@@ -190,6 +192,7 @@ pub fn queue_parts() -> QueueParts {
         stats: fake_sink::<CountTraffic>().0,
         expiry: MessageExpiry::default(),
         losses: None,
+        compaction: None,
     }
 }
 

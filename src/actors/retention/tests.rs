@@ -4,6 +4,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::actors::broker_settings::SettingValues;
+use crate::actors::compactor::CopiesSecured;
 use crate::actors::consumer_offsets::{CommitOffset, Losses, OffsetsConfig, QueryLosses};
 use crate::actors::offset_table::OffsetKey;
 use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, queue_of, settle, topic_table};
@@ -72,6 +73,7 @@ async fn start() -> Bench {
         delivered: metadata.delay_offsets().unwrap(),
         oldest_half: OldestHalf::default(),
         timers: fake_mailbox(|_: &MoveTimers| TimersMoved { oldest: None }).0,
+        copies: fake_mailbox(|_: &SecureCopies| CopiesSecured { oldest_unsecured: None }).0,
         retires,
         refusals: refuse,
         key_index: Some(trim),

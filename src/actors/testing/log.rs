@@ -118,6 +118,7 @@ impl TestLog {
             stats: fake_sink::<CountTraffic>().0,
             expiry: MessageExpiry::default(),
             losses: None,
+            compaction: None,
         }
     }
 }
@@ -142,7 +143,9 @@ pub fn topic_entry(config: TopicConfig, parts: &QueueParts) -> TopicEntry {
     TopicEntry::new(
         config,
         None,
-        Arc::new(move |topic, id| TopicQueue::new(topic.clone(), id, parts.clone()).start()),
+        Arc::new(move |topic, id| {
+            TopicQueue::new(topic.name().clone(), id, parts.of(topic.is_compacted())).start()
+        }),
     )
 }
 

@@ -63,6 +63,19 @@ pub struct ReadUnits {
 }
 
 impl TopicQueue {
+    /// The offset a time stands for, by what the log has.
+    pub(super) fn queue_offset_by_time(
+        &mut self,
+        timestamp_ms: i64,
+        boundary: TimeBoundary,
+    ) -> Result<QueueOffset, Refusal> {
+        let log = self.parts.log.clone();
+        let queue = self.queue.as_mut().map_err(|cause| Refusal::StoreFailed { cause: cause.clone() })?;
+        queue
+            .offset_by_time(timestamp_ms, boundary, |at, _| log.store_time_at(at).map(|at| at.0))
+            .map_err(|error| Refusal::Failed(error.to_string()))
+    }
+
     /// Whether message 0 is there, and close enough to the end of the log to be in memory.
     fn begins_young(&mut self) -> bool {
         let near = self.parts.log.published().0.saturating_sub(self.parts.config.in_memory_bytes);
@@ -84,6 +97,8 @@ impl Handler<QueryExtent> for TopicQueue {
 
     fn handle(&mut self, _: QueryExtent, _: &mut Self::Context) -> QueueExtent {
         self.expire_and_tell();
+        // One that cannot be opened has said so; the queue is told as the log has it.
+        let _ = self.compacted();
         let (min, max) = self.extent();
         let last_stored_at_ms = self.last_stored_at_ms.filter(|_| max > min);
         QueueExtent { min, max, last_stored_at_ms, begins_young: self.begins_young() }
@@ -96,11 +111,10 @@ impl Handler<SearchOffsetByTime> for TopicQueue {
     fn handle(&mut self, search: SearchOffsetByTime, _: &mut Self::Context) -> Self::Result {
         self.expire_and_tell();
         let boundary = if search.upper { TimeBoundary::Upper } else { TimeBoundary::Lower };
-        let log = self.parts.log.clone();
-        let queue = self.queue.as_mut().map_err(|cause| Refusal::StoreFailed { cause: cause.clone() })?;
-        queue
-            .offset_by_time(search.timestamp_ms, boundary, |at, _| log.store_time_at(at).map(|at| at.0))
-            .map_err(|error| Refusal::Failed(error.to_string()))
+        match self.compacted_offset_by_time(search.timestamp_ms, boundary)? {
+            Some(offset) => Ok(offset),
+            None => self.queue_offset_by_time(search.timestamp_ms, boundary),
+        }
     }
 }
 
@@ -109,6 +123,10 @@ impl Handler<QueryStoredAt> for TopicQueue {
 
     fn handle(&mut self, query: QueryStoredAt, _: &mut Self::Context) -> Self::Result {
         self.expire_and_tell();
+        // In the place of one that is gone stands the one behind it.
+        if let Some(unit) = self.compacted().ok()?.and_then(|compacted| compacted.first_from(query.offset)) {
+            return Some(unit.stored_at_ms);
+        }
         self.units.clear();
         self.queue.as_mut().ok()?.read(query.offset, 1, &mut self.units).ok()?;
         self.parts.log.store_time_at(self.units.first()?.physical_offset).map(|at| at.0)
@@ -133,8 +151,11 @@ impl Handler<LocateOffset> for TopicQueue {
     type Result = Result<Option<PhysicalOffset>, Refusal>;
 
     fn handle(&mut self, locate: LocateOffset, _: &mut Self::Context) -> Self::Result {
+        // What is copied outlives the log.
+        let copied_to = self.compacted()?.map(|compacted| compacted.copied_to());
+        let offset = locate.offset.max(copied_to.unwrap_or_default());
         let queue = self.queue.as_mut().map_err(|cause| Refusal::StoreFailed { cause: cause.clone() })?;
-        queue.locate(locate.offset).map_err(|error| Refusal::Failed(error.to_string()))
+        queue.locate(offset).map_err(|error| Refusal::Failed(error.to_string()))
     }
 }
 
@@ -142,6 +163,11 @@ impl Handler<ReadRecords> for TopicQueue {
     type Result = Vec<Bytes>;
 
     fn handle(&mut self, read: ReadRecords, ctx: &mut Self::Context) -> Self::Result {
+        if let Ok(Some(compacted)) = self.compacted()
+            && read.offset < compacted.copied_to()
+        {
+            return compacted.read(read.offset, read.max as usize);
+        }
         let units = self.handle(ReadUnits { offset: read.offset, max: read.max }, ctx);
         units
             .iter()

@@ -9,7 +9,7 @@ use crate::actors::not_there;
 use crate::actors::topic_table::{QueueStarter, TopicEntry, TopicMap};
 use crate::clock::WallMs;
 use crate::error::Refusal;
-use crate::protocol::attributes::{MESSAGE_TYPE, is_compacted};
+use crate::protocol::attributes::{MESSAGE_TYPE, RETENTION_MS, is_compacted};
 use crate::protocol::names::{self, OwnNames};
 use crate::protocol::topic_config::{self, AutoCreation, Permission, TopicConfig};
 use crate::types::{BrokerName, TopicName};
@@ -205,9 +205,8 @@ impl Draft {
         }
         let config =
             TopicConfig::altered(current, asked).map_err(|error| Refusal::Attribute(error.to_string()))?;
-        // One of a Java broker's stays as it was imported, and may be altered otherwise.
-        match is_compacted(&config.attributes) && current.is_none() {
-            true => Err(Refusal::CompactionTopic { topic: config.topic_name }),
+        match is_compacted(&config.attributes) && config.attributes.contains_key(RETENTION_MS) {
+            true => Err(Refusal::KeptByKeyAndAge { topic: config.topic_name }),
             false => Ok(config),
         }
     }

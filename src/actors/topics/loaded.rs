@@ -3,12 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Topics, TopicsConfig, TopicsPeers, default_topic, system_topics};
 use crate::actors::topic_table::{QueueStarter, TopicEntry, TopicMap, TopicTable, TopicTablePublisher};
 use crate::clock::SharedClock;
-use crate::protocol::attributes::is_compacted;
 use crate::protocol::names::DEFAULT_TOPIC;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::metadata::{self, Metadata, MetadataError};
@@ -34,9 +33,6 @@ impl LoadedTopics {
         // inherit is a setting, though, and the settings decide.
         configs.extend(stored.all()?.into_iter().filter(|topic| &*topic.topic_name != DEFAULT_TOPIC));
         configs.extend(config.auto_create.then(|| default_topic(config.default_queue_nums)));
-        for config in configs.iter().filter(|config| is_compacted(&config.attributes)) {
-            warn!(topic = %config.topic_name, "topic with cleanup.policy=COMPACTION is kept by age: compaction is not supported");
-        }
         let entry = |config: TopicConfig| {
             (config.topic_name.clone(), Arc::new(TopicEntry::new(config, None, starter.clone())))
         };
