@@ -268,3 +268,6 @@ impl Handler<ObserveCompactor> for Compactor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

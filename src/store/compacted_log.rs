@@ -15,6 +15,7 @@ mod rewrite;
 mod segment;
 mod swap;
 mod unit;
+mod verify;
 mod work;
 
 use std::io;
@@ -32,6 +33,7 @@ pub use segment::{KeyedRecord, Segment, key_of};
 use swap::Swap;
 use tracing::warn;
 pub use unit::CompactedUnit;
+pub use verify::{CompactedReport, verify_compacted};
 use work::WorkWriter;
 
 use super::consume_queue::TimeBoundary;

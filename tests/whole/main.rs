@@ -1,6 +1,7 @@
 //! Tests of the whole broker: the built program as a process of its own, spoken to over its ports.
 
 mod commands;
+mod compaction;
 mod consumed;
 mod crash;
 mod derived;

@@ -281,12 +281,13 @@ impl Handler<BeginRewrite> for TopicQueue {
     type Result = Result<Option<Box<Rewrite>>, Refusal>;
 
     fn handle(&mut self, begin: BeginRewrite, ctx: &mut Self::Context) -> Self::Result {
+        self.compacted()?;
+        self.go_on_copying(ctx);
         let Some(compacted) = self.compacted()? else { return Ok(None) };
         let (closed, boundary) = compacted.closed();
         let compacted_to = begin.compacted_to.filter(|position| compacted.can_be_compacted_to(*position));
         let newest = closed.iter().rev().find_map(Segment::last).map(|unit| unit.queue_offset);
         let (dirs, sizes) = (compacted.dirs().clone(), compacted.sizes());
-        self.go_on_copying(ctx);
         if newest.is_none() || newest <= compacted_to {
             return Ok(None);
         }

@@ -95,7 +95,7 @@ fn sealed(base: u64, log: MappedFile, index: MappedFile, ends: SealedEnds) -> Se
 }
 
 /// Whether a blank reaches from here to the end.
-fn is_blank(bytes: &[u8], at: usize) -> bool {
+pub fn is_blank(bytes: &[u8], at: usize) -> bool {
     matches!(EntryHead::parse(&bytes[at..]), Ok(EntryHead::Blank { len }) if at + len == bytes.len())
 }
 

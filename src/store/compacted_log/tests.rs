@@ -324,7 +324,7 @@ fn files_are_named_as_java_names_them_and_end_with_a_blank() {
     let bases = dirs(&world.files).bases(Part::Log).unwrap();
     assert_eq!(bases, dirs(&world.files).bases(Part::Index).unwrap());
     assert!(
-        bases[0] == 0 && bases[1] > SIZES.segment_bytes && bases[1] % SIZES.segment_bytes == 0,
+        bases[0] == 0 && bases[1] > SIZES.segment_bytes && bases[1].is_multiple_of(SIZES.segment_bytes),
         "{bases:?}"
     );
     let first = world.files.read(&dirs(&world.files).path(Part::Log, 0)).unwrap().unwrap();
@@ -393,6 +393,24 @@ fn pull_passes_gaps_and_keeps_to_limits_and_filters() {
     assert_eq!(pull(0, 32, &tags("z"), limits), (PullStatus::NoMatchedMessage, 12, vec![]));
     let few = PullLimits { max_scanned_units: 1, ..limits };
     assert_eq!(pull(0, 1, &tags("z"), few), (PullStatus::NoMatchedMessage, there[0] + 1, vec![]));
+}
+
+#[test]
+fn verifying_finds_what_is_wrong_and_nothing_else() {
+    let mut world = world_of(&[("a", 200); 12]);
+    let files: Arc<dyn StoreFiles> = Arc::new(world.files.clone());
+    assert!(world.rewrite(1 << 20));
+    let report = verify_compacted(&files, Path::new("/store")).unwrap();
+    assert_eq!((report.queues, report.records, report.problems), (1, world.offsets().len() as u64, vec![]));
+    let at = |base, part| world.compacted.dirs().path(part, base);
+    let newest = world.compacted.segments().last().unwrap().base;
+    for (path, position) in [(at(0, Part::Log), 150), (at(newest, Part::Index), 3)] {
+        let mut map = world.files.open_map(&path).unwrap();
+        map.bytes_mut(position..position + 2).copy_from_slice(b"!!");
+        drop(map);
+        let report = verify_compacted(&files, Path::new("/store")).unwrap();
+        assert!(report.problems.iter().any(|(found, _)| *found == path), "{:?}", report.problems);
+    }
 }
 
 #[test]
