@@ -166,6 +166,7 @@ fn table_of(report: &StoreReport) -> String {
         ("torn tail", format!("{} bytes", report.torn_tail_bytes)),
         ("queues", format!("{}, {} units", report.queues, report.units)),
         ("index", format!("{} files, {} entries", report.index_files, report.index_entries)),
+        ("compacted", format!("{} queues, {} records", report.compacted_queues, report.compacted_records)),
         ("problems", (report.findings.len() as u64 + report.more_findings).to_string()),
     ]);
     for finding in &report.findings {

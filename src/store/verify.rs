@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::compacted_log::{COMPACTION_DIR, verify_compacted};
 use super::consume_queue::{ConsumeQueueUnit, UNIT_BYTES, list_queues, queue_dir};
 use super::damage::SegmentBytes;
 use super::file::{OpenMode, StoreFile, StoreFiles};
@@ -45,6 +46,9 @@ pub struct StoreReport {
     pub units: u64,
     pub index_files: usize,
     pub index_entries: u64,
+    /// Queues of compacted topics, and what is kept of them.
+    pub compacted_queues: usize,
+    pub compacted_records: u64,
     pub findings: Vec<Finding>,
     /// Findings beyond those that are told.
     pub more_findings: u64,
@@ -234,6 +238,12 @@ pub fn verify_store(
     (report.log_end, report.torn_tail_bytes) = (end.0, torn);
     queues.check_units(files, &log, end, &mut report)?;
     check_index(&**files, root, index, &log, keys..=keys + tags, &mut report)?;
+    let compacted =
+        verify_compacted(files, root).map_err(|source| io_error(&root.join(COMPACTION_DIR), source))?;
+    (report.compacted_queues, report.compacted_records) = (compacted.queues, compacted.records);
+    for (path, problem) in compacted.problems {
+        report.find(path.display().to_string(), problem);
+    }
     Ok(report)
 }
 
