@@ -2,7 +2,8 @@
 """The administration the suites need, spoken to a server by hand: standard library only.
 
     admin.py NS await BROKERS            wait until that many master brokers are registered and answer
-    admin.py NS topic NAME [QUEUES]      create a topic on every broker and wait for its route
+    admin.py NS topic NAME [QUEUES [ATTRIBUTES]]
+                                         create a topic on every broker and wait for its route
     admin.py NS order TOPIC QUEUES       order the topic over all brokers, in so many queues of each, and wait until routes say so
     admin.py NS await-committed GROUP TOPIC OFFSET QUEUES
                                          wait until the group has committed that offset for every queue
@@ -77,12 +78,13 @@ def await_brokers(name_server, count):
     patiently(all_answer, f"{count} brokers at {name_server}")
 
 
-def create_topic(name_server, topic, queues=8):
+def create_topic(name_server, topic, queues=8, attributes=None):
     brokers = master_brokers(name_server)
     for broker in brokers:
         ask(broker, CREATE_TOPIC, {
             "topic": topic, "defaultTopic": "TBW102", "readQueueNums": queues, "writeQueueNums": queues, "perm": 6,
-            "topicFilterType": "SINGLE_TAG", "topicSysFlag": 0, "order": "false"})
+            "topicFilterType": "SINGLE_TAG", "topicSysFlag": 0, "order": "false",
+            **({"attributes": attributes} if attributes else {})})
 
     def routed():
         route = ask(name_server, ROUTE, {"topic": topic})[1]

@@ -189,6 +189,13 @@ final class Clients {
         return name;
     }
 
+    /** A topic that keeps the latest message of each key. */
+    static String compactedTopic(int queues) throws Exception {
+        String name = unused("interop-compacted");
+        admin("topic", name, String.valueOf(queues), "+cleanup.policy=COMPACTION");
+        return name;
+    }
+
     /** Waits until the server knows the commit: clients send it without waiting for an answer. */
     static void awaitCommitted(String group, String topic, long offset, int queuesPerBroker) throws Exception {
         admin("await-committed", group, topic, String.valueOf(offset), String.valueOf(queuesPerBroker));

@@ -1,5 +1,6 @@
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -10,6 +11,7 @@ import java.util.stream.Collectors;
 import org.apache.rocketmq.client.consumer.MessageSelector;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
+import org.apache.rocketmq.client.exception.MQBrokerException;
 import org.apache.rocketmq.client.producer.LocalTransactionState;
 import org.apache.rocketmq.client.producer.TransactionListener;
 import org.apache.rocketmq.client.producer.TransactionMQProducer;
@@ -36,7 +38,8 @@ final class Kinds {
         report.check("message_that_always_fails_ends_in_the_dead_letter_queue", Kinds::deadLetters);
         report.check("request_is_answered_to_who_asked", Kinds::requests);
         report.check("producers_keep_to_the_queues_that_the_order_of_a_topic_names", Kinds::orderOverAllBrokers);
-        report.runAndExit(7);
+        report.check("compacted_topic_shows_the_latest_message_of_each_key", Kinds::compacted);
+        report.runAndExit(8);
     }
 
     /** By number: 0 committed, 1 rolled back, 2 committed when asked, 3 rolled back when asked, and so on. */
@@ -183,6 +186,53 @@ final class Kinds {
                 for (MessageExt m : read) {
                     Report.same(m.getProperty("DLQ_ORIGIN_TOPIC"), topic, "property DLQ_ORIGIN_TOPIC");
                 }
+            }
+        }
+    }
+
+    /** The number of the latest message of each key. */
+    private static Map<String, Integer> latest(List<? extends Message> messages) {
+        Map<String, Integer> latest = new HashMap<>();
+        messages.forEach(m -> latest.put(m.getKeys(), number(m)));
+        return latest;
+    }
+
+    private static void compacted() throws Exception {
+        String topic = Clients.compactedTopic(1);
+        try (Clients.Producer producer = new Clients.Producer()) {
+            try {
+                producer.send(new Message(topic, "no key".getBytes(StandardCharsets.UTF_8)));
+                Report.holds(false, "a message without a key was taken");
+            } catch (MQBrokerException refused) {
+                Report.same(refused.getResponseCode(), 13, "response code to a message without a key");
+            }
+            List<Message> sent = Clients.letters(topic, 120);
+            for (Message letter : sent) {
+                letter.setKeys("key " + number(letter) % 7);
+                producer.send(letter);
+            }
+            int last = sent.size() - 1;
+            Thread.sleep(2_000);   // a server may compact it meanwhile
+            try (Clients.LitePull reader = new Clients.LitePull(Clients.unused("readers"))) {
+                for (MessageQueue queue : reader.assignAll(topic)) {
+                    reader.seek(queue, 0);
+                }
+                List<MessageExt> read = new ArrayList<>();
+                for (int tries = 40; tries > 0 && read.stream().noneMatch(m -> number(m) == last); tries--) {
+                    read.addAll(reader.poll(500));
+                }
+                Report.same(latest(read), latest(sent), "latest messages by lite pull");
+                for (int n = 1; n < read.size(); n++) {
+                    Report.holds(read.get(n - 1).getQueueOffset() < read.get(n).getQueueOffset(), "messages in their order");
+                }
+            }
+            try (Clients.Push consumer = Clients.Push.start(topic)) {
+                for (int tries = 40; tries > 0 && consumer.inbox.all().stream().noneMatch(m -> number(m) == last); tries--) {
+                    Thread.sleep(500);
+                }
+                Map<String, Integer> pushed = new HashMap<>();
+                consumer.inbox.all().forEach(m -> pushed.merge(m.getKeys(), number(m), Math::max));
+                Report.same(pushed, latest(sent), "latest messages by push");
             }
         }
     }
