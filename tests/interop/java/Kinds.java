@@ -215,7 +215,7 @@ final class Kinds {
             Thread.sleep(2_000);   // a server may compact it meanwhile
             try (Clients.LitePull reader = new Clients.LitePull(Clients.unused("readers"))) {
                 for (MessageQueue queue : reader.assignAll(topic)) {
-                    reader.seek(queue, 0);
+                    reader.seekToBegin(queue);
                 }
                 List<MessageExt> read = new ArrayList<>();
                 for (int tries = 40; tries > 0 && read.stream().noneMatch(m -> number(m) == last); tries--) {
