@@ -29,7 +29,7 @@ use crate::protocol::topic_config::TopicConfig;
 
 const WINDOW_MS: i64 = 5_000;
 const LIVES: u64 = 4;
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 100;
 
 /// Where a key was stored last, and whether its window was seen to end since.
 #[derive(Clone, Copy, Debug)]

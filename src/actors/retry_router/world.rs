@@ -311,7 +311,8 @@ impl World {
 
     /// Nothing fails any more, and all that waits becomes due.
     async fn finish(&mut self, life: &mut Life) {
-        self.set_clock(self.clock.now().0 + 300_000);
+        let latest_ms = self.waiting.values().map(|waiting| waiting.due_ms).max().unwrap_or(0);
+        self.set_clock(latest_ms.max(self.clock.now().0));
         for _ in 0..30 {
             settle().await;
             while self.write(life, false) || self.dispatch(life).await {
