@@ -3,7 +3,8 @@
 //! Invariants, named by the `SAFETY` comments below:
 //!
 //! 1. A file is preallocated to its full length before it is mapped, so a full disk is an error at
-//!    creation and not a fault in the middle of a copy.
+//!    creation and not a fault in the middle of a copy. Files of compacted logs are sparse instead: they are
+//!    only ever written by [`MapWriter::write`], which is no copy into the map, and reading a hole needs no room.
 //! 2. A file is never shortened while a map of it lives; removing or renaming it leaves the map whole.
 //! 3. A map has one owner that writes: [`MappedFile`], or after [`MappedFile::into_halves`] its one
 //!    [`MapWriter`]. Neither is `Clone`, and every write takes `&mut self`.
