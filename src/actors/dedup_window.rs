@@ -220,7 +220,8 @@ impl Handler<SendOnce> for DedupWindow {
                 self.next_token += 1;
                 self.waiting.entry(key).or_default().push(sender);
                 self.under_way.insert(token, UnderWay { key, queue_id });
-                let reply = SendReply::Actor { recipient: ctx.address().recipient(), token };
+                let recipient = ctx.address().recipient();
+                let reply = SendReply::Actor { recipient, token, told_late: true };
                 let sent = queue.try_send(SendMessages(vec![SendRequest { messages, promise, reply }]));
                 if let Err(refused) = sent {
                     self.under_way.remove(&token);
@@ -367,6 +368,25 @@ mod tests {
         dedup.send(bench.send("k", 0)).await.unwrap();
         answer(bench.appends.recv().await.unwrap(), Ok(()));
         assert_eq!(bench.answered().await, Ok((0, 0)));
+    }
+
+    #[actix::test]
+    async fn late_disk_is_told_to_who_sent_and_to_who_sends_again() {
+        tokio::time::pause();
+        let mut bench = Bench::new();
+        let dedup = bench.start();
+        for queue_id in [0, 1] {
+            let mut once = bench.send("k", queue_id);
+            once.send.promise = Promise::OnDisk;
+            dedup.send(once).await.unwrap();
+        }
+        answer(bench.appends.recv().await.unwrap(), Ok(()));
+        for _ in 0..2 {
+            // Nobody says that it is on disk: the clock of the test goes on to the deadline.
+            let content = bench.client.replies.recv().await.unwrap().content;
+            let ReplyContent::Stored(stored) = content else { panic!("{content:?}") };
+            assert_eq!((stored.queue_id, stored.kept), (QueueId(0), Kept::InMemory));
+        }
     }
 
     #[actix::test]

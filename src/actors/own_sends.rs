@@ -35,7 +35,7 @@ impl OwnSends {
     ) -> impl Future<Output = Result<StoredSend, Refusal>> + use<> {
         let token = self.next_token;
         self.next_token += 1;
-        let sent = self.send(message, SendReply::Actor { recipient: owner, token });
+        let sent = self.send(message, SendReply::Actor { recipient: owner, token, told_late: false });
         let stored = sent.map(|()| {
             let (waiting, stored) = oneshot::channel();
             self.waiting.insert(token, waiting);
@@ -52,7 +52,7 @@ impl OwnSends {
     ) -> Result<u64, Refusal> {
         let token = self.next_token;
         self.next_token += 1;
-        self.send(message, SendReply::Actor { recipient: owner, token }).map(|()| token)
+        self.send(message, SendReply::Actor { recipient: owner, token, told_late: false }).map(|()| token)
     }
 
     fn send(&self, message: PendingMessage, reply: SendReply) -> Result<(), Refusal> {

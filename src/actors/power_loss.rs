@@ -337,7 +337,7 @@ impl World {
             let body = format!("{id} {}", "x".repeat(len));
             let mut message = message(topic, &body);
             message.queue_id = QueueId(queue_id);
-            let reply = SendReply::Actor { recipient: life.stored.clone(), token: id };
+            let reply = SendReply::Actor { recipient: life.stored.clone(), token: id, told_late: false };
             SendRequest { messages: vec![message], promise, reply }
         });
         let sends: Vec<_> = sends.collect();

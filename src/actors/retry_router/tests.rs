@@ -196,7 +196,7 @@ async fn client_that_retries_itself_too_often_gets_its_message_into_the_dead_let
     let send = SendRequest {
         messages: vec![message_with("%RETRY%g", "x", &[("TAGS", "a")])],
         promise: Promise::Stored,
-        reply: SendReply::Actor { recipient, token: 9 },
+        reply: SendReply::Actor { recipient, token: 9, told_late: false },
     };
     let cause = DeathCause::GivenUpInOrder;
     let dead = SendToDeadLetterQueue { group: "g".into(), send, cause, client: "c".into() };

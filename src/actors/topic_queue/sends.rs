@@ -69,6 +69,8 @@ pub enum SendReply {
         recipient: Recipient<MessageStored>,
         /// Whatever the sender knows it by.
         token: u64,
+        /// Whether it is told when the disk is late, as clients are. Otherwise it waits for as long as that takes.
+        told_late: bool,
     },
     /// A task that waits for it, and may have stopped to.
     Task(oneshot::Sender<Result<StoredSend, Refusal>>),
@@ -157,7 +159,7 @@ impl TopicQueue {
                     };
                     outgoing.push(link, Reply { to, content });
                 }
-                SendReply::Actor { recipient, token } => {
+                SendReply::Actor { recipient, token, .. } => {
                     recipient.do_send(MessageStored { token, outcome, kept })
                 }
                 SendReply::Task(waiting) => drop(waiting.send(outcome)),

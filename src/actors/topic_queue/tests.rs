@@ -362,7 +362,7 @@ async fn too_many_waiting_sends_are_refused_as_busy_with_nothing_stored() {
 async fn actors_are_told_the_fate_of_their_sends() {
     let mut bench = start();
     let (recipient, mut told) = fake_sink::<MessageStored>();
-    let reply = SendReply::Actor { recipient, token: 17 };
+    let reply = SendReply::Actor { recipient, token: 17, told_late: false };
     bench.queue.do_send(SendMessages(vec![SendRequest {
         messages: vec![message("T", "a")],
         promise: Promise::Stored,

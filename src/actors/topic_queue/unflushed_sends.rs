@@ -18,7 +18,7 @@ pub struct UnflushedSends {
 pub struct UnflushedSend {
     pub stored: StoredSend,
     pub reply: SendReply,
-    /// When a client is told that the disk is late. Our own actors wait as long as it takes.
+    /// When the sender is told that the disk is late. Most actors of ours wait for as long as it takes.
     deadline: Option<Instant>,
 }
 
@@ -29,7 +29,11 @@ impl UnflushedSends {
 
     /// `stored` lies behind everything parked before.
     pub fn park(&mut self, stored: StoredSend, reply: SendReply, deadline: Instant) {
-        let deadline = matches!(reply, SendReply::Client { .. } | SendReply::Task(_)).then_some(deadline);
+        let told_late = match reply {
+            SendReply::Client { .. } | SendReply::Task(_) => true,
+            SendReply::Actor { told_late, .. } => told_late,
+        };
+        let deadline = told_late.then_some(deadline);
         debug_assert!(self.waiting.back().is_none_or(|last| last.stored.end <= stored.end));
         self.waiting.push_back(UnflushedSend { stored, reply, deadline });
     }
@@ -96,14 +100,16 @@ mod tests {
         let (recipient, _told) = fake_sink::<MessageStored>();
         let mut sends = UnflushedSends::default();
         sends.park(stored(10), of_client(), at(5));
-        sends.park(stored(20), SendReply::Actor { recipient, token: 7 }, at(5));
+        let of_actor = |told_late| SendReply::Actor { recipient: recipient.clone(), token: 7, told_late };
+        sends.park(stored(20), of_actor(false), at(5));
         sends.park(stored(30), of_client(), at(6));
+        sends.park(stored(40), of_actor(true), at(6));
 
         let ends = |sends: &[UnflushedSend]| sends.iter().map(|send| send.stored.end.0).collect::<Vec<_>>();
         assert_eq!(sends.next_deadline(), Some(at(5)));
         assert_eq!(ends(&sends.take_flushed(PhysicalOffset(19)).collect::<Vec<_>>()), [10]);
-        assert_eq!(sends.next_deadline(), Some(at(6)), "an actor of ours is never told that it is late");
-        assert_eq!(ends(&sends.take_overdue(at(7))), [30]);
+        assert_eq!(sends.next_deadline(), Some(at(6)), "an actor that waits has no deadline");
+        assert_eq!(ends(&sends.take_overdue(at(7))), [30, 40]);
         assert_eq!(sends.next_deadline(), None);
         assert_eq!(ends(&sends.take_flushed(PhysicalOffset(20)).collect::<Vec<_>>()), [20]);
     }
