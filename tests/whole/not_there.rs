@@ -68,7 +68,6 @@ async fn what_is_not_there_is_refused_by_its_name() {
         ("the same in a batch", "LMQ", in_batch),
         ("a message with a priority", "priority", send("_SYS_MSG_PRIORITY_")),
         ("a lite message", "lite", send("__LITE_TOPIC")),
-        ("a group with a priority factor", "priority", group("priority.factor", "50")),
         ("a group of a lite topic", "lite", group("lite.bind.topic", "orders")),
         ("its model", "lite", group("lite.sub.model", "Shared")),
         ("its quota", "lite", group("lite.sub.client.quota", "5")),
