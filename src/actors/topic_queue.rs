@@ -20,6 +20,7 @@
 mod compaction;
 mod holds;
 mod pullers;
+mod pulls;
 mod questions;
 mod replies_by_client;
 mod sends;
@@ -38,6 +39,7 @@ pub use compaction::{
 use holds::PullHold;
 use pullers::Pullers;
 pub use pullers::{PulledLast, QueryPulledLast};
+pub use pulls::PullMessages;
 pub use questions::{
     LocateOffset, QueryExtent, QueryStoredAt, QueueExtent, ReadRecords, ReadUnits, SearchOffsetByTime,
 };
@@ -51,44 +53,23 @@ use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
 use super::commit_log_writer::AppendBatch;
 use super::consumer_offsets::MessagesGone;
 use super::message_expiry::MessageExpiry;
-use super::request::{ClientLink, PulledReply, Reply, ReplyContent, ReplyTo};
+use super::request::{Reply, ReplyContent};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
 use crate::kill_point;
-use crate::protocol::header::PullResponse;
-use crate::protocol::response_code::ResponseCode;
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::{
     ConsumeQueue, ConsumeQueueConfig, ConsumeQueueError, ConsumeQueueUnit, TimeBoundary, Unflushed, queue_dir,
 };
 use crate::store::file::StoreFiles;
 use crate::store::known_derived::NamedQueue;
-use crate::store::message_filter::MessageFilter;
-use crate::store::pull::{PullLimits, PullStatus, Pulled, pull};
+use crate::store::pull::PullLimits;
 use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// Pause before a disk that refused units is tried again.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
 /// Pause before files that could not be opened are tried again.
 const OPEN_PAUSE: Duration = Duration::from_secs(5);
-
-/// Asks for messages. Losing it leaves the consumer to its time-out.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub struct PullMessages {
-    pub link: Arc<ClientLink>,
-    pub to: ReplyTo,
-    /// First queue offset wanted, as the client says it: may be negative.
-    pub from: i64,
-    pub max_messages: usize,
-    pub filter: MessageFilter,
-    /// How long to hold the pull when it is at the end.
-    pub hold: Option<Duration>,
-    /// Which broker to pull from next.
-    pub suggested_broker_id: i64,
-    /// Whom the messages count for.
-    pub group: GroupName,
-}
 
 /// Units derived from the log, in its order. Losing it would lose messages from view: the dispatcher keeps it
 /// until the mailbox takes it.
@@ -353,64 +334,6 @@ impl TopicQueue {
         self.queue.as_ref().err().map(|cause| Refusal::StoreFailed { cause: cause.clone() })
     }
 
-    /// The outcome of a pull now.
-    fn pull_now(&mut self, request: &PullMessages) -> Result<Pulled, Refusal> {
-        if self.is_compacted() {
-            return self.pull_compacted_now(request);
-        }
-        self.expire_and_tell();
-        let queue = match &mut self.queue {
-            Ok(queue) => queue,
-            Err(cause) => return Err(Refusal::StoreFailed { cause: cause.clone() }),
-        };
-        let PullMessages { from, max_messages, filter, .. } = request;
-        let limits = self.parts.config.pull;
-        pull(queue, &self.parts.log, *from, *max_messages, filter, limits, &mut self.units).map_err(|error| {
-            error!(topic = %self.topic, queue_id = self.queue_id.0, %error, "queue cannot be read");
-            Refusal::Failed(error.to_string())
-        })
-    }
-
-    fn pull_reply(&mut self, request: &PullMessages, pulled: Result<Pulled, Refusal>) -> Reply {
-        let content = match pulled {
-            Ok(pulled) => {
-                self.count_pull(&request.group, &pulled);
-                let (min, max) = self.extent();
-                ReplyContent::Pulled(PulledReply {
-                    code: response_code(pulled.status, request.from),
-                    status: pulled.status.name(),
-                    header: PullResponse {
-                        suggest_which_broker_id: request.suggested_broker_id,
-                        next_begin_offset: pulled.next.0 as i64,
-                        min_offset: min.0 as i64,
-                        max_offset: max.0 as i64,
-                    },
-                    records: pulled.records,
-                })
-            }
-            Err(refusal) => ReplyContent::Refused(refusal),
-        };
-        Reply { to: request.to, content }
-    }
-
-    fn count_pull(&mut self, group: &GroupName, pulled: &Pulled) {
-        if pulled.count == 0 {
-            self.parts.counters.missed();
-            return;
-        }
-        let (messages, bytes) = (pulled.count as u64, pulled.bytes as u64);
-        self.parts.counters.found(messages, bytes, Duration::ZERO);
-        if let Some(traffic) = self.gets.get(group) {
-            traffic.add(messages, bytes);
-            return;
-        }
-        let traffic = Arc::new(Traffic::default());
-        traffic.add(messages, bytes);
-        let of = TrafficOf::GroupGets { topic: self.topic.clone(), group: group.clone() };
-        let _ = self.parts.stats.try_send(CountTraffic { of, traffic: traffic.clone() });
-        self.gets.insert(group.clone(), traffic);
-    }
-
     fn extent(&self) -> (QueueOffset, QueueOffset) {
         if let Some(extent) = self.compacted_extent() {
             return extent;
@@ -463,19 +386,6 @@ fn open_queue(topic: &TopicName, queue_id: QueueId, parts: &QueueParts) -> Resul
     })
 }
 
-/// What a pull's status means to the client.
-fn response_code(status: PullStatus, from: i64) -> ResponseCode {
-    match status {
-        PullStatus::Found => ResponseCode::SUCCESS,
-        PullStatus::NoMatchedMessage | PullStatus::MessageWasRemoving => ResponseCode::PULL_RETRY_IMMEDIATELY,
-        PullStatus::NoMessageInQueue if from == 0 => ResponseCode::PULL_NOT_FOUND,
-        PullStatus::OffsetOverflowOne => ResponseCode::PULL_NOT_FOUND,
-        PullStatus::NoMessageInQueue | PullStatus::OffsetOverflowBadly | PullStatus::OffsetTooSmall => {
-            ResponseCode::PULL_OFFSET_MOVED
-        }
-    }
-}
-
 impl Actor for TopicQueue {
     type Context = Context<Self>;
 
@@ -492,26 +402,6 @@ impl Actor for TopicQueue {
 impl ActsAtTurnEnd for TopicQueue {
     fn turn_end(&mut self, _: &mut Context<Self>) {
         self.append_waiting();
-    }
-}
-
-impl Handler<PullMessages> for TopicQueue {
-    type Result = ();
-
-    fn handle(&mut self, request: PullMessages, ctx: &mut Self::Context) {
-        self.pullers.note(&request, Instant::now());
-        let pulled = self.pull_now(&request);
-        let at_end = matches!(&pulled, Ok(pulled) if response_code(pulled.status, request.from) == ResponseCode::PULL_NOT_FOUND);
-        match request.hold {
-            Some(hold) if at_end && !hold.is_zero() && self.holds.len() < self.parts.config.max_holds => {
-                self.holds.push(PullHold { pull: request, deadline: Instant::now() + hold });
-                self.set_hold_timer(ctx);
-            }
-            _ => {
-                let reply = self.pull_reply(&request, pulled);
-                request.link.reply(reply);
-            }
-        }
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) enum Compaction {
     Open(CompactedLog),
 }
 
-/// Asks for what there is to rewrite; `None`: nothing.
+/// Asks for what there is to rewrite; `None`: nothing. Losing it leaves that to the next round.
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "Result<Option<Box<Rewrite>>, Refusal>")]
 pub struct BeginRewrite {
@@ -91,7 +91,7 @@ pub struct CompactedFigures {
     pub copied_to: QueueOffset,
 }
 
-/// Goes on copying.
+/// Goes on copying. A queue tells it itself; what is not copied is read from the log, which keeps it.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 struct CopyDue;
