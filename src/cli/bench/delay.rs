@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::figures::{Latencies, Percentiles, Report, time_text};
 use super::frame::{DueTimes, SendShape};
@@ -112,17 +111,11 @@ fn send(args: &DelayBenchArgs, brokers: Vec<BrokerQueues>) -> Result<Report, Cli
             addr: broker.addr.clone(),
             queue_ids: broker.queue_ids.clone(),
             shape: SendShape {
-                codec: args.codec.into(),
-                topic: args.target.topic.to_string(),
-                group: "telstar-bench".to_owned(),
-                body_bytes: args.size,
-                batch: 1,
-                key_prefix: Uuid::new_v4().as_u64_pair().0,
-                digit: false,
                 due: Some(DueTimes {
                     after_ms: args.after.as_millis() as i64,
                     spread_ms: (args.spread.as_millis() as i64).max(1),
                 }),
+                ..SendShape::new(args.codec.into(), &args.target.topic, args.size)
             },
             window: WINDOW,
             schedule: None,

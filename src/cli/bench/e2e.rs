@@ -120,16 +120,7 @@ pub fn run(args: EndToEndArgs, queues: Vec<QueueEnd>) -> Result<(), CliError> {
         let job = SendJob {
             addr: broker.addr.clone(),
             queue_ids: broker.queue_ids.clone(),
-            shape: SendShape {
-                codec: args.codec.into(),
-                topic: args.target.topic.to_string(),
-                group: "telstar-bench".to_owned(),
-                body_bytes: size,
-                batch: 1,
-                key_prefix: Uuid::new_v4().as_u64_pair().0,
-                digit: false,
-                due: None,
-            },
+            shape: SendShape::new(args.codec.into(), &args.target.topic, size),
             window: WINDOW,
             schedule: Some(Schedule::new(moments.start, args.rate, index, connections)),
             frames: args.run.count.map(|count| share(count, index, connections)),

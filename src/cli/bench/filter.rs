@@ -1,7 +1,6 @@
 //! `telstar bench filter`.
 
 use clap::Args;
-use uuid::Uuid;
 
 use super::consume::{self, QueuePart};
 use super::frame::{DIGIT, SendShape};
@@ -84,14 +83,8 @@ fn fill(args: &FilterBenchArgs, count: u64, brokers: Vec<BrokerQueues>) -> Resul
             addr: broker.addr,
             queue_ids: broker.queue_ids,
             shape: SendShape {
-                codec: args.codec.into(),
-                topic: args.target.topic.to_string(),
-                group: "telstar-bench".to_owned(),
-                body_bytes: args.size,
-                batch: 1,
-                key_prefix: Uuid::new_v4().as_u64_pair().0,
                 digit: true,
-                due: None,
+                ..SendShape::new(args.codec.into(), &args.target.topic, args.size)
             },
             window: WINDOW,
             schedule: None,

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use uuid::Uuid;
 
 use crate::protocol::command::{Command, FieldValue, OutgoingHead};
 use crate::protocol::frame::{Frame, HeaderCodec, MAX_FRAME_BYTES, PREFIX_BYTES};
@@ -14,6 +15,7 @@ use crate::protocol::header::{FieldWriter, SendMessageV2};
 use crate::protocol::names::DEFAULT_TOPIC;
 use crate::protocol::properties::{self, names};
 use crate::protocol::request_code::RequestCode;
+use crate::types::TopicName;
 
 /// Opaque numbers begin here, so that they always have ten digits.
 pub const FIRST_OPAQUE: i32 = 1_000_000_000;
@@ -45,6 +47,22 @@ pub struct SendShape {
     pub digit: bool,
     /// When messages that are sent one by one are to be delivered; `None`: at once.
     pub due: Option<DueTimes>,
+}
+
+impl SendShape {
+    /// Messages one by one, without properties of their own, to be delivered at once; their keys are new.
+    pub fn new(codec: HeaderCodec, topic: &TopicName, body_bytes: usize) -> Self {
+        Self {
+            codec,
+            topic: topic.to_string(),
+            group: "telstar-bench".to_owned(),
+            body_bytes,
+            batch: 1,
+            key_prefix: Uuid::new_v4().as_u64_pair().0,
+            digit: false,
+            due: None,
+        }
+    }
 }
 
 /// Times to deliver at, scattered evenly over `[born + after, born + after + spread)`.

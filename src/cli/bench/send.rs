@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use uuid::Uuid;
 
 use super::figures::{Figures, Report};
 use super::frame::{FIRST_OPAQUE, SendFrames, SendShape, remark_of, stamp_of};
@@ -92,16 +91,7 @@ pub fn run(args: SendBenchArgs, brokers: Vec<BrokerQueues>) -> Result<(), CliErr
     let batch = usize::from(args.batch);
     let jobs = (0..connections).map(|index| {
         let broker = &brokers[index % brokers.len()];
-        let shape = SendShape {
-            codec: args.codec.into(),
-            topic: args.target.topic.to_string(),
-            group: "telstar-bench".to_owned(),
-            body_bytes: args.size,
-            batch,
-            key_prefix: Uuid::new_v4().as_u64_pair().0,
-            digit: false,
-            due: None,
-        };
+        let shape = SendShape { batch, ..SendShape::new(args.codec.into(), &args.target.topic, args.size) };
         let frames = args.run.count.map(|count| count.div_ceil(batch as u64));
         let job = SendJob {
             addr: broker.addr.clone(),
