@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use telstar::client::Call;
-use telstar::protocol::header::*;
 use telstar::protocol::request_code::RequestCode;
 use telstar::protocol::response_code::ResponseCode;
 
@@ -22,18 +20,7 @@ async fn start(dir: &Path, more: &[&str]) -> Broker {
 }
 
 async fn create(client: &Client, topic: &str) {
-    let header = CreateTopic {
-        topic: topic.into(),
-        default_topic: "TBW102".into(),
-        read_queue_nums: 1,
-        write_queue_nums: 1,
-        perm: 6,
-        topic_filter_type: "SINGLE_TAG".into(),
-        topic_sys_flag: 0,
-        order: false,
-        attributes: Some("+cleanup.policy=COMPACTION".into()),
-    };
-    client.call(Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&header)).await.success().unwrap();
+    client.create_topic_with(topic, 1, Some("+cleanup.policy=COMPACTION")).await;
 }
 
 /// Sends a message of each key for each of `rounds`.
@@ -90,7 +77,7 @@ async fn compacted_topic_keeps_the_latest_message_of_each_key() {
     let client = broker.client().await;
     create(&client, "state").await;
     send_rounds(&client, "state", 0..20).await;
-    await_begin(&client, "state", 150).await;
+    await_begin(&client, "state", 170).await;
     let (latest, count) = table(&client, "state").await;
     assert_eq!(latest, all_say(19));
     assert!(count < 40, "{count} of 200 messages are left");

@@ -129,7 +129,7 @@ impl End {
 #[tokio::test]
 async fn what_was_acknowledged_survives_being_killed() {
     let variable = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let (seed, rounds) = (variable("CRASH_SEED").unwrap_or(SEED), variable("CRASH_ROUNDS").unwrap_or(ROUNDS));
+    let (seed, rounds) = (variable("CRASH_SEED").unwrap_or(SEED), crash_rounds(ROUNDS));
     println!("CRASH_SEED={seed}");
     let mut chance = Chance(seed | 1);
     let (mut answered, mut left) = (0, rounds);

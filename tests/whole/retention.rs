@@ -7,18 +7,7 @@ use telstar::protocol::request_code::RequestCode;
 use crate::support::*;
 
 async fn set_retention(client: &Client, topic: &str, change: &str) {
-    let header = CreateTopic {
-        topic: topic.into(),
-        default_topic: "TBW102".into(),
-        read_queue_nums: 1,
-        write_queue_nums: 1,
-        perm: 6,
-        topic_filter_type: "SINGLE_TAG".into(),
-        topic_sys_flag: 0,
-        order: false,
-        attributes: Some(change.to_owned()),
-    };
-    client.call(Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&header)).await.success().unwrap();
+    client.create_topic_with(topic, 1, Some(change)).await;
 }
 
 #[tokio::test]

@@ -212,6 +212,25 @@ pub fn wait(child: &mut Child) -> ExitStatus {
     }
 }
 
+/// How often brokers are killed in one test: what `CRASH_ROUNDS` says, `usual` times without it.
+pub fn crash_rounds(usual: u64) -> u64 {
+    std::env::var("CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// The stores of such a test, each used for `lives` brokers: the turn of its first, and how it is flushed.
+pub fn crashed_stores(lives: u64) -> impl Iterator<Item = (u64, &'static str)> {
+    let modes = ["store.flush_mode=async", "store.flush_mode=sync"];
+    (0..crash_rounds(lives).div_ceil(lives))
+        .zip(modes.into_iter().cycle())
+        .map(move |(n, mode)| (n * lives, mode))
+}
+
+/// Where a broker ends itself in its turn, `name:times`; every fourth is killed from outside.
+pub fn kill_point(points: &[&str], turn: u64) -> Option<String> {
+    let point = points[turn as usize % points.len()];
+    (!turn.is_multiple_of(4)).then(|| format!("{point}:{}", 1 + turn * 37 % 90))
+}
+
 /// Runs the program to its end: exit status, standard output, standard error.
 pub fn run(args: &[String]) -> (i32, String, String) {
     let process = telstar().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -312,6 +331,11 @@ impl Client {
     }
 
     pub async fn create_topic(&self, topic: &str, queues: i32) {
+        self.create_topic_with(topic, queues, None).await;
+    }
+
+    /// Creates a topic, or alters its attributes: `+key=value`, or `-key`.
+    pub async fn create_topic_with(&self, topic: &str, queues: i32, attributes: Option<&str>) {
         let header = CreateTopic {
             topic: topic.into(),
             default_topic: "TBW102".into(),
@@ -321,7 +345,7 @@ impl Client {
             topic_filter_type: "SINGLE_TAG".into(),
             topic_sys_flag: 0,
             order: false,
-            attributes: None,
+            attributes: attributes.map(str::to_owned),
         };
         let call = Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&header);
         self.call(call).await.success().expect("the topic is created");

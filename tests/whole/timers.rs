@@ -34,7 +34,7 @@ struct Sent {
 /// `CRASH_ROUNDS=1000 cargo test --test whole killed` kills it more often.
 #[tokio::test]
 async fn pending_timers_survive_being_killed_and_come_once() {
-    let mut left = std::env::var("CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(LIVES);
+    let mut left = crash_rounds(LIVES);
     while left > 0 {
         let lives = left.min(LIVES_PER_STORE);
         crash_one_store(lives).await;

@@ -198,21 +198,18 @@ fn decision(key: &str) -> i32 {
 /// `CRASH_ROUNDS=1000 cargo test --test whole killed` kills it more often.
 #[tokio::test]
 async fn every_transaction_settles_once_in_a_broker_that_is_killed() {
-    let rounds = std::env::var("CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-    for (store, flush_mode) in (0..rounds.div_ceil(ROUNDS)).zip(["async", "sync"].into_iter().cycle()) {
-        settle_one_store(store * ROUNDS, flush_mode).await;
+    for (first, flush_mode) in crashed_stores(ROUNDS) {
+        settle_one_store(first, flush_mode).await;
     }
 }
 
-async fn settle_one_store(seed: u64, flush_mode: &str) {
+async fn settle_one_store(first: u64, flush_mode: &str) {
     let dir = temp_dir();
-    let flush_mode = format!("store.flush_mode={flush_mode}");
-    let settings: Vec<&str> = SETTINGS.iter().copied().chain([&*flush_mode]).collect();
+    let settings = [&SETTINGS[..], &[flush_mode]].concat();
     let fates = Fates::default();
     for round in 0..ROUNDS {
-        let turn = seed + round;
-        let point = format!("{}:{}", KILL_POINTS[turn as usize % KILL_POINTS.len()], 1 + turn * 37 % 90);
-        let kill_point = (round % 4 != 0).then_some(&*point);
+        let kill_point = kill_point(&KILL_POINTS, first + round);
+        let kill_point = kill_point.as_deref();
         println!("round {round}, {flush_mode}, {kill_point:?}");
         let Ok(broker) = Broker::start_doomed(dir.path(), &settings, kill_point).await else { continue };
         let Some(client) = broker.try_client().await else { continue };
