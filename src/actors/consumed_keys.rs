@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::oneshot;
 use tracing::{error, info};
 use window::KeyWindow;
 
 use super::group_table::GroupTable;
+use super::shared_flush::SharedFlush;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
@@ -54,25 +54,18 @@ pub struct QueryConsumed {
     pub keys: Vec<String>,
 }
 
-/// Time to forget what has left its window.
+/// Time to forget what has left its window. Without it keys stay longer than they were asked to, and are not told of.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct ForgetDue;
 
-/// What became of a flush: done, or why not.
-type Flushed = Result<(), Arc<str>>;
-
 pub struct ConsumedKeys {
     windows: HashMap<GroupName, KeyWindow>,
     stored: ConsumedKeyTable,
-    metadata: Metadata,
     groups: GroupTable,
     clock: SharedClock,
     mailbox_capacity: usize,
-    /// Another thread is making durable what was written.
-    flushing: bool,
-    /// Those who wait for a flush that has not begun.
-    waiting: Vec<oneshot::Sender<Flushed>>,
+    flush: SharedFlush,
 }
 
 impl ConsumedKeys {
@@ -94,12 +87,10 @@ impl ConsumedKeys {
         Ok(Self {
             windows,
             stored,
-            metadata,
             groups,
             clock,
             mailbox_capacity,
-            flushing: false,
-            waiting: Vec::new(),
+            flush: SharedFlush::new(Arc::new(move || metadata.flush())),
         })
     }
 
@@ -150,20 +141,14 @@ impl ConsumedKeys {
 
     /// Has everything that was written made durable, for those who wait now.
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        if self.flushing || self.waiting.is_empty() {
+        if self.flush.is_under_way() || !self.flush.is_awaited() {
             return;
         }
-        self.flushing = true;
-        let (waiting, metadata) = (std::mem::take(&mut self.waiting), self.metadata.clone());
-        let flush =
-            actix_rt::task::spawn_blocking(move || metadata.flush().map_err(|error| error.to_string()));
-        ctx.spawn(flush.into_actor(self).map(|flushed, keys, ctx| {
-            keys.flushing = false;
-            // A thread that could not run is one more failed flush.
-            let flushed = flushed.unwrap_or_else(|error| Err(error.to_string())).map_err(Arc::<str>::from);
-            for told in waiting {
-                // Whoever asked may have stopped waiting.
-                let _ = told.send(flushed.clone());
+        let flushed = self.flush.begin();
+        ctx.spawn(flushed.into_actor(self).map(|flushed, keys, ctx| {
+            keys.flush.end();
+            if let Err(error) = flushed {
+                error!(%error, "consumed keys not brought to disk");
             }
             keys.flush(ctx);
         }));
@@ -195,20 +180,11 @@ impl Handler<MarkConsumed> for ConsumedKeys {
 
     fn handle(&mut self, mark: MarkConsumed, _: &mut Self::Context) -> Self::Result {
         let marked = self.mark(&mark);
-        let (told, flushed) = oneshot::channel();
-        if marked.is_ok() {
-            // What others have marked may be on its way to the disk only: who hears of it waits as well.
-            self.waiting.push(told);
-        }
+        // What others have marked may be on its way to the disk only: who hears of it waits as well.
+        let marked = marked.map(|before| (before, self.flush.wait("what is marked as consumed")));
         Box::pin(async move {
-            let before = marked?;
-            match flushed.await {
-                Ok(Ok(())) => Ok(before),
-                Ok(Err(cause)) => {
-                    Err(Refusal::NotDurable { what: "what is marked as consumed", cause: cause.to_string() })
-                }
-                Err(_) => Err(Refusal::ShuttingDown),
-            }
+            let (before, durable) = marked?;
+            durable.await.map(|()| before)
         })
     }
 }

@@ -24,12 +24,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use self::expiry::ExpiryRecord;
 pub use self::expiry::{ListConsumedQueues, Losses, MessagesGone, QueryLosses, QuerySlowest, SlowestOffset};
 use super::offset_table::{Committed, OffsetKey, OffsetTable, QueueOffsets};
+use super::shared_flush::SharedFlush;
 use super::topics::TopicDeleted;
 use crate::clock::{SharedClock, WallMs};
 use crate::error::Refusal;
@@ -202,22 +202,13 @@ impl Default for OffsetsConfig {
     }
 }
 
-/// Makes the tree durable; blocks.
-type Flush = Arc<dyn Fn() -> Result<(), MetadataError> + Send + Sync>;
-/// What became of a flush: done, or why not.
-type Flushed = Result<(), Arc<str>>;
-
 pub struct ConsumerOffsets {
     table: OffsetTable,
-    flush: Flush,
     stored: ConsumerOffsetTable,
     resets: PendingResets,
     config: OffsetsConfig,
     clock: SharedClock,
-    /// Another thread is making durable what was written.
-    flushing: bool,
-    /// Those who wait for a flush that has not begun.
-    waiting: Vec<oneshot::Sender<Flushed>>,
+    flush: SharedFlush,
     /// [`MakeDurable`] is on its way.
     flush_asked: bool,
     expiry: ExpiryRecord,
@@ -239,13 +230,11 @@ impl ConsumerOffsets {
         let expiry = ExpiryRecord::new(clock.now());
         Ok(Self {
             table,
-            flush: Arc::new(move || metadata.flush()),
             stored,
             resets: PendingResets::default(),
             config,
             clock,
-            flushing: false,
-            waiting: Vec::new(),
+            flush: SharedFlush::new(Arc::new(move || metadata.flush())),
             flush_asked: false,
             expiry,
         })
@@ -296,54 +285,32 @@ impl ConsumerOffsets {
         if self.config.flush_mode == FlushMode::Async {
             return Response::reply(Ok(answer));
         }
-        let (told, flushed) = oneshot::channel();
-        self.waiting.push(told);
+        let durable = self.flush.wait(what);
         self.ask_for_flush(ctx);
-        Response::fut(async move {
-            match flushed.await {
-                Ok(Ok(())) => Ok(answer),
-                Ok(Err(cause)) => Err(Refusal::NotDurable { what, cause: cause.to_string() }),
-                Err(_) => Err(Refusal::ShuttingDown),
-            }
-        })
+        Response::fut(async move { durable.await.map(|()| answer) })
     }
 
     /// Handled after the messages that wait now, which share the flush.
     fn ask_for_flush(&mut self, ctx: &mut Context<Self>) {
-        if !self.flushing && !std::mem::replace(&mut self.flush_asked, true) {
+        if !self.flush.is_under_way() && !std::mem::replace(&mut self.flush_asked, true) {
             ctx.notify(MakeDurable);
         }
     }
 
     /// Has everything that was written made durable, for those who wait now.
     fn begin_flush(&mut self, ctx: &mut Context<Self>) {
-        self.flushing = true;
-        let waiting = std::mem::take(&mut self.waiting);
-        let flush = self.flush.clone();
-        let flush = actix_rt::task::spawn_blocking(move || flush().map_err(|error| error.to_string()));
-        ctx.spawn(flush.into_actor(self).map(|flushed, offsets, ctx| {
-            offsets.flushing = false;
-            // A thread that could not run is one more failed flush.
-            let flushed = flushed.unwrap_or_else(|error| Err(error.to_string())).map_err(Arc::from);
-            Self::tell(waiting, &flushed);
-            if !offsets.waiting.is_empty() {
+        let flushed = self.flush.begin();
+        ctx.spawn(flushed.into_actor(self).map(|flushed, offsets, ctx| {
+            offsets.flush.end();
+            Self::report(flushed);
+            if offsets.flush.is_awaited() {
                 offsets.ask_for_flush(ctx);
             }
         }));
     }
 
-    fn tell(waiting: Vec<oneshot::Sender<Flushed>>, flushed: &Flushed) {
-        if let Err(error) = flushed {
-            error!(%error, "consumer offsets not saved, trying again");
-        }
-        for told in waiting {
-            // Whoever asked may have stopped waiting.
-            let _ = told.send(flushed.clone());
-        }
-    }
-
     /// A failure is not the end: the offsets are still in the table, and the next round tries again.
-    fn report(what: Result<(), MetadataError>) {
+    fn report(what: Result<(), impl std::fmt::Display>) {
         if let Err(error) = what {
             error!(%error, "consumer offsets not saved, trying again");
         }
@@ -360,7 +327,7 @@ impl Actor for ConsumerOffsets {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         // A clean stop loses nothing.
-        Self::report(self.write(usize::MAX).and_then(|_| (self.flush)()));
+        Self::report(self.write(usize::MAX).and_then(|_| self.flush.flush_now()));
     }
 }
 
@@ -382,7 +349,7 @@ impl Handler<FlushDue> for ConsumerOffsets {
                 ctx.notify(FlushDue);
                 return;
             }
-            Ok(_) if !self.flushing => self.begin_flush(ctx),
+            Ok(_) if !self.flush.is_under_way() => self.begin_flush(ctx),
             Ok(_) => {}
             Err(error) => Self::report(Err(error)),
         }
@@ -395,12 +362,15 @@ impl Handler<MakeDurable> for ConsumerOffsets {
 
     fn handle(&mut self, _: MakeDurable, ctx: &mut Self::Context) {
         self.flush_asked = false;
-        if self.flushing || self.waiting.is_empty() {
+        if self.flush.is_under_way() || !self.flush.is_awaited() {
             return;
         }
         match self.write(usize::MAX) {
             Ok(_) => self.begin_flush(ctx),
-            Err(error) => Self::tell(std::mem::take(&mut self.waiting), &Err(error.to_string().into())),
+            Err(error) => {
+                self.flush.fail(&error.to_string());
+                Self::report(Err(error));
+            }
         }
     }
 }
@@ -674,7 +644,7 @@ mod tests {
         let (end, ends) = std::sync::mpsc::channel();
         let (ends, count) = (std::sync::Mutex::new(ends), Arc::new(AtomicUsize::new(0)));
         let counted = count.clone();
-        offsets.flush = Arc::new(move || {
+        offsets.flush = SharedFlush::new(Arc::new(move || {
             // After the test the stop flushes, which nobody controls.
             let ends_well = ends.lock().unwrap().recv().unwrap_or(true);
             counted.fetch_add(1, Ordering::SeqCst);
@@ -682,7 +652,7 @@ mod tests {
                 true => Ok(()),
                 false => Err(MetadataError::Flush { source: sled::Error::Unsupported("no disk".into()) }),
             }
-        });
+        }));
         (offsets, end, count)
     }
 

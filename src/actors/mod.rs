@@ -52,6 +52,7 @@ pub mod router;
 pub mod routes;
 pub mod send_gate;
 pub mod settling;
+pub mod shared_flush;
 pub mod subscription_groups;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -3,7 +3,8 @@
 //! - Owns: the members of all producer groups.
 //! - Takes: [`ProducerHeartbeat`], [`LeaveProducerGroup`], [`ConnectionClosed`], [`QueryProducers`],
 //!   [`QueryAllProducers`], [`PickProducer`], [`FindProducer`], [`WatchProducers`].
-//! - Sends: [`ProducerJoined`] to who watches; [`WatchConnection`] to the connection of a new producer; [`CloseConnection`] to that of a silent one.
+//! - Sends: [`ProducerJoined`] to who watches; [`WatchConnection`] to the connection of a new producer;
+//!   [`CloseConnection`] to that of a silent one.
 //! - Fails: a connection that is gone when it should be watched has left.
 //! - Invariants: a connection is watched once, however many groups it produces for; a group without members is
 //!   not there.
@@ -59,7 +60,8 @@ pub struct PickProducer {
     pub group: GroupName,
 }
 
-/// Asks to be told of every producer that joins, for as long as the broker lives.
+/// Asks to be told of every producer that joins, for as long as the broker lives. Losing it would leave whoever asks to
+/// its own rounds; it is sent once, when the broker starts.
 #[derive(Message, Clone)]
 #[rtype(result = "()")]
 pub struct WatchProducers {

@@ -110,7 +110,8 @@ impl Handler<DiskFailed> for FailureWatch {
 pub struct Stop;
 
 /// Ends everything where it stands, as a crash would: nothing is drained, flushed or written down as safe. Answered
-/// when the data directory is free. The operating system still has what was stored, as after a crash of the process.
+/// when the data directory is free. The operating system still has what was stored, as after a crash of the process. Losing it leaves
+/// everything running.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct Kill;
