@@ -28,6 +28,8 @@ mod kill_point;
 mod plan;
 pub mod protocol;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod types;
 
 pub use broker::{Broker, BrokerBuilder};

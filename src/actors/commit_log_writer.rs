@@ -321,25 +321,23 @@ mod tests {
     use std::io;
     use std::path::Path;
 
-    use tokio::sync::mpsc::UnboundedReceiver;
-
     use super::*;
-    use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, message_with};
-    use crate::actors::testing::{RuntimeClock, fake_sink};
     use crate::clock::{ManualClock, WallMs};
     use crate::store::commit_log::CommitLogReader;
     use crate::store::file::StoreFiles;
     use crate::store::memory_files::{FileOperation, MemoryFiles};
+    use crate::testing::log::{SEGMENT_BYTES, TestLog, message, message_with};
+    use crate::testing::{RuntimeClock, Taken, fake_sink};
 
     struct Bench {
         writer: Addr<CommitLogWriter>,
         log: CommitLogReader,
         files: MemoryFiles,
         signal: PublishedSignal,
-        told: UnboundedReceiver<LogPublished>,
-        flushes: UnboundedReceiver<FlushWanted>,
+        told: Taken<LogPublished>,
+        flushes: Taken<FlushWanted>,
         queue: Recipient<BatchAppended>,
-        answers: UnboundedReceiver<BatchAppended>,
+        answers: Taken<BatchAppended>,
     }
 
     fn start() -> Bench {
@@ -415,13 +413,17 @@ mod tests {
         let TestLog { appender, reader, .. } = TestLog::new();
         let (seen, mut published) = tokio::sync::mpsc::unbounded_channel();
         let (log, told) = (reader.clone(), seen.clone());
-        let (dispatcher, _) = crate::actors::testing::fake_mailbox(move |_: &LogPublished| {
-            told.send(("dispatcher", log.published(), None)).unwrap();
-        });
-        let (queue, _) = crate::actors::testing::fake_mailbox(move |answer: &BatchAppended| {
-            let end = answer.outcomes[0].as_ref().unwrap().end;
-            seen.send(("queue", reader.published(), Some(end))).unwrap();
-        });
+        let (dispatcher, _) = crate::testing::fake_mailbox()
+            .answers(move |_: &LogPublished| {
+                told.send(("dispatcher", log.published(), None)).unwrap();
+            })
+            .start();
+        let (queue, _) = crate::testing::fake_mailbox()
+            .answers(move |answer: &BatchAppended| {
+                let end = answer.outcomes[0].as_ref().unwrap().end;
+                seen.send(("queue", reader.published(), Some(end))).unwrap();
+            })
+            .start();
         let signal = PublishedSignal::default();
         let (flusher, _) = fake_sink::<FlushWanted>();
         let writer =

@@ -224,8 +224,8 @@ mod tests {
 
     use super::*;
     use crate::actors::group_table::{GroupMap, GroupTablePublisher};
-    use crate::actors::testing::{CLOCK_BEGINS, RuntimeClock};
     use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
+    use crate::testing::{CLOCK_BEGINS, RuntimeClock};
 
     const WINDOW_MS: i64 = 60_000;
 

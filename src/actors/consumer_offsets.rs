@@ -520,7 +520,7 @@ impl Handler<ObserveOffsets> for ConsumerOffsets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::testing::RuntimeClock;
+    use crate::testing::RuntimeClock;
     use crate::types::QueueId;
 
     fn key(group: &str, topic: &str, queue_id: u32) -> OffsetKey {

@@ -257,20 +257,18 @@ impl Handler<MessageStored> for DedupWindow {
 mod tests {
     use std::time::Duration;
 
-    use tokio::sync::mpsc::UnboundedReceiver;
-
     use super::*;
     use crate::actors::commit_log_writer::AppendBatch;
     use crate::actors::request::ReplyContent;
-    use crate::actors::testing::log::{TestLog, answer, message_with, settle, store_host, topic_entry};
-    use crate::actors::testing::{CLOCK_BEGINS, FakeClient, RuntimeClock, fake_client, fake_sink};
     use crate::actors::topic_queue::{Dispatched, Promise, QueueParts};
     use crate::protocol::topic_config::TopicConfig;
+    use crate::testing::log::{TestLog, answer, message_with, settle, store_host, topic_entry};
+    use crate::testing::{CLOCK_BEGINS, FakeClient, RuntimeClock, Taken, fake_client, fake_sink};
 
     struct Bench {
         log: TestLog,
         topic: Arc<TopicEntry>,
-        appends: UnboundedReceiver<AppendBatch>,
+        appends: Taken<AppendBatch>,
         link: Arc<ClientLink>,
         client: FakeClient,
     }
@@ -299,10 +297,9 @@ mod tests {
         }
 
         fn send(&self, key: &'static str, queue_id: u32) -> SendOnce {
-            let to =
-                crate::actors::testing::request(crate::protocol::request_code::RequestCode::SEND_MESSAGE)
-                    .from(&self.link)
-                    .reply_to();
+            let to = crate::testing::request(crate::protocol::request_code::RequestCode::SEND_MESSAGE)
+                .from(&self.link)
+                .reply_to();
             let unique_key = Bytes::from_static(key.as_bytes());
             let reply = SendReply::Client {
                 link: self.link.clone(),

@@ -137,9 +137,9 @@ mod tests {
 
     use super::*;
     use crate::actors::request::{Answer, Reply, ReplyContent, Request};
-    use crate::actors::testing::RuntimeClock;
     use crate::protocol::command::{Command, OutgoingHead};
     use crate::protocol::frame::{HeaderCodec, NextFrame, next_frame};
+    use crate::testing::RuntimeClock;
 
     /// Answers every request with its body.
     struct Echo;
@@ -205,7 +205,7 @@ mod tests {
         let mut second = TcpStream::connect(addr).await.unwrap();
         assert!(is_served(&mut first).await && is_served(&mut second).await);
         listener.send(StopListening).await.unwrap();
-        crate::actors::testing::log::settle().await;
+        crate::testing::log::settle().await;
         assert!(is_served(&mut first).await);
         if let Ok(mut late) = TcpStream::connect(addr).await {
             assert!(!is_served(&mut late).await);

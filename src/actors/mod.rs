@@ -55,7 +55,7 @@ pub mod settling;
 pub mod shared_flush;
 pub mod subscription_groups;
 #[cfg(any(test, feature = "testing"))]
-pub mod testing;
+pub use crate::testing;
 pub mod threads;
 pub mod timer_scheduler;
 pub mod topic_queue;

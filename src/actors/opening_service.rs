@@ -42,9 +42,9 @@ impl Service for OpeningService {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::testing::{fake_client, request};
     use crate::protocol::request_code::RequestCode;
     use crate::protocol::response_code::ResponseCode;
+    use crate::testing::{fake_client, request};
 
     /// Takes every request without a word.
     struct Silent;

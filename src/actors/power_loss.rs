@@ -21,16 +21,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::commit_log_writer::{AppendBatch, CommitLogWriter, PublishedSignal, QueryLogTail, StoredSend};
 use super::dispatcher::{Damaged, DispatchTo, Dispatcher, DispatcherParts};
 use super::facts::Progress;
 use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
 use super::message_expiry::MessageExpiry;
-use super::testing::log::{SEGMENT_BYTES, message, queue_of, store_host, topic_table_of};
-use super::testing::world::{Chance, each_seed};
-use super::testing::{RuntimeClock, fake_sink};
 use super::topic_queue::{
     MessageStored, Promise, QueueParts, ReadUnits, SendMessages, SendReply, SendRequest, TopicQueueConfig,
 };
@@ -50,6 +46,9 @@ use crate::store::recovery::{LastStop, open_commit_log};
 use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::segment::SegmentDir;
 use crate::store::store_check_point::CheckPointFile;
+use crate::testing::log::{SEGMENT_BYTES, message, queue_of, store_host, topic_table_of};
+use crate::testing::world::{Chance, each_seed};
+use crate::testing::{RuntimeClock, Taken, fake_sink};
 use crate::types::{FlushMode, PhysicalOffset, QueueId, QueueOffset};
 
 const ROOT: &str = "/store";
@@ -155,8 +154,8 @@ struct Life {
     flusher: Addr<Flusher>,
     dispatcher: Addr<Dispatcher>,
     stored: Recipient<MessageStored>,
-    outcomes: UnboundedReceiver<MessageStored>,
-    failures: UnboundedReceiver<DiskFailed>,
+    outcomes: Taken<MessageStored>,
+    failures: Taken<DiskFailed>,
 }
 
 impl Life {

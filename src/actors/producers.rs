@@ -329,8 +329,8 @@ pub fn connection_body(member: &Member, link: &ClientLink) -> Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::testing::{CLOCK_BEGINS, fake_client, fake_sink};
     use crate::protocol::command::Language;
+    use crate::testing::{CLOCK_BEGINS, fake_client, fake_sink};
 
     fn start() -> Addr<Producers> {
         Producers::new(ProducersConfig::default()).start()

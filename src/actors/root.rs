@@ -301,8 +301,8 @@ impl Handler<Kill> for Root {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::testing::RuntimeClock;
     use crate::store::file::DiskFiles;
+    use crate::testing::RuntimeClock;
 
     fn plan(dir: &std::path::Path, listen: SocketAddr) -> NodePlan {
         NodePlan {

@@ -401,8 +401,8 @@ impl Handler<SetRequestMode> for SubscriptionGroups {
 mod tests {
     use super::*;
     use crate::actors::broker_settings::SettingValues;
-    use crate::actors::testing::RuntimeClock;
     use crate::protocol::response_code::ResponseCode;
+    use crate::testing::RuntimeClock;
 
     fn load(metadata: &Metadata, auto_create_group: bool) -> (SubscriptionGroups, GroupTable) {
         let settings = SettingsTable::fixed(SettingValues { auto_create_group, ..SettingValues::default() });

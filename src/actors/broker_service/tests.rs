@@ -15,8 +15,6 @@ use crate::actors::broker_tree::BrokerTree;
 use crate::actors::flusher::FlusherConfig;
 use crate::actors::request::ClientLink;
 use crate::actors::requests::send::TimerRules;
-use crate::actors::testing::log::{TestLog, message, settle, store_host, topic_entry};
-use crate::actors::testing::{FakeClient, RequestBuilder, RuntimeClock, fake_client, fake_sink, request};
 use crate::actors::threads::Threads;
 use crate::actors::topic_queue::{DeleteQueue, Promise, QueryExtent, TopicQueueConfig};
 use crate::filter::FilterRules;
@@ -30,6 +28,8 @@ use crate::store::memory_files::MemoryFiles;
 use crate::store::metadata::Metadata;
 use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::retention::RetentionRules;
+use crate::testing::log::{TestLog, message, settle, store_host, topic_entry};
+use crate::testing::{FakeClient, RequestBuilder, RuntimeClock, fake_client, fake_sink, request};
 use crate::types::FlushMode;
 
 fn plan() -> BrokerPlan {

@@ -3,8 +3,6 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::actors::flusher::LogFlushed;
 use crate::actors::request::{ClientLink, ReplyContent};
-use crate::actors::testing::log::{TestLog, message_with, queue_of, settle, topic_table_of};
-use crate::actors::testing::{FakeClient, RuntimeClock, fake_client, fake_mailbox, request};
 use crate::actors::topic_queue::{
     CompactionParts, DeleteQueue, Dispatched, LocateOffset, PullMessages, QueryCompacted, QueryExtent,
     QueueParts, SearchOffsetByTime,
@@ -18,6 +16,8 @@ use crate::store::compacted_log::{CompactedSizes, SegmentCheck};
 use crate::store::file::StoreFiles;
 use crate::store::memory_files::FileOperation;
 use crate::store::message_filter::MessageFilter;
+use crate::testing::log::{TestLog, message_with, queue_of, settle, topic_table_of};
+use crate::testing::{FakeClient, RuntimeClock, fake_client, fake_mailbox, request};
 
 /// A compacted topic T of one queue on a log in memory, and who compacts it.
 struct Bench {
@@ -49,7 +49,10 @@ impl Bench {
         };
         let parts = QueueParts { compaction: Some(compaction), ..log.queue_parts() };
         let topics = topic_table_of([config, TopicConfig::new("plain", 1)], &parts);
-        let flush = fake_mailbox(|_: &FlushNow| Ok(LogFlushed { up_to: PhysicalOffset(u64::MAX) })).0;
+        let flush = fake_mailbox()
+            .answers(|_: &FlushNow| Ok(LogFlushed { up_to: PhysicalOffset(u64::MAX) }))
+            .start()
+            .0;
         let compactor = Compactor::new(CompactorParts {
             topics: topics.clone(),
             positions: CompactionPositions::open(Arc::new(log.files.clone()), Path::new("/store")).unwrap(),
@@ -164,7 +167,7 @@ async fn nothing_is_compacted_while_the_log_cannot_be_brought_to_disk() {
     let compactor = Compactor::new(CompactorParts {
         topics: bench.topics.clone(),
         positions: CompactionPositions::open(Arc::new(bench.log.files.clone()), Path::new("/store")).unwrap(),
-        flush: fake_mailbox(|_: &FlushNow| Err("the disk is gone".to_owned())).0,
+        flush: fake_mailbox().answers(|_: &FlushNow| Err("the disk is gone".to_owned())).start().0,
         clock: RuntimeClock::shared(),
         interval: Duration::from_secs(3600),
         memory_bytes: 1 << 20,

@@ -4,9 +4,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::*;
 use crate::actors::request::{Answer, ReplyContent};
-use crate::actors::testing::{RuntimeClock, fake_sink};
 use crate::protocol::command::{FLAG_ONE_WAY, FLAG_RESPONSE, FieldValue, OutgoingHead};
 use crate::protocol::frame::HeaderCodec;
+use crate::testing::{RuntimeClock, fake_sink};
 
 /// Answered at once by the service; every other code is given to the test.
 const ECHO: i32 = 1;

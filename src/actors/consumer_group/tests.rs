@@ -1,7 +1,7 @@
 use super::*;
-use crate::actors::testing::{FakeClient, fake_client};
 use crate::protocol::body::subscription::SubscriptionData;
 use crate::protocol::command::Language;
+use crate::testing::{FakeClient, fake_client};
 
 struct Fixture {
     group: Addr<ConsumerGroup>,

@@ -242,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::actors::testing::log::{TestLog, message_with};
+    use crate::testing::log::{TestLog, message_with};
 
     fn job(rate: u32, end: u64) -> ReplayJob {
         let order = ReplayOrder { group: "g".into(), rate, ..ReplayOrder::default() };

@@ -1,12 +1,10 @@
-use tokio::sync::mpsc::UnboundedReceiver;
-
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
 use crate::actors::flusher::LogFlushed;
-use crate::actors::testing::log::{TestLog, answer, message_with, settle, store_host, topic_table};
-use crate::actors::testing::{RuntimeClock, fake_mailbox, fake_sink};
 use crate::actors::topic_queue::{Dispatched, QueueParts};
 use crate::protocol::body::dead_letters as body;
+use crate::testing::log::{TestLog, answer, message_with, settle, store_host, topic_table};
+use crate::testing::{RuntimeClock, Taken, fake_mailbox, fake_sink};
 use crate::types::PhysicalOffset;
 
 struct Bench {
@@ -14,7 +12,7 @@ struct Bench {
     topics: TopicTable,
     metadata: Metadata,
     /// What the queues ask of the writer; the test answers.
-    appends: UnboundedReceiver<AppendBatch>,
+    appends: Taken<AppendBatch>,
 }
 
 impl Bench {
@@ -39,9 +37,11 @@ impl Bench {
 
     fn start(&self) -> Addr<DeadLetterReplay> {
         let known = self.topics.clone();
-        let (ensure_topic, _) = fake_mailbox(move |ensure: &EnsureTopic| {
-            Ok(known.get(&ensure.config.topic_name).expect("the test has the topic"))
-        });
+        let (ensure_topic, _) = fake_mailbox()
+            .answers(move |ensure: &EnsureTopic| {
+                Ok(known.get(&ensure.config.topic_name).expect("the test has the topic"))
+            })
+            .start();
         let replay = DeadLetterReplay::load(DeadLetterReplayParts {
             log: self.log.reader.clone(),
             topics: self.topics.clone(),

@@ -12,13 +12,8 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::mpsc::UnboundedReceiver;
-
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
-use crate::actors::testing::log::{message_with, settle, store_host, topic_table_of};
-use crate::actors::testing::world::{Chance, PlayedLog, each_seed, refuse};
-use crate::actors::testing::{CLOCK_BEGINS, FakeClient, fake_client, fake_sink, request};
 use crate::actors::topic_queue::{Promise, QueueParts};
 use crate::actors::topic_table::TopicTable;
 use crate::clock::{Clock, ManualClock, WallMs};
@@ -26,6 +21,9 @@ use crate::protocol::message::PendingMessage;
 use crate::protocol::properties::PropertyList;
 use crate::protocol::request_code::RequestCode;
 use crate::protocol::topic_config::TopicConfig;
+use crate::testing::log::{message_with, settle, store_host, topic_table_of};
+use crate::testing::world::{Chance, PlayedLog, each_seed, refuse};
+use crate::testing::{CLOCK_BEGINS, FakeClient, Taken, fake_client, fake_sink, request};
 
 const WINDOW_MS: i64 = 5_000;
 const LIVES: u64 = 4;
@@ -52,7 +50,7 @@ struct World {
 struct Life {
     topics: TopicTable,
     dedup: Addr<DedupWindow>,
-    appends: UnboundedReceiver<AppendBatch>,
+    appends: Taken<AppendBatch>,
     link: Arc<ClientLink>,
     client: FakeClient,
     sent: usize,

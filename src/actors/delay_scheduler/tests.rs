@@ -1,14 +1,13 @@
 use bytes::Bytes;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
-use crate::actors::testing::log::{TestLog, answer, message_with, queue_of, settle, store_host, topic_table};
-use crate::actors::testing::{CLOCK_BEGINS, RuntimeClock, fake_sink};
 use crate::actors::topic_queue::{Dispatched, QueueParts};
 use crate::clock::ManualClock;
 use crate::store::metadata::Metadata;
+use crate::testing::log::{TestLog, answer, message_with, queue_of, settle, store_host, topic_table};
+use crate::testing::{CLOCK_BEGINS, RuntimeClock, Taken, fake_sink};
 use crate::types::QueueOffset;
 
 const TOPICS: [(&str, u32); 2] = [(SCHEDULE_TOPIC, 18), ("T", 2)];
@@ -22,7 +21,7 @@ struct Bench {
     clock: SharedClock,
     scheduler: Addr<DelayScheduler>,
     /// What the queues ask of the writer; the test answers.
-    appends: UnboundedReceiver<AppendBatch>,
+    appends: Taken<AppendBatch>,
     scheduled: u64,
 }
 

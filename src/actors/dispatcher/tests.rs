@@ -1,13 +1,8 @@
 use std::task::Poll;
 
 use futures::poll;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
-use crate::actors::testing::log::{
-    TestLog, message, message_with, positions, queue_of, settle, topic_entry, topic_table, topic_table_of,
-};
-use crate::actors::testing::{CLOCK_BEGINS, fake_sink, full_mailbox};
 use crate::actors::topic_queue::{QueryExtent, QueueParts, ReadUnits};
 use crate::protocol::attributes::FLUSH_DISK_TYPE;
 use crate::protocol::data_version::DataVersion;
@@ -15,14 +10,18 @@ use crate::protocol::message::PendingMessage;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::commit_log::Appended;
 use crate::store::derived_check::{Missing, MissingQueues};
+use crate::testing::log::{
+    TestLog, message, message_with, positions, queue_of, settle, topic_entry, topic_table, topic_table_of,
+};
+use crate::testing::{CLOCK_BEGINS, Taken, fake_sink, full_mailbox};
 
 struct Bench {
     log: TestLog,
     topics: TopicTable,
     progress: Progress,
     dispatcher: Addr<Dispatcher>,
-    indexed: UnboundedReceiver<IndexEntries>,
-    scheduled: UnboundedReceiver<UnitsScheduled>,
+    indexed: Taken<IndexEntries>,
+    scheduled: Taken<UnitsScheduled>,
 }
 
 fn start(topics: &[(&str, u32)]) -> Bench {

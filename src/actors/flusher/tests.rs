@@ -3,12 +3,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use actix::Addr;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
-use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, settle};
-use crate::actors::testing::{fake_mailbox, fake_sink};
 use crate::actors::topic_queue::{Dispatched, QueueParts, TopicQueue};
 use crate::store::commit_log::LogTail;
 use crate::store::consume_queue::{ConsumeQueue, queue_dir};
@@ -17,6 +14,8 @@ use crate::store::metadata::Metadata;
 use crate::store::recovery::{LastStop, open_commit_log};
 use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::segment::SegmentDir;
+use crate::testing::log::{SEGMENT_BYTES, TestLog, message, settle};
+use crate::testing::{Taken, fake_mailbox, fake_sink};
 use crate::types::{QueueId, QueueOffset};
 
 const ROOT: &str = "/store";
@@ -74,7 +73,7 @@ fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
         check_point_file,
         check_point,
         known: KnownDerived::open(&Metadata::temporary().unwrap()).unwrap(),
-        dispatcher: fake_mailbox(move |_: &BeginCheckPoint| taken.take()).0,
+        dispatcher: fake_mailbox().answers(move |_: &BeginCheckPoint| taken.take()).start().0,
         dispatch: fake_sink().0,
         failed: fake_sink().0,
         key_index: None,
@@ -166,7 +165,7 @@ async fn all_who_wait_share_a_flush_and_are_told_how_far_it_went() {
 }
 
 /// A flusher with someone to tell of a failed disk.
-fn start_watched() -> (Bench, UnboundedReceiver<DiskFailed>) {
+fn start_watched() -> (Bench, Taken<DiskFailed>) {
     let (failed, failures) = fake_sink::<DiskFailed>();
     (start_with(|parts| parts.failed = failed), failures)
 }
@@ -252,10 +251,12 @@ async fn queue_that_cannot_be_flushed_costs_the_others_nothing() {
 async fn key_index_is_flushed_before_and_its_failure_keeps_the_old_check_point() {
     let fails = Arc::new(Mutex::new(true));
     let failing = fails.clone();
-    let (key_index, mut flushes) = fake_mailbox(move |_: &FlushKeyIndex| match *failing.lock().unwrap() {
-        true => Err("no".to_owned()),
-        false => Ok(KnownIndex::default()),
-    });
+    let (key_index, mut flushes) = fake_mailbox()
+        .answers(move |_: &FlushKeyIndex| match *failing.lock().unwrap() {
+            true => Err("no".to_owned()),
+            false => Ok(KnownIndex::default()),
+        })
+        .start();
     let mut bench = start_with(|parts| parts.key_index = Some(key_index));
     let queue = bench.queue(0);
     bench.store(&queue, 0).await;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::actors::testing::world::each_seed;
+use crate::testing::world::each_seed;
 
 const TIMEOUT: Duration = Duration::from_secs(6);
 

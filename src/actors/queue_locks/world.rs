@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::actors::testing::world::{Chance, each_seed};
+use crate::testing::world::{Chance, each_seed};
 
 const QUEUES: usize = 3;
 const CLIENTS: usize = 3;

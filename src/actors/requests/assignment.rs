@@ -117,13 +117,13 @@ mod tests {
     use crate::actors::request::ClientLink;
     use crate::actors::requests::testing::{TestStore, body, refusal};
     use crate::actors::subscription_groups::AlterGroups;
-    use crate::actors::testing::{fake_client, fake_mailbox, request};
     use crate::protocol::body::heartbeat::ConsumerData;
     use crate::protocol::body::subscription::SubscriptionData;
     use crate::protocol::command::Language;
     use crate::protocol::request_code::RequestCode;
     use crate::protocol::response_code::ResponseCode;
     use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
+    use crate::testing::{fake_client, fake_mailbox, request};
 
     /// Queues 0 and 1 of T on two brokers; no other topic is known.
     fn queues() -> Recipient<ListReadQueues> {
@@ -136,7 +136,7 @@ mod tests {
             let all = [queue("r1@a", 0), queue("r1@a", 1), queue("r2@b", 0), queue("r2@b", 1)];
             (asked.topic.as_str() == "T").then(|| Arc::from(all))
         };
-        fake_mailbox(answer).0
+        fake_mailbox().answers(answer).start().0
     }
 
     async fn join(store: &TestStore, client_id: &str, link: &Arc<ClientLink>) {

@@ -52,14 +52,14 @@ fn asked_keys(request: &Request, name: &'static str) -> Result<GroupKeys, Refusa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::testing::request;
     use crate::protocol::request_code::RequestCode;
+    use crate::testing::request;
 
     #[actix::test]
     async fn keys_have_their_limits() {
         let checked = |keys: Vec<String>| {
             let asked = GroupKeys { group: "g".into(), keys };
-            let (link, _client) = crate::actors::testing::fake_client();
+            let (link, _client) = crate::testing::fake_client();
             let request = request(RequestCode::QUERY_CONSUMED).json(&asked).from(&link);
             asked_keys(&request, "QUERY_CONSUMED").map_err(|refusal| refusal.to_string())
         };

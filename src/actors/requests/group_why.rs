@@ -198,10 +198,10 @@ mod tests {
     use super::*;
     use crate::actors::consumer_group::LockQueues;
     use crate::actors::requests::testing::{TestStore, body, refusal};
-    use crate::actors::testing::log::TestLog;
-    use crate::actors::testing::{CLOCK_BEGINS, fake_client, request};
     use crate::protocol::request_code::RequestCode;
     use crate::protocol::response_code::ResponseCode;
+    use crate::testing::log::TestLog;
+    use crate::testing::{CLOCK_BEGINS, fake_client, request};
 
     async fn describe(store: &TestStore, group: &str) -> Answered {
         let (link, _client) = fake_client();

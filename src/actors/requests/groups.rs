@@ -165,9 +165,9 @@ pub(super) fn known_group(
 mod tests {
     use super::*;
     use crate::actors::requests::testing::{TestStore, body, refusal};
-    use crate::actors::testing::{fake_client, request};
     use crate::protocol::request_code::RequestCode;
     use crate::protocol::response_code::ResponseCode;
+    use crate::testing::{fake_client, request};
 
     #[actix::test]
     async fn created_group_is_found_listed_and_deleted_with_its_offsets() {

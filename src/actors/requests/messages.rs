@@ -260,13 +260,13 @@ mod tests {
     use crate::actors::dispatcher::{IndexEntries, IndexEntry};
     use crate::actors::request::ClientLink;
     use crate::actors::requests::testing::{TestStore, body, field, refusal};
-    use crate::actors::testing::log::{TestLog, message_with};
-    use crate::actors::testing::{CLOCK_BEGINS, FakeClient, RequestBuilder, fake_client, request};
     use crate::protocol::message::StoredMessage;
     use crate::protocol::request_code::RequestCode;
     use crate::protocol::response_code::ResponseCode;
     use crate::store::index_file::IndexFileConfig;
     use crate::store::key_index::{KeyIndex as IndexFiles, hash_of};
+    use crate::testing::log::{TestLog, message_with};
+    use crate::testing::{CLOCK_BEGINS, FakeClient, RequestBuilder, fake_client, request};
 
     struct Bench {
         log: TestLog,

@@ -143,9 +143,9 @@ mod tests {
     use crate::actors::consumer_offsets::ResetOffsets;
     use crate::actors::group_table::GroupMap;
     use crate::actors::requests::testing::{TestStore, field, refusal};
-    use crate::actors::testing::{RequestBuilder, fake_client, request};
     use crate::protocol::request_code::RequestCode;
     use crate::protocol::response_code::ResponseCode;
+    use crate::testing::{RequestBuilder, fake_client, request};
 
     fn of_queue(code: RequestCode, topic: &str, queue_id: i32) -> RequestBuilder {
         request(code).field("consumerGroup", "g").field("topic", topic).field("queueId", queue_id)

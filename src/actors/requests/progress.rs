@@ -270,11 +270,11 @@ pub(super) fn with_raw_keys(body: &impl serde::Serialize) -> Answered {
 mod tests {
     use super::*;
     use crate::actors::requests::testing::{TestStore, body, refusal};
-    use crate::actors::testing::log::{TestLog, message, queue_of as queue, topic_table};
-    use crate::actors::testing::{RequestBuilder, fake_client, request};
     use crate::actors::topic_queue::Dispatched;
     use crate::protocol::request_code::RequestCode;
     use crate::protocol::response_code::ResponseCode;
+    use crate::testing::log::{TestLog, message, queue_of as queue, topic_table};
+    use crate::testing::{RequestBuilder, fake_client, request};
 
     fn key(topic: &str, queue_id: i32) -> MessageQueue {
         MessageQueue { broker_name: "broker-a".into(), queue_id, topic: topic.into() }

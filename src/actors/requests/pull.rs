@@ -305,8 +305,8 @@ mod tests {
     use crate::actors::request::ClientLink;
     use crate::actors::requests::testing::TestStore;
     use crate::actors::subscription_groups::AlterGroups;
-    use crate::actors::testing::{FakeClient, RequestBuilder, fake_client, request};
     use crate::protocol::request_code::RequestCode;
+    use crate::testing::{FakeClient, RequestBuilder, fake_client, request};
     use crate::types::GroupName;
 
     struct Bench {

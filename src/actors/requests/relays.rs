@@ -151,11 +151,11 @@ fn fields_of(request: &Request) -> Fields {
 mod tests {
     use super::*;
     use crate::actors::requests::testing::{TestStore, body, refusal};
-    use crate::actors::testing::log::{TestLog, message, store_host};
-    use crate::actors::testing::{FakeClient, RequestBuilder, fake_client, request};
     use crate::protocol::ext_fields::ExtFields;
     use crate::protocol::message::StoredMessage;
     use crate::protocol::message_id::offset_message_id;
+    use crate::testing::log::{TestLog, message, store_host};
+    use crate::testing::{FakeClient, RequestBuilder, fake_client, request};
     use crate::types::MessageQueue;
 
     fn answer(code: i32, body: &'static str) -> Result<ClientAnswer, CallFailed> {

@@ -157,8 +157,8 @@ mod tests {
     use super::*;
     use crate::actors::broker_settings::{SettingValues, SettingsTable};
     use crate::actors::requests::testing::{TestStore, body, refusal};
-    use crate::actors::testing::{FakeClient, RequestBuilder, fake_client, request};
     use crate::protocol::response_code::ResponseCode;
+    use crate::testing::{FakeClient, RequestBuilder, fake_client, request};
     use crate::types::MessageQueue;
 
     fn key(topic: &str, queue_id: i32) -> MessageQueue {

@@ -23,7 +23,6 @@ use crate::actors::message_expiry::MessageExpiry;
 use crate::actors::offset_table::OffsetKey;
 use crate::actors::request::{Answered, ClientLink};
 use crate::actors::subscription_groups::{GroupSettings, SubscriptionGroups, SubscriptionGroupsConfig};
-use crate::actors::testing::{RuntimeClock, fake_sink};
 use crate::actors::topic_queue::{Dispatched, QueueParts, TopicQueue, TopicQueueConfig};
 use crate::actors::topic_table::{QueueStarter, TopicEntry, TopicMap, TopicTable};
 use crate::error::Refusal;
@@ -38,6 +37,7 @@ use crate::store::consume_queue::{ConsumeQueueConfig, ConsumeQueueUnit};
 use crate::store::memory_files::MemoryFiles;
 use crate::store::metadata::Metadata;
 use crate::store::segment::SegmentDir;
+use crate::testing::{RuntimeClock, fake_sink};
 use crate::types::{BrokerName, PhysicalOffset, QueueId, QueueOffset};
 
 /// A broker's owners, without its ports.

@@ -1,14 +1,10 @@
 use std::io;
 
-use tokio::sync::mpsc::UnboundedReceiver;
-
 use super::*;
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::compactor::CopiesSecured;
 use crate::actors::consumer_offsets::{CommitOffset, Losses, OffsetsConfig, QueryLosses};
 use crate::actors::offset_table::OffsetKey;
-use crate::actors::testing::log::{SEGMENT_BYTES, TestLog, message, queue_of, settle, topic_table};
-use crate::actors::testing::{fake_mailbox, fake_sink};
 use crate::actors::timer_scheduler::TimersMoved;
 use crate::actors::topic_queue::{Dispatched, QueryExtent, QueueParts};
 use crate::clock::{ManualClock, WallMs};
@@ -16,6 +12,8 @@ use crate::store::consume_queue::{ConsumeQueue, ConsumeQueueUnit};
 use crate::store::file::StoreFiles;
 use crate::store::memory_files::{FileOperation, MemoryFiles};
 use crate::store::metadata::Metadata;
+use crate::testing::log::{SEGMENT_BYTES, TestLog, message, queue_of, settle, topic_table};
+use crate::testing::{Taken, fake_mailbox, fake_sink};
 use crate::types::{PhysicalOffset, QueueOffset};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -27,8 +25,8 @@ struct Bench {
     retention: Addr<Retention>,
     log: CommitLogReader,
     offsets: Addr<ConsumerOffsets>,
-    refusals: UnboundedReceiver<RefuseWrites>,
-    trims: UnboundedReceiver<TrimKeyIndex>,
+    refusals: Taken<RefuseWrites>,
+    trims: Taken<TrimKeyIndex>,
 }
 
 /// A log of three segments, one message each, written in hours 0, 1 and 2. It is hour 2, and expired
@@ -53,9 +51,11 @@ async fn start() -> Bench {
     let dispatched = Dispatched { first: QueueOffset(0), units, last_stored_at_ms: 1 };
     queue.send(dispatched).await.unwrap();
     let TestLog { files, mut appender, reader, .. } = log;
-    let (retires, _) = fake_mailbox(move |retire: &RetireSegmentsBefore| {
-        appender.retire_before(retire.offset, retire.max_segments)
-    });
+    let (retires, _) = fake_mailbox()
+        .answers(move |retire: &RetireSegmentsBefore| {
+            appender.retire_before(retire.offset, retire.max_segments)
+        })
+        .start();
     let (refuse, refusals) = fake_sink::<RefuseWrites>();
     let (trim, trims) = fake_sink::<TrimKeyIndex>();
     let positions = Progress::default();
@@ -72,8 +72,8 @@ async fn start() -> Bench {
         offsets: offsets.clone(),
         delivered: metadata.delay_offsets().unwrap(),
         oldest_half: OldestHalf::default(),
-        timers: fake_mailbox(|_: &MoveTimers| TimersMoved { oldest: None }).0,
-        copies: fake_mailbox(|_: &SecureCopies| CopiesSecured { oldest_unsecured: None }).0,
+        timers: fake_mailbox().answers(|_: &MoveTimers| TimersMoved { oldest: None }).start().0,
+        copies: fake_mailbox().answers(|_: &SecureCopies| CopiesSecured { oldest_unsecured: None }).start().0,
         retires,
         refusals: refuse,
         key_index: Some(trim),

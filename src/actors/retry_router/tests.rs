@@ -1,10 +1,8 @@
-use tokio::sync::mpsc::UnboundedReceiver;
-
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
-use crate::actors::testing::log::{TestLog, answer, message_with, store_host, topic_table};
-use crate::actors::testing::{CLOCK_BEGINS, RuntimeClock, fake_mailbox, fake_sink};
 use crate::actors::topic_queue::{Promise, QueueParts, SendReply};
+use crate::testing::log::{TestLog, answer, message_with, store_host, topic_table};
+use crate::testing::{CLOCK_BEGINS, RuntimeClock, Taken, fake_mailbox, fake_sink};
 
 const TOPICS: [(&str, u32); 5] =
     [(SCHEDULE_TOPIC, 18), (TIMER_TOPIC, 1), ("T", 2), ("%RETRY%g", 1), ("%DLQ%g", 1)];
@@ -13,8 +11,8 @@ struct Bench {
     log: TestLog,
     router: Addr<RetryRouter>,
     /// What the queues ask of the writer; the test answers.
-    appends: UnboundedReceiver<AppendBatch>,
-    ensured: UnboundedReceiver<EnsureTopic>,
+    appends: Taken<AppendBatch>,
+    ensured: Taken<EnsureTopic>,
 }
 
 fn start() -> Bench {
@@ -22,11 +20,13 @@ fn start() -> Bench {
     let (writer, appends) = fake_sink::<AppendBatch>();
     let topics = topic_table(&TOPICS, &QueueParts { writer, ..log.queue_parts() });
     let known = topics.clone();
-    let (ensure_topic, ensured) = fake_mailbox(move |ensure: &EnsureTopic| {
-        let hint = String::new();
-        let topic = ensure.config.topic_name.clone();
-        known.get(&topic).ok_or(Refusal::TopicUnknown { topic, hint })
-    });
+    let (ensure_topic, ensured) = fake_mailbox()
+        .answers(move |ensure: &EnsureTopic| {
+            let hint = String::new();
+            let topic = ensure.config.topic_name.clone();
+            known.get(&topic).ok_or(Refusal::TopicUnknown { topic, hint })
+        })
+        .start();
     let router = RetryRouter::new(RetryRouterParts {
         flush: FlushMode::Async,
         log: log.reader.clone(),

@@ -17,19 +17,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix_rt::task::JoinHandle;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
 use crate::actors::delay_scheduler::{DelayScheduler, DelaySchedulerParts, SaveNow, StartDelivery};
 use crate::actors::dispatcher::UnitsScheduled;
-use crate::actors::testing::log::{message_with, settle, store_host, topic_table};
-use crate::actors::testing::world::{Chance, PlayedLog, StoredUnit, each_seed, refuse};
-use crate::actors::testing::{CLOCK_BEGINS, fake_mailbox, fake_sink};
 use crate::actors::topic_queue::QueueParts;
 use crate::clock::{Clock, ManualClock, WallMs};
 use crate::store::metadata::Metadata;
+use crate::testing::log::{message_with, settle, store_host, topic_table};
+use crate::testing::world::{Chance, PlayedLog, StoredUnit, each_seed, refuse};
+use crate::testing::{CLOCK_BEGINS, Taken, fake_mailbox, fake_sink};
 use crate::types::QueueOffset;
 
 const TOPICS: [(&str, u32); 4] = [(SCHEDULE_TOPIC, 3), ("T", 1), ("%RETRY%g", 1), ("%DLQ%g", 1)];
@@ -83,7 +82,7 @@ struct Life {
     topics: TopicTable,
     router: Addr<RetryRouter>,
     scheduler: Addr<DelayScheduler>,
-    appends: UnboundedReceiver<AppendBatch>,
+    appends: Taken<AppendBatch>,
     answers: Vec<(Attempt, Answer)>,
 }
 
@@ -144,9 +143,11 @@ impl World {
         let (writer, appends) = fake_sink::<AppendBatch>();
         let topics = topic_table(&TOPICS, &QueueParts { writer, ..self.played.log.queue_parts() });
         let known = topics.clone();
-        let (ensure_topic, _) = fake_mailbox(move |ensure: &EnsureTopic| {
-            Ok(known.get(&ensure.config.topic_name).expect("the world has it"))
-        });
+        let (ensure_topic, _) = fake_mailbox()
+            .answers(move |ensure: &EnsureTopic| {
+                Ok(known.get(&ensure.config.topic_name).expect("the world has it"))
+            })
+            .start();
         let delay_levels = DelayLevels::parse(LEVELS).unwrap();
         let router = RetryRouter::new(RetryRouterParts {
             flush: FlushMode::Async,

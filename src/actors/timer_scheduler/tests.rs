@@ -2,19 +2,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
-use crate::actors::testing::log::{TestLog, answer, message_with, settle, store_host, topic_table};
-use crate::actors::testing::{CLOCK_BEGINS, RuntimeClock, fake_sink};
 use crate::actors::topic_queue::QueueParts;
 use crate::clock::ManualClock;
 use crate::protocol::message::RecordView;
 use crate::protocol::names::TIMER_TOPIC;
 use crate::protocol::properties::PropertyList;
 use crate::store::timers::{TimerDir, TimerKey, open_timers};
+use crate::testing::log::{TestLog, answer, message_with, settle, store_host, topic_table};
+use crate::testing::{CLOCK_BEGINS, RuntimeClock, Taken, fake_sink};
 use crate::types::QueueOffset;
 
 const TOPICS: [(&str, u32); 2] = [(TIMER_TOPIC, 1), ("T", 2)];
@@ -26,7 +25,7 @@ struct Bench {
     progress: Progress,
     scheduler: Addr<TimerScheduler>,
     /// What the queues ask of the writer; the test answers.
-    appends: UnboundedReceiver<AppendBatch>,
+    appends: Taken<AppendBatch>,
     /// Of the timer topic.
     next_offset: u64,
 }

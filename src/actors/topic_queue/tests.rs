@@ -1,15 +1,11 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
 use crate::actors::commit_log_writer::{BatchAppended, StoredSend};
 use crate::actors::flusher::LogFlushed;
 use crate::actors::request::{ClientLink, Kept, Replies, ReplyTo};
-use crate::actors::testing::log::topic_table_of;
-use crate::actors::testing::log::{TestLog, message, message_with, positions, settle, topic_entry};
-use crate::actors::testing::{FakeClient, fake_client, fake_mailbox, fake_sink, full_mailbox};
 use crate::clock::{ManualClock, WallMs};
 use crate::filter::{FilterRules, SqlFilter};
 use crate::protocol::attributes::FLUSH_DISK_TYPE;
@@ -19,6 +15,9 @@ use crate::protocol::topic_config::TopicConfig;
 use crate::store::file::OpenMode;
 use crate::store::memory_files::FileOperation;
 use crate::store::message_filter::{MessageFilter, TagFilter};
+use crate::testing::log::topic_table_of;
+use crate::testing::log::{TestLog, message, message_with, positions, settle, topic_entry};
+use crate::testing::{FakeClient, Taken, fake_client, fake_mailbox, fake_sink, full_mailbox};
 use crate::types::FlushMode;
 
 const FOUND: ResponseCode = ResponseCode::SUCCESS;
@@ -30,7 +29,7 @@ struct Bench {
     log: TestLog,
     parts: QueueParts,
     queue: Addr<TopicQueue>,
-    batches: UnboundedReceiver<AppendBatch>,
+    batches: Taken<AppendBatch>,
     link: Arc<ClientLink>,
     client: FakeClient,
 }
@@ -685,7 +684,7 @@ async fn questions_about_the_queue_are_answered_from_units_and_log() {
 
 #[actix::test]
 async fn messages_pulled_count_for_their_group() {
-    let (stats, mut counted) = fake_mailbox::<CountTraffic>(|_| ());
+    let (stats, mut counted) = fake_mailbox::<CountTraffic>().answers(|_| ()).start();
     let mut bench = start_with(|parts| parts.stats = stats);
     assert!(matches!(counted.recv().await.unwrap().of, TrafficOf::TopicPuts(topic) if &*topic == "T"));
     bench.dispatch(0, &["a", "b"]).await;

@@ -70,9 +70,9 @@ mod tests {
 
     use super::*;
     use crate::actors::request::ReplyTo;
-    use crate::actors::testing::{fake_client, fake_sink};
     use crate::actors::topic_queue::MessageStored;
     use crate::protocol::frame::HeaderCodec;
+    use crate::testing::{fake_client, fake_sink};
     use crate::types::QueueOffset;
 
     fn stored(end: u64) -> StoredSend {

@@ -2,15 +2,12 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::advance;
 
 use super::*;
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, StoredSend};
 use crate::actors::request::ClientLink;
-use crate::actors::testing::log::{TestLog, message_with, settle, store_host, topic_table};
-use crate::actors::testing::{FakeClient, RuntimeClock, fake_client, fake_mailbox, fake_sink};
 use crate::actors::topic_queue::QueueParts;
 use crate::protocol::message::StoredMessage;
 use crate::protocol::names::{HALF_TOPIC, OP_TOPIC, TRANSACTION_CHECK_MAX_TIME_TOPIC};
@@ -19,6 +16,8 @@ use crate::protocol::request_code::RequestCode;
 use crate::protocol::response_code::ResponseCode;
 use crate::protocol::transaction::{TransactionFact, half_properties};
 use crate::store::metadata::Metadata;
+use crate::testing::log::{TestLog, message_with, settle, store_host, topic_table};
+use crate::testing::{FakeClient, RuntimeClock, Taken, fake_client, fake_mailbox, fake_sink};
 use crate::types::{QueueId, TopicName};
 
 const GIVEN_UP: &str = TRANSACTION_CHECK_MAX_TIME_TOPIC;
@@ -35,7 +34,7 @@ struct Bench {
     progress: Progress,
     clock: SharedClock,
     checker: Addr<TransactionChecker>,
-    appends: UnboundedReceiver<AppendBatch>,
+    appends: Taken<AppendBatch>,
     waiting: VecDeque<AppendBatch>,
     producer: PresentProducer,
     link: Arc<ClientLink>,
@@ -206,14 +205,18 @@ fn start_checker(
             oldest: OldestHalf::default(),
             log: log.reader.clone(),
             topics: topics.clone(),
-            ensure_topic: fake_mailbox(move |ensure: &EnsureTopic| {
-                Ok(known.get(&ensure.config.topic_name).expect("it is there"))
-            })
-            .0,
-            producers: fake_mailbox(move |pick: &PickProducer| {
-                producer.borrow().clone().filter(|_| &*pick.group == "pg")
-            })
-            .0,
+            ensure_topic: fake_mailbox()
+                .answers(move |ensure: &EnsureTopic| {
+                    Ok(known.get(&ensure.config.topic_name).expect("it is there"))
+                })
+                .start()
+                .0,
+            producers: fake_mailbox()
+                .answers(move |pick: &PickProducer| {
+                    producer.borrow().clone().filter(|_| &*pick.group == "pg")
+                })
+                .start()
+                .0,
             producer_joins: fake_sink().0,
             settings: SettingsTable::fixed(SettingValues::default()),
             kept: metadata.open_halves().unwrap(),

@@ -1,26 +1,25 @@
 use std::sync::Arc;
 
 use actix::Actor;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::producers::ProducersConfig;
 use crate::actors::request::ClientLink;
 use crate::actors::requests::testing::{TestStore, body, field, refusal};
-use crate::actors::testing::{fake_client, fake_mailbox, request};
 use crate::actors::topic_table::TopicEntry;
 use crate::protocol::body::connections::ProducerTableInfo;
 use crate::protocol::body::heartbeat::ProducerData;
 use crate::protocol::body::subscription::SubscriptionData;
 use crate::protocol::request_code::RequestCode;
+use crate::testing::{Taken, fake_client, fake_mailbox, request};
 use crate::types::MessageQueue;
 
 struct Fixture {
     store: TestStore,
     producers: Addr<Producers>,
     ensure_topic: Recipient<EnsureTopic>,
-    ensured: UnboundedReceiver<EnsureTopic>,
+    ensured: Taken<EnsureTopic>,
 }
 
 async fn start(topics: &[(&str, u32)]) -> Fixture {
@@ -34,7 +33,7 @@ async fn start_with(
     topics: &[(&str, u32)],
     answer: impl FnMut(&EnsureTopic) -> Result<Arc<TopicEntry>, Refusal> + 'static,
 ) -> Fixture {
-    let (ensure_topic, ensured) = fake_mailbox::<EnsureTopic>(answer);
+    let (ensure_topic, ensured) = fake_mailbox::<EnsureTopic>().answers(answer).start();
     let producers = Producers::new(ProducersConfig::default()).start();
     Fixture { store: TestStore::start(topics).await, producers, ensure_topic, ensured }
 }

@@ -1,12 +1,12 @@
 use bytes::BufMut;
 
 use super::*;
-use crate::actors::testing::log::{TestLog, store_host, topic_table_of};
-use crate::actors::testing::{FakeClient, RequestBuilder, fake_client, request};
 use crate::actors::topic_table::TopicTable;
 use crate::protocol::properties::PropertyList;
 use crate::protocol::response_code::ResponseCode;
 use crate::protocol::topic_config::TopicConfig;
+use crate::testing::log::{TestLog, store_host, topic_table_of};
+use crate::testing::{FakeClient, RequestBuilder, fake_client, request};
 
 const MAX_BODY_BYTES: usize = 1_000;
 

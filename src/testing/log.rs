@@ -8,6 +8,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 use bytes::Bytes;
 
+pub use super::settle;
 use super::{CLOCK_BEGINS, fake_sink};
 use crate::actors::broker_stats::{CountTraffic, StoreCounters};
 use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, StoredSend};
@@ -174,11 +175,4 @@ pub fn answer(batch: AppendBatch, outcome: Result<(), Refusal>) {
 pub async fn positions(queue: &Addr<TopicQueue>) -> Vec<PhysicalOffset> {
     let units = queue.send(ReadUnits { offset: QueueOffset(0), max: 1000 }).await;
     units.expect("the queue lives").iter().map(|unit| unit.physical_offset).collect()
-}
-
-/// Lets every actor of this thread do what is due.
-pub async fn settle() {
-    for _ in 0..32 {
-        tokio::task::yield_now().await;
-    }
 }

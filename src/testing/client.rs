@@ -1,10 +1,5 @@
-//! The test kit of the actors: mailboxes that record what they are sent, clients without sockets, a clock that
-//! jumps with the runtime's, and builders. Test builds only.
+//! A client's end of a connection that has no socket, and requests as a connection would have received them.
 
-pub mod log;
-pub mod world;
-
-use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,127 +8,17 @@ use actix::prelude::*;
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::Instant;
 
-use super::request::{
+use super::CLOCK_BEGINS;
+use crate::actors::request::{
     CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionClosed, ConnectionId,
     Replies, Reply, Request, WatchConnection,
 };
-use crate::clock::{Clock, WallMs};
 use crate::protocol::command::{Command, FLAG_ONE_WAY, Head};
 use crate::protocol::ext_fields::ExtFields;
 use crate::protocol::fastjson;
 use crate::protocol::frame::HeaderCodec;
 use crate::protocol::request_code::RequestCode;
-
-/// What a [`RuntimeClock`] shows first.
-pub const CLOCK_BEGINS: WallMs = WallMs(1_700_000_000_000);
-
-/// Wall time that moves with the runtime's instant: `tokio::time::pause` stops both, `advance` moves both.
-#[derive(Clone, Copy, Debug)]
-pub struct RuntimeClock {
-    began: Instant,
-}
-
-impl RuntimeClock {
-    pub fn shared() -> Arc<Self> {
-        Arc::new(Self::default())
-    }
-}
-
-impl Default for RuntimeClock {
-    fn default() -> Self {
-        Self { began: Instant::now() }
-    }
-}
-
-impl Clock for RuntimeClock {
-    fn now(&self) -> WallMs {
-        WallMs(CLOCK_BEGINS.0 + self.began.elapsed().as_millis() as i64)
-    }
-}
-
-type AnswerBy<M> = Box<dyn FnMut(&M) -> <M as Message>::Result>;
-
-/// An actor that takes one kind of message, records it and answers by a closure.
-struct FakeMailbox<M: Message> {
-    taken: UnboundedSender<M>,
-    answer: AnswerBy<M>,
-}
-
-impl<M: Message + Unpin + 'static> Actor for FakeMailbox<M> {
-    type Context = Context<Self>;
-}
-
-impl<M> Handler<M> for FakeMailbox<M>
-where
-    M: Message + Unpin + 'static,
-    M::Result: 'static,
-{
-    type Result = MessageResult<M>;
-
-    fn handle(&mut self, message: M, _: &mut Self::Context) -> Self::Result {
-        let answer = (self.answer)(&message);
-        // A test that does not look at what came may have dropped its end.
-        let _ = self.taken.send(message);
-        MessageResult(answer)
-    }
-}
-
-/// A mailbox that answers by `answer`; the receiver yields everything it was sent.
-pub fn fake_mailbox<M>(answer: impl FnMut(&M) -> M::Result + 'static) -> (Recipient<M>, UnboundedReceiver<M>)
-where
-    M: Message + Send + Unpin + 'static,
-    M::Result: Send + 'static,
-{
-    let (taken, receiver) = unbounded_channel();
-    (FakeMailbox { taken, answer: Box::new(answer) }.start().recipient(), receiver)
-}
-
-/// A mailbox whose messages nobody waits for.
-pub fn fake_sink<M>() -> (Recipient<M>, UnboundedReceiver<M>)
-where
-    M: Message<Result = ()> + Send + Unpin + 'static,
-{
-    fake_mailbox(|_| ())
-}
-
-/// An actor that never takes a message.
-struct StuckMailbox<M> {
-    capacity: usize,
-    takes: PhantomData<fn(M)>,
-}
-
-impl<M: Message + 'static> Actor for StuckMailbox<M> {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(self.capacity);
-        ctx.wait(std::future::pending::<()>().into_actor(self));
-    }
-}
-
-impl<M> Handler<M> for StuckMailbox<M>
-where
-    M: Message<Result = ()> + 'static,
-{
-    type Result = ();
-
-    fn handle(&mut self, _: M, _: &mut Self::Context) {
-        unreachable!("it waits for ever")
-    }
-}
-
-/// A mailbox that was filled with what `filling` makes and that nobody empties.
-pub async fn full_mailbox<M>(mut filling: impl FnMut() -> M) -> Recipient<M>
-where
-    M: Message<Result = ()> + Send + 'static,
-{
-    let stuck = StuckMailbox { capacity: 1, takes: PhantomData }.start().recipient();
-    log::settle().await;
-    while stuck.try_send(filling()).is_ok() {}
-    stuck
-}
 
 /// The test's end of a connection that has no socket.
 pub struct FakeClient {
@@ -325,17 +210,8 @@ impl RequestBuilder {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[actix::test]
-    async fn clock_jumps_with_the_runtime() {
-        tokio::time::pause();
-        let clock = RuntimeClock::default();
-        tokio::time::advance(Duration::from_secs(3_600)).await;
-        assert_eq!(clock.now().since_ms(CLOCK_BEGINS), 3_600_000);
-    }
+    use crate::testing::fake_sink;
 
     #[actix::test]
     async fn closed_client_tells_its_watchers_early_and_late() {
