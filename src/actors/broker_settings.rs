@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 
 pub use self::shown::{SET_BY_ROOT, java_defaults};
 pub use self::values::SettingValues;
+use super::context::{Context, observed};
 use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::data_version::DataVersion;
@@ -160,6 +161,8 @@ impl Actor for BrokerSettings {
         ctx.set_mailbox_capacity(self.config.mailbox_capacity);
     }
 }
+
+observed!(BrokerSettings);
 
 impl Handler<ChangeSettings> for BrokerSettings {
     type Result = ResponseFuture<Result<(), Refusal>>;

@@ -20,6 +20,7 @@ use actix::prelude::*;
 pub use self::counters::{PUT_TIME_ENDS_MS, PutTimes, StoreCounters, StoreTotals, Traffic, TrafficTotals};
 pub use self::history::{DayTotals, SAMPLE_EVERY};
 use self::history::{History, Measure, TrafficHistory, per_second};
+use super::context::{Context, observed};
 use crate::clock::{SharedClock, WallMs};
 use crate::error::Refusal;
 use crate::protocol::body::stats::BrokerStatsData;
@@ -234,6 +235,8 @@ impl Actor for BrokerStats {
         ctx.run_interval(SAMPLE_EVERY, |_, ctx| ctx.notify(SampleDue));
     }
 }
+
+observed!(BrokerStats);
 
 impl Handler<CountTraffic> for BrokerStats {
     type Result = ();

@@ -17,7 +17,6 @@ use tracing::{info, warn};
 
 use super::broker_plan::BrokerPlan;
 use super::broker_service::BrokerService;
-use super::broker_settings::BrokerSettings;
 use super::broker_stats::BrokerStats;
 use super::compactor::{Compactor, StopCompacting};
 use super::consumer_groups::ConsumerDirectory;
@@ -205,7 +204,7 @@ impl Society {
         let Ground { plan, threads, files, metadata, clock } = ground;
         let settings = administration.settings;
         let settings = settings.tell(topics_actor.clone().recipient()).tell(retention.clone().recipient());
-        let settings = BrokerSettings::start_in_arbiter(&threads.settings.handle(), move |_| settings);
+        let settings = threads.actors.start_on(&threads.settings.handle(), "", move || settings);
         let settling = Settling {
             writer: line.writer,
             dispatcher: line.dispatcher,
@@ -265,6 +264,7 @@ impl Society {
                     mailbox_capacity: plan.queue.mailbox_capacity,
                 },
                 thread: threads.worker_handles()[0].clone(),
+                actors: threads.actors.clone(),
             },
             read_queues: clients.read_queues.recipient(),
             consumers: ConsumerDirectory::new(clients.consumer_table, clients.consumers.recipient()),

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use actix::prelude::*;
 use tracing::error;
 
+use super::context::{Context, observed};
 use super::flusher::{FlushWanted, LogFlushed};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::clock::SharedClock;
@@ -255,6 +256,8 @@ impl Actor for CommitLogWriter {
         ctx.spawn(TurnEnd);
     }
 }
+
+observed!(CommitLogWriter);
 
 impl ActsAtTurnEnd for CommitLogWriter {
     fn turn_end(&mut self, _: &mut Context<Self>) {

@@ -17,6 +17,7 @@ use actix::prelude::*;
 use actix_rt::task::spawn_blocking;
 use tracing::{info, warn};
 
+use super::context::{Context, observed};
 use super::flusher::FlushNow;
 use super::topic_queue::{BeginRewrite, EndRewrite, TakeCopies, TopicQueue};
 use super::topic_table::TopicTable;
@@ -221,6 +222,8 @@ impl Actor for Compactor {
         ctx.run_interval(self.parts.interval, |_, ctx| ctx.notify(CompactionDue));
     }
 }
+
+observed!(Compactor);
 
 impl Handler<CompactionDue> for Compactor {
     type Result = ResponseActFuture<Self, ()>;

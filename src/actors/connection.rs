@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::context::{Context, observed};
 use super::output::{MAX_SLICES, Output};
 use super::request::{
     CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionClosed, ConnectionId,
@@ -349,6 +350,8 @@ impl Actor for Connection {
         }
     }
 }
+
+observed!(Connection);
 
 impl Handler<Replies> for Connection {
     type Result = ();

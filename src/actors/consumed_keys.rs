@@ -20,6 +20,7 @@ use actix::prelude::*;
 use tracing::{error, info};
 use window::KeyWindow;
 
+use super::context::{Context, observed};
 use super::group_table::GroupTable;
 use super::shared_flush::SharedFlush;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
@@ -168,6 +169,8 @@ impl Actor for ConsumedKeys {
         }
     }
 }
+
+observed!(ConsumedKeys);
 
 impl ActsAtTurnEnd for ConsumedKeys {
     fn turn_end(&mut self, ctx: &mut Self::Context) {

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::context::{Context, observed};
 use super::membership::{
     Beat, GroupAttributes, GroupSubscription, Member, MemberAccount, Membership, Subscriptions,
 };
@@ -308,6 +309,8 @@ impl Actor for ConsumerGroup {
         ctx.set_mailbox_capacity(self.config.mailbox_capacity);
     }
 }
+
+observed!(ConsumerGroup);
 
 impl Handler<ConsumerHeartbeat> for ConsumerGroup {
     type Result = HeartbeatTaken;

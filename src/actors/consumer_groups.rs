@@ -14,7 +14,9 @@ use actix::prelude::*;
 use arc_swap::{ArcSwap, Guard};
 use futures::channel::oneshot;
 
+use super::actor_list::ActorList;
 use super::consumer_group::{ConsumerGroup, ConsumerGroupConfig, GroupView, SharedView};
+use super::context::{Context, observed};
 use super::membership::GroupSubscription;
 use super::request::ClientLink;
 use crate::error::Refusal;
@@ -136,9 +138,10 @@ impl ConsumerGroups {
         (Self { groups: Handles::new(), table: table.clone(), config, waiting: Vec::new() }, table)
     }
 
-    fn start(&mut self, group: GroupName) -> GroupHandle {
+    fn start_group(&mut self, group: GroupName, actors: &ActorList) -> GroupHandle {
         let view = SharedView::default();
-        let address = ConsumerGroup::new(group.clone(), view.clone(), self.config.group).start();
+        let actor = ConsumerGroup::new(group.clone(), view.clone(), self.config.group);
+        let address = actors.start(group.as_str(), actor);
         let handle = GroupHandle { address, view };
         self.groups.insert(group, handle.clone());
         handle
@@ -153,6 +156,8 @@ impl Actor for ConsumerGroups {
     }
 }
 
+observed!(ConsumerGroups);
+
 impl Handler<OpenGroup> for ConsumerGroups {
     type Result = ResponseFuture<Result<GroupHandle, Refusal>>;
 
@@ -161,7 +166,7 @@ impl Handler<OpenGroup> for ConsumerGroups {
             return Box::pin(async move { Ok(handle) });
         }
         let started = self.groups.get(&group).cloned();
-        let handle = started.unwrap_or_else(|| self.start(group));
+        let handle = started.unwrap_or_else(|| self.start_group(group, ctx.actors()));
         if self.waiting.is_empty() {
             // Handled after the messages that wait now: many new groups cost one copy of the table.
             ctx.notify(PublishDue);

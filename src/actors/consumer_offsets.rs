@@ -28,6 +28,7 @@ use tracing::{error, info};
 
 use self::expiry::ExpiryRecord;
 pub use self::expiry::{ListConsumedQueues, Losses, MessagesGone, QueryLosses, QuerySlowest, SlowestOffset};
+use super::context::{Context, observed};
 use super::offset_table::{Committed, OffsetKey, OffsetTable, QueueOffsets};
 use super::shared_flush::SharedFlush;
 use super::topics::TopicDeleted;
@@ -331,6 +332,8 @@ impl Actor for ConsumerOffsets {
     }
 }
 
+observed!(ConsumerOffsets);
+
 impl Handler<SaveOffsets> for ConsumerOffsets {
     type Result = ();
 
@@ -520,6 +523,7 @@ impl Handler<ObserveOffsets> for ConsumerOffsets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::actor_list::ActorList;
     use crate::testing::RuntimeClock;
     use crate::types::QueueId;
 
@@ -572,7 +576,11 @@ mod tests {
         for queue_id in 0..3 {
             offsets.table.commit(key("g", "T", queue_id), QueueOffset(1), WallMs(1));
         }
-        offsets.stopped(&mut Context::new());
+        let thread = Arbiter::new();
+        let offsets = ActorList::default().start_on(&thread.handle(), "", move || offsets);
+        assert!(offsets.send(ObserveOffsets).await.unwrap().has_unsaved);
+        thread.stop();
+        thread.join().unwrap();
         assert_eq!(saved(&metadata).len(), 3);
         assert_eq!(load(&metadata).table.len(), 3);
     }

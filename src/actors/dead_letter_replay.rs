@@ -22,6 +22,7 @@ use futures::future;
 use job::{NextBatch, ReplayJob, Replayed, dead_letters_of, queue_in_turn};
 use tracing::{info, warn};
 
+use super::context::{Context, observed};
 use super::own_sends::{OwnSends, copy_of};
 use super::topic_queue::{MessageStored, QueryExtent, QueueExtent, ReadUnits};
 use super::topic_table::TopicTable;
@@ -270,6 +271,8 @@ impl Actor for DeadLetterReplay {
         }
     }
 }
+
+observed!(DeadLetterReplay);
 
 impl Handler<BatchDue> for DeadLetterReplay {
     type Result = ();

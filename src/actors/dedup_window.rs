@@ -21,7 +21,9 @@ use bytes::Bytes;
 use tracing::info;
 use window::{Admission, KeyDigest, KnownSend, Window};
 
+use super::actor_list::ActorList;
 use super::commit_log_writer::StoredSend;
+use super::context::{Context, observed};
 use super::request::{ClientLink, Kept, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
 use super::topic_queue::{
     MessageStored, QueryExtent, ReadUnits, SearchOffsetByTime, SendMessages, SendReply, SendRequest,
@@ -67,6 +69,7 @@ pub struct DedupWindowParts {
 pub struct DedupStarter {
     pub parts: DedupWindowParts,
     pub thread: ArbiterHandle,
+    pub actors: ActorList,
 }
 
 impl DedupStarter {
@@ -74,7 +77,8 @@ impl DedupStarter {
     pub fn send_once(&self, topic: &Arc<TopicEntry>, once: SendOnce) -> Result<(), Refusal> {
         let start = || {
             let (topic, parts) = (topic.clone(), self.parts.clone());
-            DedupWindow::start_in_arbiter(&self.thread, move |_| DedupWindow::new(topic, parts))
+            let label = topic.name().as_str().to_owned();
+            self.actors.start_on(&self.thread, label, move || DedupWindow::new(topic, parts))
         };
         topic.dedup_window.get_or_init(start).try_send(once).map_err(|refused| match refused {
             SendError::Full(_) => Refusal::Busy { actor: "the window of sends", waiting: 1 },
@@ -202,6 +206,8 @@ impl Actor for DedupWindow {
         }));
     }
 }
+
+observed!(DedupWindow);
 
 impl Handler<SendOnce> for DedupWindow {
     type Result = ();

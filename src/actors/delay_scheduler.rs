@@ -18,6 +18,7 @@ use actix::prelude::*;
 use level::{KNOWN_UNITS, Level};
 use tracing::{error, warn};
 
+use super::context::{Context, observed};
 use super::dispatcher::UnitsScheduled;
 use super::own_sends::{OwnSends, copy_of};
 use super::topic_queue::{MessageStored, QueryExtent, ReadUnits};
@@ -249,6 +250,8 @@ impl Actor for DelayScheduler {
         self.save();
     }
 }
+
+observed!(DelayScheduler);
 
 impl Handler<StartDelivery> for DelayScheduler {
     type Result = ();

@@ -22,6 +22,7 @@ pub use catch_up::{CatchUp, Damaged};
 use tracing::{error, warn};
 
 use super::commit_log_writer::{LogPublished, PublishedSignal};
+use super::context::{Context, observed};
 use super::facts::Progress;
 use super::topic_queue::{Dispatched, TopicQueue};
 use super::topic_table::{TopicEntry, TopicMap, TopicTable};
@@ -487,6 +488,8 @@ impl Actor for Dispatcher {
         ctx.set_mailbox_capacity(self.parts.mailbox_capacity);
     }
 }
+
+observed!(Dispatcher);
 
 impl Handler<LogPublished> for Dispatcher {
     type Result = ();

@@ -28,6 +28,7 @@ use futures::future::join_all;
 use tracing::{debug, error};
 
 use super::commit_log_writer::LogPublished;
+use super::context::{Context, observed};
 use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
 use super::facts::Progress;
 use super::key_index::FlushKeyIndex;
@@ -356,6 +357,8 @@ impl Actor for Flusher {
         ctx.run_interval(self.parts.config.check_point_interval, Self::check_point_due);
     }
 }
+
+observed!(Flusher);
 
 impl ActsAtTurnEnd for Flusher {
     fn turn_end(&mut self, _: &mut Context<Self>) {

@@ -16,6 +16,7 @@ use actix::fut::ActorFuture;
 use actix::prelude::*;
 use tracing::{error, warn};
 
+use super::context::{Context, observed};
 use super::dispatcher::IndexEntries;
 use crate::store::key_index::{KeyIndex as IndexFiles, KeyIndexError, KeyWalk, WantedEntries, hash_of};
 use crate::store::known_derived::KnownIndex;
@@ -82,6 +83,8 @@ impl Actor for KeyIndex {
         }
     }
 }
+
+observed!(KeyIndex);
 
 impl Handler<IndexEntries> for KeyIndex {
     type Result = ();

@@ -16,7 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use super::actor_list::ActorList;
 use super::connection::{Connection, ConnectionLimits, NewConnection, Service};
+use super::context::{Context, observed};
 use super::transport::Transport;
 use crate::clock::SharedClock;
 
@@ -41,6 +43,8 @@ pub struct ListenerConfig {
     pub clock: SharedClock,
     /// Threads that connections are spread over.
     pub arbiters: Vec<ArbiterHandle>,
+    /// Where connections are entered.
+    pub actors: ActorList,
 }
 
 pub struct RemotingListener {
@@ -59,10 +63,13 @@ impl Actor for RemotingListener {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(socket) = self.socket.take() {
-            ctx.spawn(accept_all(socket, self.config.clone()).into_actor(self));
+            let config = ListenerConfig { actors: ctx.actors().clone(), ..self.config.clone() };
+            ctx.spawn(accept_all(socket, config).into_actor(self));
         }
     }
 }
+
+observed!(RemotingListener);
 
 impl Handler<StopListening> for RemotingListener {
     type Result = ();
@@ -119,8 +126,9 @@ async fn begin(stream: std::net::TcpStream, peer: SocketAddr, config: ListenerCo
     };
     match begun.await {
         Ok(Some((transport, local))) => {
-            let ListenerConfig { service, limits, clock, .. } = config;
-            Connection::new(NewConnection { transport, peer, local, service, limits, clock }).start();
+            let ListenerConfig { service, limits, clock, actors, .. } = config;
+            let connection = NewConnection { transport, peer, local, service, limits, clock };
+            actors.start(peer.to_string(), Connection::new(connection));
         }
         Ok(None) => debug!(%peer, "client sent nothing"),
         Err(error) => warn!(%peer, %error, "connection closed: it did not begin"),
@@ -162,6 +170,7 @@ mod tests {
             tls,
             clock: RuntimeClock::shared(),
             arbiters: vec![Arbiter::current(), Arbiter::current()],
+            actors: ActorList::default(),
         };
         (RemotingListener::new(socket, config).start(), addr)
     }

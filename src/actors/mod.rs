@@ -1,5 +1,6 @@
 //! The society: one actor per file, thin over `store` and the pure logic beside it.
 
+pub mod actor_list;
 pub mod broker_plan;
 pub mod broker_service;
 pub mod broker_settings;
@@ -12,6 +13,7 @@ pub mod consumed_keys;
 pub mod consumer_group;
 pub mod consumer_groups;
 pub mod consumer_offsets;
+pub mod context;
 pub mod dead_letter_replay;
 pub mod dedup_window;
 pub mod delay_scheduler;

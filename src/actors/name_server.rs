@@ -18,6 +18,7 @@ use actix::prelude::*;
 use serde::Serialize;
 use tracing::{info, warn};
 
+use super::context::{Context, observed};
 use super::name_server_settings::{NameServerPlace, NameServerSettings};
 use super::request::{ClientLink, CloseConnection, ConnectionClosed, ConnectionId, WatchConnection};
 use super::route_table::{BrokerRegistration, RegistrationOutcome, RouteTable, WritePermChange};
@@ -246,6 +247,8 @@ impl Actor for NameServer {
         ctx.notify_later(ExpiryDue, self.publisher.surroundings().settings.scan_interval);
     }
 }
+
+observed!(NameServer);
 
 impl Handler<RegisterBroker> for NameServer {
     type Result = Result<RegistrationOutcome, Refusal>;

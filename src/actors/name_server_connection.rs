@@ -19,6 +19,7 @@ use futures::FutureExt;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
+use super::context::{Context, observed};
 use super::name_server_link::NameServerLinkConfig;
 use super::topic_table::TopicTable;
 use crate::client::{Call, ClientError, ConnectOptions, RemotingConnection, Response};
@@ -328,6 +329,8 @@ impl Actor for NameServerConnection {
         self.connect(ctx);
     }
 }
+
+observed!(NameServerConnection);
 
 impl Handler<Register> for NameServerConnection {
     type Result = ResponseFuture<Known>;

@@ -15,6 +15,7 @@ use actix::prelude::*;
 use futures::future::join_all;
 use tracing::warn;
 
+use super::context::{Context, observed};
 use super::name_server_connection::{Change, Leave, NameServerConnection, Register};
 use super::send_gate::BrokerPermission;
 use super::topic_table::TopicTable;
@@ -128,10 +129,12 @@ impl Actor for NameServerLink {
         for name_server in &self.config.name_servers {
             let connection =
                 NameServerConnection::new(name_server.clone(), self.config.clone(), self.topics.clone());
-            self.connections.push(connection.start());
+            self.connections.push(ctx.actors().start(name_server, connection));
         }
     }
 }
+
+observed!(NameServerLink);
 
 impl Handler<RegisterTopics> for NameServerLink {
     type Result = ResponseFuture<()>;

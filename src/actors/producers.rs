@@ -17,6 +17,7 @@ use actix::prelude::*;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::context::{Context, observed};
 use super::membership::Member;
 use super::request::{ClientLink, CloseConnection, ConnectionClosed, ConnectionId, WatchConnection};
 use crate::clock::WallMs;
@@ -190,6 +191,8 @@ impl Actor for Producers {
         ctx.notify_later(ScanDue, self.config.scan_interval);
     }
 }
+
+observed!(Producers);
 
 impl Handler<ProducerHeartbeat> for Producers {
     type Result = ();

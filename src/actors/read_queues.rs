@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::context::{Context, observed};
 use crate::client::{Servers, rebalance, route};
 use crate::types::{MessageQueue, TopicName};
 
@@ -119,6 +120,8 @@ impl Actor for ReadQueues {
         ctx.set_mailbox_capacity(self.config.mailbox_capacity);
     }
 }
+
+observed!(ReadQueues);
 
 impl Handler<ListReadQueues> for ReadQueues {
     type Result = ResponseFuture<Queues>;

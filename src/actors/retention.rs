@@ -28,6 +28,7 @@ use super::consumer_groups::ConsumerGroupTable;
 use super::consumer_offsets::{
     ConsumerOffsets, ListConsumedQueues, MessagesGone, QuerySlowest, SlowestOffset,
 };
+use super::context::{Context, observed};
 use super::facts::Progress;
 use super::key_index::TrimKeyIndex;
 use super::timer_scheduler::MoveTimers;
@@ -498,6 +499,8 @@ impl Actor for Retention {
         self.schedule(ctx);
     }
 }
+
+observed!(Retention);
 
 impl Handler<RetentionDue> for Retention {
     type Result = ();

@@ -17,6 +17,7 @@ use actix::prelude::*;
 pub use fate::DeathCause;
 use fate::{Failure, Fate, Wait};
 
+use super::context::{Context, observed};
 use super::own_sends::{OwnSends, copy_of};
 use super::topic_queue::{MessageStored, SendMessages, SendRequest};
 use super::topic_table::TopicTable;
@@ -172,6 +173,8 @@ impl Actor for RetryRouter {
         ctx.set_mailbox_capacity(self.parts.mailbox_capacity);
     }
 }
+
+observed!(RetryRouter);
 
 impl Handler<MessageStored> for RetryRouter {
     type Result = ();

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use super::broker_plan::BrokerPlan;
 use super::broker_tree::{BrokerTree, StartError};
 use super::connection::{ConnectionLimits, Service};
+use super::context::{Context, observed};
 use super::facts::FactsSource;
 use super::flusher::DiskFailed;
 use super::listener::{ListenerConfig, RemotingListener, StopListening};
@@ -94,6 +95,8 @@ struct FailureWatch {
 impl Actor for FailureWatch {
     type Context = Context<Self>;
 }
+
+observed!(FailureWatch);
 
 impl Handler<DiskFailed> for FailureWatch {
     type Result = ();
@@ -172,7 +175,7 @@ impl Root {
         let metadata = Metadata::open(&dir.join("metadata"))?;
         let threads = Threads::start(plan.workers, plan.flush);
         let (failed, failures) = unbounded_channel();
-        let failed = FailureWatch { failures: failed }.start();
+        let failed = threads.actors.start("", FailureWatch { failures: failed });
         let mut root = Root {
             addresses: addresses.clone(),
             failures: Some(failures),
@@ -189,6 +192,7 @@ impl Root {
             tls: tls.clone(),
             clock: clock.clone(),
             arbiters: threads.worker_handles(),
+            actors: threads.actors.clone(),
         };
 
         if let (Some(name_server), Some(addr)) = (&plan.name_server, addresses.name_server) {
@@ -201,7 +205,7 @@ impl Root {
                 },
             };
             let (actor, routes) = NameServer::open(config, Some(metadata.clone()), clock.clone())?;
-            let actor = NameServer::start_in_arbiter(&threads.settings.handle(), move |_| actor);
+            let actor = threads.actors.start_on(&threads.settings.handle(), "", move || actor);
             let service = Arc::new(NameServerService::new(routes, actor));
             root.serve(sockets, listener_config(service));
         }
@@ -232,7 +236,9 @@ impl Root {
 
     fn serve(&mut self, sockets: Vec<TcpListener>, config: ListenerConfig) {
         for socket in sockets {
-            self.listeners.push(RemotingListener::new(socket, config.clone()).start());
+            let label = local(&socket).map(|addr| addr.to_string()).unwrap_or_default();
+            let listener = RemotingListener::new(socket, config.clone());
+            self.listeners.push(config.actors.start(label, listener));
         }
     }
 }
@@ -254,6 +260,8 @@ fn listen(addr: SocketAddr) -> Result<TcpListener, NodeError> {
 impl Actor for Root {
     type Context = Context<Self>;
 }
+
+observed!(Root);
 
 impl Handler<Stop> for Root {
     type Result = ResponseActFuture<Self, ()>;

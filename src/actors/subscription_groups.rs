@@ -20,6 +20,7 @@ use actix_rt::task::spawn_blocking;
 use tracing::{error, info};
 
 use super::broker_settings::SettingsTable;
+use super::context::{Context, observed};
 use super::group_table::{FORBID_READ, GroupMap, GroupTable, GroupTablePublisher};
 use super::not_there;
 use crate::clock::SharedClock;
@@ -267,6 +268,8 @@ impl Actor for SubscriptionGroups {
         self.flush();
     }
 }
+
+observed!(SubscriptionGroups);
 
 impl Handler<PublishDue> for SubscriptionGroups {
     type Result = ();

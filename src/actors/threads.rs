@@ -3,6 +3,7 @@
 use actix::prelude::*;
 use tracing::warn;
 
+use super::actor_list::ActorList;
 use crate::types::FlushMode;
 
 /// From so many workers on, those who follow the writer of the log have threads of their own.
@@ -10,6 +11,8 @@ const MANY_WORKERS: usize = 3;
 
 /// The threads of a process: some for clients and queues, one each for those who wait for memory and disk.
 pub struct Threads {
+    /// Who runs on them.
+    pub actors: ActorList,
     pub workers: Vec<Arbiter>,
     /// Settings: actors that wait for sled's fsyncs, away from messages.
     pub settings: Arbiter,
@@ -36,6 +39,7 @@ impl Threads {
     pub fn start(workers: usize, flush: FlushMode) -> Self {
         let are_many = workers >= MANY_WORKERS;
         Self {
+            actors: ActorList::default(),
             workers: (0..workers.max(1)).map(|_| Arbiter::new()).collect(),
             settings: Arbiter::new(),
             groups: Arbiter::new(),
@@ -63,8 +67,19 @@ impl Threads {
 
     /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
     pub fn stop(self) {
-        let Self { workers, settings, groups, members, offsets, writer, flusher, dispatcher, index, timers } =
-            self;
+        let Self {
+            actors: _,
+            workers,
+            settings,
+            groups,
+            members,
+            offsets,
+            writer,
+            flusher,
+            dispatcher,
+            index,
+            timers,
+        } = self;
         let special = [settings, groups, members, offsets, writer, index, timers];
         let followers = flusher.into_iter().chain(dispatcher);
         let arbiters: Vec<_> = workers.into_iter().chain(special).chain(followers).collect();

@@ -23,6 +23,7 @@ pub use questions::{
 use tracing::{error, warn};
 
 use self::copies::Copies;
+use super::context::{Context, observed};
 use super::delay_scheduler::StartDelivery;
 use super::dispatcher::TimersDispatched;
 use super::facts::Progress;
@@ -321,6 +322,8 @@ impl Actor for TimerScheduler {
         ctx.set_mailbox_capacity(self.mailbox_capacity);
     }
 }
+
+observed!(TimerScheduler);
 
 impl Handler<TimersDispatched> for TimerScheduler {
     type Result = ();

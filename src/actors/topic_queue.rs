@@ -52,6 +52,7 @@ use unflushed_sends::UnflushedSends;
 use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
 use super::commit_log_writer::AppendBatch;
 use super::consumer_offsets::MessagesGone;
+use super::context::{Context, observed};
 use super::message_expiry::MessageExpiry;
 use super::request::{Reply, ReplyContent};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
@@ -398,6 +399,8 @@ impl Actor for TopicQueue {
         ctx.spawn(TurnEnd);
     }
 }
+
+observed!(TopicQueue);
 
 impl ActsAtTurnEnd for TopicQueue {
     fn turn_end(&mut self, _: &mut Context<Self>) {

@@ -33,6 +33,7 @@ pub use self::loaded::LoadedTopics;
 pub use self::system_topics::{default_topic, system_topics};
 pub use self::unknown::{explain_unknown_topic, unknown_topic};
 use super::broker_settings::SettingsChanged;
+use super::context::{Context, observed};
 use super::topic_queue::DeleteQueue;
 use super::topic_table::{QueueStarter, TopicEntry, TopicTablePublisher};
 use crate::clock::SharedClock;
@@ -196,6 +197,8 @@ impl Actor for Topics {
         ctx.set_mailbox_capacity(self.config.mailbox_capacity);
     }
 }
+
+observed!(Topics);
 
 /// Ends a turn: what the messages of the turn want becomes one batch.
 #[derive(Message)]

@@ -31,6 +31,7 @@ use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::broker_settings::SettingsTable;
+use super::context::{Context, observed};
 use super::dispatcher::TransactionFacts;
 use super::facts::Progress;
 use super::open_halves::{OpenHalves, Standing};
@@ -352,6 +353,8 @@ impl Actor for TransactionChecker {
         ctx.spawn(TurnEnd);
     }
 }
+
+observed!(TransactionChecker);
 
 impl ActsAtTurnEnd for TransactionChecker {
     fn turn_end(&mut self, ctx: &mut Self::Context) {

@@ -9,6 +9,8 @@ use std::task::{Context as Task, Poll};
 
 use actix::prelude::*;
 
+use super::context::Context;
+
 /// An actor that gathers during a turn and acts at its end.
 pub trait ActsAtTurnEnd: Actor<Context = Context<Self>> {
     /// Called once after the messages of a turn, and whenever something else woke the actor.

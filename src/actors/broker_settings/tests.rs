@@ -9,7 +9,7 @@ const JAVA_KEY_COUNT: usize = 489;
 struct FakeListener(std::sync::mpsc::Sender<Arc<SettingValues>>);
 
 impl Actor for FakeListener {
-    type Context = Context<Self>;
+    type Context = actix::Context<Self>;
 }
 
 impl Handler<SettingsChanged> for FakeListener {

@@ -98,7 +98,9 @@ impl Ground<'_> {
     pub fn start_key_index(&self, files: Option<KeyIndexFiles>) -> Option<Addr<KeyIndex>> {
         let capacity = self.plan.mailbox_capacity;
         files.map(|index| {
-            KeyIndex::start_in_arbiter(&self.threads.index.handle(), move |_| KeyIndex::new(index, capacity))
+            self.threads
+                .actors
+                .start_on(&self.threads.index.handle(), "", move || KeyIndex::new(index, capacity))
         })
     }
 
@@ -129,7 +131,7 @@ impl Ground<'_> {
             store_host: self.plan.advertised,
             mailbox_capacity: self.plan.mailbox_capacity,
         };
-        RetryRouter::start_in_arbiter(&self.threads.worker_handles()[0], move |_| RetryRouter::new(parts))
+        self.threads.actors.start_on(&self.threads.worker_handles()[0], "", move || RetryRouter::new(parts))
     }
 
     fn start_delays(&self, log: &LogView) -> Result<Addr<DelayScheduler>, StartError> {
@@ -145,7 +147,7 @@ impl Ground<'_> {
             save_interval: self.plan.offsets_flush_interval,
         };
         let handle = &self.threads.worker_handles()[0];
-        Ok(DelayScheduler::start_in_arbiter(handle, move |_| DelayScheduler::new(parts)))
+        Ok(self.threads.actors.start_on(handle, "", move || DelayScheduler::new(parts)))
     }
 
     async fn start_transactions(
@@ -187,7 +189,7 @@ impl Ground<'_> {
         };
         let workers = self.threads.worker_handles();
         let handle = &workers[workers.len() - 1];
-        Ok(TransactionChecker::start_in_arbiter(handle, move |_| TransactionChecker::new(halves, parts)))
+        Ok(self.threads.actors.start_on(handle, "", move || TransactionChecker::new(halves, parts)))
     }
 
     fn start_timers(
@@ -207,7 +209,7 @@ impl Ground<'_> {
             mailbox_capacity: self.plan.mailbox_capacity,
         };
         let handle = &self.threads.timers.handle();
-        Ok(TimerScheduler::start_in_arbiter(handle, move |_| TimerScheduler::new(parts)))
+        Ok(self.threads.actors.start_on(handle, "", move || TimerScheduler::new(parts)))
     }
 
     /// Dispatcher, flusher and writer, each knowing the one before.
@@ -238,9 +240,9 @@ impl Ground<'_> {
                 mailbox_capacity: self.plan.mailbox_capacity,
             };
             let from = underived.from;
-            Dispatcher::start_in_arbiter(&self.threads.dispatcher_handle(), move |_| {
-                Dispatcher::new(parts, from)
-            })
+            self.threads
+                .actors
+                .start_on(&self.threads.dispatcher_handle(), "", move || Dispatcher::new(parts, from))
         };
         let flusher = {
             let parts = FlusherParts {
@@ -259,12 +261,14 @@ impl Ground<'_> {
                 config: self.plan.flusher,
             };
             let flushed = underived.recovered.log_end;
-            Flusher::start_in_arbiter(&self.threads.flusher_handle(), move |_| Flusher::new(parts, flushed))
+            self.threads
+                .actors
+                .start_on(&self.threads.flusher_handle(), "", move || Flusher::new(parts, flushed))
         };
         let writer = {
             let (dispatcher, flusher) = (dispatcher.clone().recipient(), flusher.clone().recipient());
             let (clock, capacity) = (self.clock.clone(), self.plan.writer_mailbox_capacity);
-            CommitLogWriter::start_in_arbiter(&self.threads.writer.handle(), move |_| {
+            self.threads.actors.start_on(&self.threads.writer.handle(), "", move || {
                 CommitLogWriter::new(appender, dispatcher, flusher, signal, clock, capacity)
             })
         };
@@ -341,7 +345,7 @@ impl Ground<'_> {
             mailbox_capacity: self.plan.mailbox_capacity,
         };
         let handle = &self.threads.settings.handle();
-        let compactor = Compactor::start_in_arbiter(handle, move |_| Compactor::new(parts));
+        let compactor = self.threads.actors.start_on(handle, "", move || Compactor::new(parts));
         compactor.send(SecureCopies).await.map_err(|_| StartError::ActorEnded("the compactor"))?;
         Ok(compactor)
     }
@@ -375,7 +379,7 @@ impl Ground<'_> {
             interval: self.plan.retention_interval,
             mailbox_capacity: self.plan.mailbox_capacity,
         };
-        Ok(Retention::start_in_arbiter(&self.threads.settings.handle(), move |_| Retention::new(parts)))
+        Ok(self.threads.actors.start_on(&self.threads.settings.handle(), "", move || Retention::new(parts)))
     }
 
     pub fn start_replays(
@@ -393,7 +397,7 @@ impl Ground<'_> {
             clock: self.clock.clone(),
             mailbox_capacity: self.plan.mailbox_capacity,
         })?;
-        Ok(DeadLetterReplay::start_in_arbiter(&self.threads.settings.handle(), move |_| replays))
+        Ok(self.threads.actors.start_on(&self.threads.settings.handle(), "", move || replays))
     }
 }
 

@@ -12,6 +12,7 @@ use actix::prelude::*;
 
 use super::StartError;
 use super::ground::Ground;
+use crate::actors::actor_list::ActorList;
 use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::broker_settings::{BrokerSettings, BrokerSettingsConfig, SettingsTable};
 use crate::actors::broker_stats::{BrokerStats, BrokerStatsConfig, StoreCounters};
@@ -100,7 +101,7 @@ impl Ground<'_> {
             SubscriptionGroupsConfig::default(),
             self.clock.clone(),
         )?;
-        let groups = SubscriptionGroups::start_in_arbiter(&self.threads.groups.handle(), move |_| groups);
+        let groups = self.threads.actors.start_on(&self.threads.groups.handle(), "", move || groups);
         Ok(Administration { settings, settings_table, groups, group_table })
     }
 
@@ -112,7 +113,7 @@ impl Ground<'_> {
         };
         let offsets = ConsumerOffsets::load(self.metadata.clone(), config, self.clock.clone())?;
         let resets = offsets.pending_resets();
-        let offsets = ConsumerOffsets::start_in_arbiter(&self.threads.offsets.handle(), move |_| offsets);
+        let offsets = self.threads.actors.start_on(&self.threads.offsets.handle(), "", move || offsets);
         let consumed_keys = ConsumedKeys::load(
             self.metadata.clone(),
             groups.clone(),
@@ -120,25 +121,28 @@ impl Ground<'_> {
             self.plan.mailbox_capacity,
         )?;
         let consumed_keys =
-            ConsumedKeys::start_in_arbiter(&self.threads.offsets.handle(), move |_| consumed_keys);
+            self.threads.actors.start_on(&self.threads.offsets.handle(), "", move || consumed_keys);
         let members = self.threads.members.handle();
         let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig {
             group: ConsumerGroupConfig { filter: self.plan.filter, ..ConsumerGroupConfig::default() },
             ..ConsumerGroupsConfig::default()
         });
-        let consumers = ConsumerGroups::start_in_arbiter(&members, move |_| consumers);
-        let producers = Producers::start_in_arbiter(&members, |_| Producers::new(ProducersConfig::default()));
+        let consumers = self.threads.actors.start_on(&members, "", move || consumers);
+        let producers =
+            self.threads.actors.start_on(&members, "", move || Producers::new(ProducersConfig::default()));
         let name_servers = self.plan.name_servers.join(";");
         let servers = Servers::new(&name_servers, ConnectOptions::default(), self.plan.register_timeout);
-        let read_queues = ReadQueues::start_in_arbiter(&members, move |_| {
-            ReadQueues::new(servers, ReadQueuesConfig::default())
-        });
+        let read_queues = self
+            .threads
+            .actors
+            .start_on(&members, "", move || ReadQueues::new(servers, ReadQueuesConfig::default()));
         Ok(Clients { offsets, consumed_keys, resets, consumers, consumer_table, producers, read_queues })
     }
 
     pub fn load_topics(&self, settings: &SettingsTable) -> Result<(StoredTopics, KnownTopics), StartError> {
         let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
-        let starter = queue_starter(queue_parts.clone(), self.threads.worker_handles());
+        let starter =
+            queue_starter(queue_parts.clone(), self.threads.worker_handles(), self.threads.actors.clone());
         let rules = TopicRules {
             cluster: self.plan.cluster.clone(),
             broker: self.plan.broker_name.clone(),
@@ -169,7 +173,7 @@ impl Ground<'_> {
             utc_offset_ms: chrono::Local::now().offset().local_minus_utc() as i64 * 1000,
         };
         let parts = (self.clock.clone(), counters.clone());
-        let stats = BrokerStats::start_in_arbiter(&self.threads.members.handle(), move |_| {
+        let stats = self.threads.actors.start_on(&self.threads.members.handle(), "", move || {
             let (clock, counters) = parts;
             BrokerStats::new(config, clock, counters)
         });
@@ -196,9 +200,9 @@ impl Ground<'_> {
         config.broker_permission = BrokerPermission::new(settings.clone(), gate.clone());
         config.ha_server_addr =
             SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
-        NameServerLink::start_in_arbiter(&self.threads.members.handle(), move |_| {
-            NameServerLink::new(config, table)
-        })
+        self.threads
+            .actors
+            .start_on(&self.threads.members.handle(), "", move || NameServerLink::new(config, table))
     }
 
     pub fn start_topics(
@@ -220,7 +224,7 @@ impl Ground<'_> {
             deletions: vec![offsets.clone().recipient()],
         };
         let (metadata, clock) = (self.metadata.clone(), self.clock.clone());
-        Ok(Topics::start_in_arbiter(&self.threads.settings.handle(), move |_| {
+        Ok(self.threads.actors.start_on(&self.threads.settings.handle(), "", move || {
             loaded.into_actor(metadata, config, peers, clock)
         }))
     }
@@ -252,12 +256,16 @@ impl QueueFiles for DiskQueueFiles {
 
 /// Starts queues on the workers in turn. Actors that start before `parts` are known may ask for queues already; such a
 /// queue holds its worker until they are.
-fn queue_starter(parts: Arc<OnceLock<QueueParts>>, workers: Vec<ArbiterHandle>) -> QueueStarter {
+fn queue_starter(
+    parts: Arc<OnceLock<QueueParts>>,
+    workers: Vec<ArbiterHandle>,
+    actors: ActorList,
+) -> QueueStarter {
     let next = AtomicUsize::new(0);
     Arc::new(move |topic: &TopicEntry, queue_id: QueueId| {
         let worker = &workers[next.fetch_add(1, Ordering::Relaxed) % workers.len()];
         let (parts, name, is_compacted) = (parts.clone(), topic.name().clone(), topic.is_compacted());
-        TopicQueue::start_in_arbiter(worker, move |_| {
+        actors.start_on(worker, format!("{name}/{}", queue_id.0), move || {
             TopicQueue::new(name, queue_id, parts.wait().of(is_compacted))
         })
     })
@@ -308,7 +316,7 @@ mod tests {
     #[actix::test]
     async fn queue_that_is_asked_for_early_waits_for_its_parts() {
         let (parts, worker) = (Arc::new(OnceLock::new()), Arbiter::new());
-        let starter = queue_starter(parts.clone(), vec![worker.handle()]);
+        let starter = queue_starter(parts.clone(), vec![worker.handle()], ActorList::default());
         let orders = TopicEntry::new(TopicConfig::new("orders", 1), None, starter.clone());
         let queue = starter(&orders, QueueId(0));
         let extent = queue.send(QueryExtent);

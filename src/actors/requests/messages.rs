@@ -254,8 +254,6 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::Arc;
 
-    use actix::Actor;
-
     use super::*;
     use crate::actors::dispatcher::{IndexEntries, IndexEntry};
     use crate::actors::request::ClientLink;

@@ -3,6 +3,7 @@
 use actix::dev::ToEnvelope;
 use actix::prelude::*;
 
+use crate::actors::context::Context;
 use crate::actors::name_server::{
     AlterSettings, ChangeWritePerm, DeleteKvConfig, DeleteTopic, NameServer, PutKvConfig, QueryDataVersion,
     RefreshBroker, RegisterBroker, RegisterTopic, UnregisterBroker,

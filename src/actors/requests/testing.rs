@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actix::{Actor, Addr};
+use actix::Addr;
 use serde::de::DeserializeOwned;
 
 use super::progress::ProgressSources;

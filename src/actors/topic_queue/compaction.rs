@@ -12,6 +12,7 @@ use actix::prelude::*;
 use tracing::{error, warn};
 
 use super::{PullMessages, TopicQueue, WRITE_PAUSE};
+use crate::actors::context::Context;
 use crate::error::Refusal;
 use crate::protocol::message::RecordView;
 use crate::store::compacted_log::{

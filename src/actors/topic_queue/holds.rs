@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::replies_by_client::RepliesByClient;
 use super::{PullMessages, TopicQueue, WakeHolds};
+use crate::actors::context::Context;
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::store::message_filter::MessageFilter;

@@ -11,6 +11,7 @@ use tracing::warn;
 use super::TopicQueue;
 use super::replies_by_client::RepliesByClient;
 use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
+use crate::actors::context::Context;
 use crate::actors::flusher::LogFlushed;
 use crate::actors::request::{ClientLink, Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use crate::actors::topic_table::TopicEntry;

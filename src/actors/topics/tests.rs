@@ -17,7 +17,7 @@ struct FakeRegistrar {
 }
 
 impl Actor for FakeRegistrar {
-    type Context = Context<Self>;
+    type Context = actix::Context<Self>;
 }
 
 impl Handler<RegisterTopics> for FakeRegistrar {
@@ -34,7 +34,7 @@ impl Handler<RegisterTopics> for FakeRegistrar {
 struct FakeWatcher(mpsc::Sender<String>);
 
 impl Actor for FakeWatcher {
-    type Context = Context<Self>;
+    type Context = actix::Context<Self>;
 }
 
 impl Handler<TopicDeleted> for FakeWatcher {

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use tracing::{info, warn};
 
 use super::TransactionChecker;
+use crate::actors::context::Context;
 use crate::actors::producers::PickProducer;
 use crate::actors::request::{CallClient, ClientLink};
 use crate::actors::topics::EnsureTopic;

@@ -6,6 +6,7 @@ use actix::prelude::*;
 use tracing::warn;
 
 use super::{TransactionChecker, UnderWay};
+use crate::actors::context::Context;
 use crate::error::Refusal;
 use crate::kill_point;
 use crate::protocol::transaction::{Decision, op_message};

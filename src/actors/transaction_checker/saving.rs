@@ -7,6 +7,7 @@ use actix::prelude::*;
 use tracing::error;
 
 use super::{SaveTransactions, TransactionChecker};
+use crate::actors::context::Context;
 use crate::actors::open_halves::Change;
 use crate::kill_point;
 use crate::store::metadata::{MetadataError, OpenHalfTable};

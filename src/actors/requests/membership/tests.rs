@@ -1,7 +1,5 @@
 use std::sync::Arc;
 
-use actix::Actor;
-
 use super::*;
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::producers::ProducersConfig;
