@@ -12,9 +12,10 @@
 //! [`ConnectionClosed`]: there is one for each watch.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as Task, Poll};
@@ -41,6 +42,8 @@ use crate::protocol::frame::{NextFrame, next_frame};
 const READ_BYTES: usize = 64 * 1024;
 /// Reads of one turn; then the other actors of the thread have theirs.
 const READS_PER_TURN: usize = 8;
+/// Output that is not kept waiting for more.
+const GATHERED_BYTES: usize = 64 * 1024;
 /// How often idleness is looked at, unless a limit is shorter.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
 
@@ -109,6 +112,8 @@ pub struct Connection {
     watchers: Vec<Recipient<ConnectionClosed>>,
     last_active: Instant,
     closing: bool,
+    /// Replies wait until all that are ready have had their turn.
+    gathering: bool,
 }
 
 impl Connection {
@@ -128,12 +133,16 @@ impl Connection {
             watchers: Vec::new(),
             last_active: Instant::now(),
             closing: false,
+            gathering: false,
         }
     }
 
     /// Reads, serves, writes; as far as the socket and the limits allow.
     fn pump(&mut self, task: &mut Task<'_>) -> Result<(), CloseCause> {
         for turn in 0.. {
+            if self.gathers(task) {
+                return Ok(());
+            }
             self.write(task)?;
             if self.in_work_bytes > self.parts.limits.max_in_work_bytes
                 || self.output.len_bytes() > self.parts.limits.max_unread_bytes
@@ -160,6 +169,21 @@ impl Connection {
             self.take_frames()?;
         }
         Ok(())
+    }
+
+    /// Whether replies wait for others of the same turn of the thread: those who make them are woken one after the
+    /// other, and a write for each would cost more than all else.
+    fn gathers(&mut self, task: &mut Task<'_>) -> bool {
+        if self.output.is_empty() || self.in_work_bytes == 0 || self.output.len_bytes() > GATHERED_BYTES {
+            self.gathering = false;
+            return false;
+        }
+        self.gathering = !self.gathering;
+        if self.gathering {
+            // Polled once: it wakes this actor when all that are ready have had their turn.
+            let _ = pin!(tokio::task::yield_now()).poll(task);
+        }
+        self.gathering
     }
 
     /// A large frame gets its room in doubling steps: what a length claims is not believed before it arrives.
