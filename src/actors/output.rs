@@ -9,7 +9,7 @@ use super::request::{Answer, Kept, PulledReply, Reply, ReplyContent, ReplyTo, St
 use crate::error::Refusal;
 use crate::protocol::command::{FLAG_ONE_WAY, FieldValue, Language, OutgoingHead};
 use crate::protocol::frame::HeaderCodec;
-use crate::protocol::message_id::offset_message_id;
+use crate::protocol::message_id::push_offset_message_id;
 use crate::protocol::response_code::ResponseCode;
 
 /// Bodies up to this size are copied behind their header: cheaper than a slice of their own.
@@ -136,7 +136,7 @@ impl Output {
             if !ids.is_empty() {
                 ids.push(',');
             }
-            ids.push_str(&offset_message_id(stored.store_host, *physical_offset));
+            push_offset_message_id(&mut ids, stored.store_host, *physical_offset);
         }
         let unique_key = stored.unique_key.as_deref().map(|key| std::str::from_utf8(key).unwrap_or_default());
         let mut fields = [("", FieldValue::Int(0)); 7];

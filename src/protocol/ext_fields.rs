@@ -62,7 +62,7 @@ impl ExtFields {
     }
 
     /// As [`text`](Self::text), without looking at it again.
-    fn raw(&self, span: Span) -> &[u8] {
+    pub(super) fn raw(&self, span: Span) -> &[u8] {
         let source: &[u8] = if span.unescaped { &self.unescaped } else { &self.header };
         &source[span.start as usize..(span.start + span.len) as usize]
     }

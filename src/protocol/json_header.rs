@@ -17,6 +17,8 @@ pub struct JsonHeaderError {
     pub what: &'static str,
 }
 
+/// A string up to this length is looked at byte by byte.
+const SHORT_BYTES: usize = 12;
 /// Deepest nesting that is skipped in values nobody asked for.
 const MAX_DEPTH: u32 = 32;
 
@@ -32,26 +34,24 @@ pub(super) fn read(fields: &mut ExtFields) -> Result<Head, JsonHeaderError> {
     cursor.object(|cursor| {
         let key = cursor.string(fields)?;
         cursor.expect(b':')?;
-        // The few keys differ in length and first letter; unknown ones are skipped.
-        let key_text = fields.text(key);
-        match key_text {
-            "code" => {
+        match fields.raw(key) {
+            b"code" => {
                 head.code = cursor.int()?;
                 has_code = true;
             }
-            "opaque" => head.opaque = cursor.int()?,
-            "flag" => head.flag = cursor.int()?,
-            "version" => head.version = cursor.int()?,
-            "language" => {
+            b"opaque" => head.opaque = cursor.int()?,
+            b"flag" => head.flag = cursor.int()?,
+            b"version" => head.version = cursor.int()?,
+            b"language" => {
                 if let Some(span) = cursor.scalar(fields)? {
                     head.language = Language::from_name(fields.text(span));
                 }
             }
-            "remark" => {
+            b"remark" => {
                 let span = cursor.scalar(fields)?;
                 head.remark = span.map(|span| fields.text(span).to_owned()).filter(|text| !text.is_empty());
             }
-            "extFields" => {
+            b"extFields" => {
                 if cursor.peek() == Some(b'{') {
                     cursor.object(|cursor| {
                         let name = cursor.string(fields)?;
@@ -139,16 +139,9 @@ impl Cursor<'_> {
     fn string(&mut self, fields: &mut ExtFields) -> Result<Span, JsonHeaderError> {
         self.expect(b'"')?;
         let start = self.at;
-        loop {
-            match self.text.get(self.at) {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(ExtFields::plain(start, self.at - 1));
-                }
-                Some(b'\\') => break,
-                Some(_) => self.at += 1,
-                None => return Err(self.error("a string does not end")),
-            }
+        if self.to_quote_or_escape()? == b'"' {
+            self.at += 1;
+            return Ok(ExtFields::plain(start, self.at - 1));
         }
         fields.unescape(|out| {
             out.extend_from_slice(&self.text[start..self.at]);
@@ -156,24 +149,38 @@ impl Cursor<'_> {
         })
     }
 
+    /// Goes to the next quote or backslash, and says which it is.
+    fn to_quote_or_escape(&mut self) -> Result<u8, JsonHeaderError> {
+        // Most names and values are shorter than a search of many bytes at a time takes to begin.
+        let near = self.text.len().min(self.at + SHORT_BYTES);
+        while self.at < near {
+            match self.text[self.at] {
+                found @ (b'"' | b'\\') => return Ok(found),
+                _ => self.at += 1,
+            }
+        }
+        match memchr::memchr2(b'"', b'\\', &self.text[self.at..]) {
+            Some(distance) => {
+                self.at += distance;
+                Ok(self.text[self.at])
+            }
+            None => {
+                self.at = self.text.len();
+                Err(self.error("a string does not end"))
+            }
+        }
+    }
+
     fn escaped_rest(&mut self, out: &mut Vec<u8>) -> Result<(), JsonHeaderError> {
         loop {
             let run = self.at;
-            while !matches!(self.text.get(self.at), Some(b'"' | b'\\') | None) {
-                self.at += 1;
-            }
+            let found = self.to_quote_or_escape()?;
             out.extend_from_slice(&self.text[run..self.at]);
-            match self.text.get(self.at) {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(_) => {
-                    self.at += 1;
-                    self.escape(out)?;
-                }
-                None => return Err(self.error("a string does not end")),
+            self.at += 1;
+            if found == b'"' {
+                return Ok(());
             }
+            self.escape(out)?;
         }
     }
 

@@ -6,7 +6,6 @@
 //!
 //! Clients connect to the address inside.
 
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::types::PhysicalOffset;
@@ -21,13 +20,27 @@ pub struct MessageIdError {
 /// The id of the message at `physical` on the broker that clients reach at `store_host`.
 pub fn offset_message_id(store_host: SocketAddr, physical: PhysicalOffset) -> String {
     let mut id = String::with_capacity(56);
-    let port = u32::from(store_host.port());
-    // Writing to a string cannot fail.
-    let _ = match store_host.ip().to_canonical() {
-        IpAddr::V4(ip) => write!(id, "{:08X}{port:08X}{:016X}", ip.to_bits(), physical.0),
-        IpAddr::V6(ip) => write!(id, "{:032X}{port:08X}{:016X}", ip.to_bits(), physical.0),
-    };
+    push_offset_message_id(&mut id, store_host, physical);
     id
+}
+
+/// Appends the id. Without the machinery of `fmt`, since every stored message is answered with one.
+pub fn push_offset_message_id(id: &mut String, store_host: SocketAddr, physical: PhysicalOffset) {
+    match store_host.ip().to_canonical() {
+        IpAddr::V4(ip) => push_hex(id, ip.octets()),
+        IpAddr::V6(ip) => push_hex(id, ip.octets()),
+    }
+    push_hex(id, u32::from(store_host.port()).to_be_bytes());
+    push_hex(id, physical.0.to_be_bytes());
+}
+
+fn push_hex<const N: usize>(id: &mut String, bytes: [u8; N]) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    id.extend(
+        bytes.into_iter().flat_map(|byte| {
+            [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]].map(char::from)
+        }),
+    );
 }
 
 /// The parts of an offset message id; lower-case hex is read too.

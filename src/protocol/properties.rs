@@ -153,7 +153,7 @@ impl<'a> Iterator for PropertyPairs<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.rest.is_empty() {
-            let pair = match self.rest.iter().position(|byte| *byte == PROPERTY_SEPARATOR) {
+            let pair = match memchr::memchr(PROPERTY_SEPARATOR, self.rest) {
                 Some(end) => {
                     let pair = &self.rest[..end];
                     self.rest = &self.rest[end + 1..];
@@ -170,12 +170,8 @@ impl<'a> Iterator for PropertyPairs<'a> {
 }
 
 fn split_pair(pair: &[u8]) -> Option<(&str, &str)> {
-    let name_len = pair.iter().position(|byte| *byte == NAME_VALUE_SEPARATOR)?;
-    let (name, value) = (&pair[..name_len], &pair[name_len + 1..]);
-    if name.is_empty() || value.is_empty() {
-        return None;
-    }
-    Some((str::from_utf8(name).ok()?, str::from_utf8(value).ok()?))
+    let (name, value) = str::from_utf8(pair).ok()?.split_once(char::from(NAME_VALUE_SEPARATOR))?;
+    (!name.is_empty() && !value.is_empty()).then_some((name, value))
 }
 
 /// Properties to be changed: few, ordered, each name once.

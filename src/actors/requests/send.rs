@@ -320,7 +320,8 @@ impl<'a> Facts<'a> {
             }
         }
         // A level wins over a time, and what has waited waits no more.
-        facts.timer &= facts.delay_level <= 0 && properties::get(text, property::TIMER_OUT_MS).is_none();
+        facts.timer =
+            facts.timer && facts.delay_level <= 0 && properties::get(text, property::TIMER_OUT_MS).is_none();
         facts
     }
 }

@@ -78,30 +78,31 @@ impl<'a> SendHeader<'a> {
         let mut has_topic = false;
         for (name, value) in fields.spans() {
             let Some(part) = part_of(name) else { continue };
-            let text = fields.text(value);
+            let text = || fields.text(value);
             match part {
-                Part::ProducerGroup => header.producer_group = text,
+                Part::Properties => header.properties = fields.bytes(value),
+                Part::ProducerGroup => header.producer_group = text(),
                 Part::Topic => {
-                    header.topic = text;
+                    header.topic = text();
                     has_topic = true;
                 }
-                Part::DefaultTopic => header.default_topic = text,
+                Part::DefaultTopic => header.default_topic = text(),
                 Part::DefaultTopicQueueNums => {
-                    header.default_topic_queue_nums = HeaderField::read("defaultTopicQueueNums", Some(text))?
+                    header.default_topic_queue_nums =
+                        HeaderField::read("defaultTopicQueueNums", Some(text()))?
                 }
-                Part::QueueId => header.queue_id = HeaderField::read("queueId", Some(text))?,
-                Part::SysFlag => header.sys_flag = HeaderField::read("sysFlag", Some(text))?,
-                Part::BornTimestamp => header.born_at_ms = HeaderField::read("bornTimestamp", Some(text))?,
-                Part::Flag => header.flag = HeaderField::read("flag", Some(text))?,
-                Part::Properties => header.properties = fields.bytes(value),
+                Part::QueueId => header.queue_id = HeaderField::read("queueId", Some(text()))?,
+                Part::SysFlag => header.sys_flag = HeaderField::read("sysFlag", Some(text()))?,
+                Part::BornTimestamp => header.born_at_ms = HeaderField::read("bornTimestamp", Some(text()))?,
+                Part::Flag => header.flag = HeaderField::read("flag", Some(text()))?,
                 Part::ReconsumeTimes => {
-                    header.reconsume_times = Option::read("reconsumeTimes", Some(text))?.unwrap_or(0)
+                    header.reconsume_times = Option::read("reconsumeTimes", Some(text()))?.unwrap_or(0)
                 }
                 Part::MaxReconsumeTimes => {
-                    header.max_reconsume_times = HeaderField::read("maxReconsumeTimes", Some(text))?
+                    header.max_reconsume_times = HeaderField::read("maxReconsumeTimes", Some(text()))?
                 }
                 // Only "true" means yes here: the C++ client marks with "1" what Java stores as one message.
-                Part::Batch => header.batch = text.eq_ignore_ascii_case("true"),
+                Part::Batch => header.batch = text().eq_ignore_ascii_case("true"),
             }
         }
         if has_topic { Ok(header) } else { Err(HeaderError::Missing { field: "topic" }) }
