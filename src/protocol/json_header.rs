@@ -139,7 +139,7 @@ impl Cursor<'_> {
     fn string(&mut self, fields: &mut ExtFields) -> Result<Span, JsonHeaderError> {
         self.expect(b'"')?;
         let start = self.at;
-        if self.to_quote_or_escape()? == b'"' {
+        if self.find_quote_or_escape()? == b'"' {
             self.at += 1;
             return Ok(ExtFields::plain(start, self.at - 1));
         }
@@ -150,7 +150,7 @@ impl Cursor<'_> {
     }
 
     /// Goes to the next quote or backslash, and says which it is.
-    fn to_quote_or_escape(&mut self) -> Result<u8, JsonHeaderError> {
+    fn find_quote_or_escape(&mut self) -> Result<u8, JsonHeaderError> {
         // Most names and values are shorter than a search of many bytes at a time takes to begin.
         let near = self.text.len().min(self.at + SHORT_BYTES);
         while self.at < near {
@@ -174,7 +174,7 @@ impl Cursor<'_> {
     fn escaped_rest(&mut self, out: &mut Vec<u8>) -> Result<(), JsonHeaderError> {
         loop {
             let run = self.at;
-            let found = self.to_quote_or_escape()?;
+            let found = self.find_quote_or_escape()?;
             out.extend_from_slice(&self.text[run..self.at]);
             self.at += 1;
             if found == b'"' {
