@@ -35,7 +35,8 @@ pub const DIGIT: &str = "digit";
 #[derive(Clone, Debug)]
 pub struct SendShape {
     pub codec: HeaderCodec,
-    pub topic: String,
+    /// Each has the same queues, and gets as many messages.
+    pub topics: Vec<String>,
     pub group: String,
     /// Length of each body.
     pub body_bytes: usize,
@@ -54,7 +55,7 @@ impl SendShape {
     pub fn new(codec: HeaderCodec, topic: &TopicName, body_bytes: usize) -> Self {
         Self {
             codec,
-            topic: topic.to_string(),
+            topics: vec![topic.to_string()],
             group: "telstar-bench".to_owned(),
             body_bytes,
             batch: 1,
@@ -85,7 +86,7 @@ impl DueTimes {
 pub struct SendFrames {
     codec: HeaderCodec,
     batch: usize,
-    /// One per queue: only the queue id differs, but it has no fixed width.
+    /// One per queue of each topic: names and queue ids have no fixed width.
     heads: Vec<Head>,
     due: Option<DueTimes>,
     /// The body, or the entries of the batch.
@@ -108,7 +109,11 @@ struct Head {
 impl SendFrames {
     pub fn new(shape: &SendShape, queue_ids: &[i32]) -> Self {
         let (body, at_body_keys) = body_of(shape);
-        let heads = queue_ids.iter().map(|id| Head::new(shape, *id, body.len())).collect();
+        let of_queue = |id: &i32| {
+            let (id, len) = (*id, body.len());
+            shape.topics.iter().map(move |topic| Head::new(shape, topic, id, len))
+        };
+        let heads = queue_ids.iter().flat_map(of_queue).collect();
         Self {
             codec: shape.codec,
             batch: shape.batch,
@@ -127,7 +132,7 @@ impl SendFrames {
         self.batch
     }
 
-    /// Number of queues.
+    /// Number of queues, of all topics together.
     pub fn queues(&self) -> usize {
         self.heads.len()
     }
@@ -185,7 +190,7 @@ impl SendFrames {
 }
 
 impl Head {
-    fn new(shape: &SendShape, queue_id: i32, body_bytes: usize) -> Self {
+    fn new(shape: &SendShape, topic: &str, queue_id: i32, body_bytes: usize) -> Self {
         let key = format!("{:016X}{:016X}", shape.key_prefix, 0);
         let is_batch = shape.batch > 1;
         let has_digit = shape.digit && !is_batch;
@@ -197,7 +202,7 @@ impl Head {
         if has_due {
             properties::push(&mut text, names::TIMER_DELIVER_MS, &DUE_MARK.to_string());
         }
-        let bytes = encode(shape, queue_id, FIRST_OPAQUE, BORN_AT_MARK, &text, body_bytes);
+        let bytes = encode(shape, topic, queue_id, FIRST_OPAQUE, BORN_AT_MARK, &text, body_bytes);
         let at_opaque = match shape.codec {
             HeaderCodec::Json => position(&bytes, b"\"opaque\":") + b"\"opaque\":".len(),
             HeaderCodec::Binary => PREFIX_BYTES + 5,
@@ -220,6 +225,7 @@ impl Head {
 /// The frame up to its body, by the encoder everybody uses.
 fn encode(
     shape: &SendShape,
+    topic: &str,
     queue_id: i32,
     opaque: i32,
     born_at_ms: i64,
@@ -229,7 +235,7 @@ fn encode(
     let is_batch = shape.batch > 1;
     let header = SendMessageV2 {
         producer_group: shape.group.clone(),
-        topic: shape.topic.clone(),
+        topic: topic.to_owned(),
         default_topic: DEFAULT_TOPIC.to_owned(),
         default_topic_queue_nums: 4,
         queue_id,
@@ -418,11 +424,10 @@ mod tests {
     const NOW: i64 = 1_709_164_800_123;
 
     fn shape(codec: HeaderCodec, batch: usize) -> SendShape {
-        let (topic, group) = ("TelstarBench".to_owned(), "g\"1\\".to_owned());
         SendShape {
             codec,
-            topic,
-            group,
+            topics: vec!["Bench-0".to_owned(), "Bench-1".to_owned()],
+            group: "g\"1\\".to_owned(),
             body_bytes: 100,
             batch,
             key_prefix: 0xABCD_0000_0000_0001,
@@ -438,12 +443,15 @@ mod tests {
             let mut frames = SendFrames::new(&shape, &[0, 7, 12]);
             frames.set_born_at(NOW);
             let mut out = Vec::new();
-            for (n, (index, queue_id)) in [(0, 0), (2, 12), (1, 7), (2, 12)].into_iter().enumerate() {
+            for (n, (index, topic, queue_id)) in
+                [(0, 0, 0), (5, 1, 12), (2, 0, 7), (4, 0, 12)].into_iter().enumerate()
+            {
                 out.clear();
                 let opaque = FIRST_OPAQUE + 1_234 + n as i32;
                 frames.append(&mut out, index, opaque, None);
                 let key = format!("ABCD000000000001{n:016X}");
-                let mut wanted = encode(&shape, queue_id, opaque, NOW, &properties_of(&key), 100);
+                let topic = &shape.topics[topic];
+                let mut wanted = encode(&shape, topic, queue_id, opaque, NOW, &properties_of(&key), 100);
                 wanted.extend_from_slice(&body_of(&shape).0);
                 assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&wanted));
                 let seen = glance(&out).unwrap().unwrap();
@@ -468,7 +476,7 @@ mod tests {
             seen.insert(due_ms);
             let mut text = properties_of(&format!("ABCD000000000001{n:016X}"));
             properties::push(&mut text, names::TIMER_DELIVER_MS, &due_ms.to_string());
-            let mut wanted = encode(&shape, 0, FIRST_OPAQUE, NOW, &text, 100);
+            let mut wanted = encode(&shape, &shape.topics[0], 0, FIRST_OPAQUE, NOW, &text, 100);
             wanted.extend_from_slice(&body_of(&shape).0);
             assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&wanted));
         }
@@ -479,14 +487,14 @@ mod tests {
     fn digits_go_round_in_every_queue() {
         for codec in [HeaderCodec::Json, HeaderCodec::Binary] {
             let shape = SendShape { digit: true, ..shape(codec, 1) };
-            let mut frames = SendFrames::new(&shape, &[0, 7]);
+            let mut frames = SendFrames::new(&shape, &[0]);
             frames.set_born_at(NOW);
             for n in 0..40 {
                 let mut out = Vec::new();
                 frames.append(&mut out, n % 2, FIRST_OPAQUE, None);
                 let mut text = properties_of(&format!("ABCD000000000001{n:016X}"));
                 properties::push(&mut text, DIGIT, &(n / 2 % 10).to_string());
-                let mut wanted = encode(&shape, [0, 7][n % 2], FIRST_OPAQUE, NOW, &text, 100);
+                let mut wanted = encode(&shape, &shape.topics[n % 2], 0, FIRST_OPAQUE, NOW, &text, 100);
                 wanted.extend_from_slice(&body_of(&shape).0);
                 assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&wanted));
             }

@@ -3,12 +3,14 @@
 //! It speaks the protocol with frames of its own making, because a client that costs more than the server
 //! measures itself. `bench sink` shows where its own ceiling is.
 
+mod connect;
 mod consume;
 mod delay;
 mod e2e;
 mod figures;
 mod filter;
 mod frame;
+mod hold;
 mod pull;
 mod query;
 mod rebalance;
@@ -37,6 +39,8 @@ pub enum BenchCommand {
     Filter(filter::FilterBenchArgs),
     Delay(delay::DelayBenchArgs),
     Query(query::QueryBenchArgs),
+    Connect(connect::ConnectBenchArgs),
+    Hold(hold::HoldBenchArgs),
     Rebalance(rebalance::RebalanceArgs),
     Retry(retry::RetryBenchArgs),
     Tx(tx::TxBenchArgs),
@@ -68,6 +72,8 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
         }
         BenchCommand::Delay(args) => delay::run(args),
         BenchCommand::Query(args) => on_runtime(query::run(args)),
+        BenchCommand::Connect(args) => on_runtime(connect::run(args)),
+        BenchCommand::Hold(args) => on_runtime(hold::run(args)),
         BenchCommand::Rebalance(args) => on_runtime(rebalance::run(args)),
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
     }

@@ -17,6 +17,7 @@ use crate::cli::error::CliError;
 use crate::clock::{Clock, SystemClock};
 use crate::protocol::frame::HeaderCodec;
 use crate::protocol::response_code::ResponseCode;
+use crate::types::TopicName;
 
 /// Frames are not piled up beyond this before they go out.
 const OUTPUT_BYTES: usize = 256 * 1024;
@@ -37,6 +38,7 @@ Examples:
   telstar bench send --conns 8 --window 128 --size 256 --duration 30s --server-pid 4242
   telstar bench send --rate 20k/s --json
   telstar bench send --batch 16 --codec binary --count 1m
+  telstar bench send --topics 6250 --queues 8
   telstar bench send --broker 127.0.0.1:10999")]
 pub struct SendBenchArgs {
     /// Connections
@@ -54,6 +56,9 @@ pub struct SendBenchArgs {
     /// Send so many messages per second, over all connections
     #[arg(short, long, value_name = "N/s", value_parser = parse_rate)]
     rate: Option<f64>,
+    /// Send to so many topics in turn: the one of --topic with -0, -1, … behind its name
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "1")]
+    topics: u32,
     /// How headers are written; clients use JSON unless told otherwise
     #[arg(long, value_enum, default_value = "json")]
     codec: Codec,
@@ -80,18 +85,44 @@ impl From<Codec> for HeaderCodec {
     }
 }
 
-pub async fn prepare(args: &SendBenchArgs) -> Result<Vec<BrokerQueues>, CliError> {
-    Ok(by_broker(&args.target.write_queues().await?))
+/// Where to send, the same for each of the topics.
+pub struct Prepared {
+    topics: Vec<String>,
+    brokers: Vec<BrokerQueues>,
 }
 
-pub fn run(args: SendBenchArgs, brokers: Vec<BrokerQueues>) -> Result<(), CliError> {
+pub async fn prepare(args: &SendBenchArgs) -> Result<Prepared, CliError> {
+    if args.topics == 1 {
+        let topics = vec![args.target.topic.to_string()];
+        return Ok(Prepared { topics, brokers: by_broker(&args.target.write_queues().await?) });
+    }
+    let mut prepared = Prepared { topics: Vec::new(), brokers: Vec::new() };
+    for number in 0..args.topics {
+        let topic = TopicName::from(format!("{}-{number}", args.target.topic));
+        let target = TargetArgs { topic: topic.clone(), ..args.target.clone() };
+        let brokers = by_broker(&target.write_queues().await?);
+        if number > 0 && brokers != prepared.brokers {
+            let what = format!("topic {topic} has other queues than those before; give --queues");
+            return Err(CliError::Bench(what));
+        }
+        prepared.topics.push(topic.to_string());
+        prepared.brokers = brokers;
+    }
+    Ok(prepared)
+}
+
+pub fn run(args: SendBenchArgs, Prepared { topics, brokers }: Prepared) -> Result<(), CliError> {
     let moments = Moments::of(&args.run);
     let progress = Progress::default();
     let connections = usize::from(args.conns);
     let batch = usize::from(args.batch);
     let jobs = (0..connections).map(|index| {
         let broker = &brokers[index % brokers.len()];
-        let shape = SendShape { batch, ..SendShape::new(args.codec.into(), &args.target.topic, args.size) };
+        let shape = SendShape {
+            batch,
+            topics: topics.clone(),
+            ..SendShape::new(args.codec.into(), &args.target.topic, args.size)
+        };
         let frames = args.run.count.map(|count| count.div_ceil(batch as u64));
         let job = SendJob {
             addr: broker.addr.clone(),
@@ -165,7 +196,7 @@ impl SendJob {
             slots: vec![unused; self.window as usize],
             free: (0..self.window).rev().collect(),
             // Connections do not all begin at the same queue.
-            next_queue: self.shape.key_prefix as usize % self.queue_ids.len(),
+            next_queue: self.shape.key_prefix as usize % (self.queue_ids.len() * self.shape.topics.len()),
             frames_left: self.frames,
             figures: Figures::default(),
             is_done: false,

@@ -36,7 +36,7 @@ pub struct TargetArgs {
 }
 
 /// A broker and the queues it has.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BrokerQueues {
     pub addr: String,
     pub queue_ids: Vec<i32>,
