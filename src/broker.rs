@@ -179,7 +179,7 @@ async fn run(
         .map_err(|error| Fatal::of_start(error, name_server))?;
     let started = Started { addresses: root.addresses.clone(), facts: root.facts.clone() };
     let mut failures = root.failures.take();
-    let root = root.start();
+    let root = root.run();
     // Nobody waits any more: then nobody gives orders, either.
     let _ = ready.send(started);
     let disk_failed = async {

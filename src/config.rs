@@ -59,6 +59,7 @@ pub struct Config {
     pub tls: TlsSection,
     pub threads: ThreadsSection,
     pub mailbox: MailboxSection,
+    pub actors: ActorsSection,
     pub log: LogSection,
     /// What a Java broker's properties say that is not followed; logged once, when there is a log.
     #[serde(skip)]
@@ -161,6 +162,14 @@ pub struct CompactionSection {
     pub segment_bytes: u64,
     pub index_bytes: u64,
     pub key_memory_bytes: usize,
+}
+
+/// What is noted of the actors.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActorsSection {
+    /// Messages that each queue keeps of those it handled last; 0: none.
+    pub flight_recorder: usize,
 }
 
 /// What a message may be.

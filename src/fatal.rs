@@ -48,6 +48,9 @@ pub enum Fatal {
     DiskFailed { cause: String },
     #[error("{part} ended unexpectedly; the store is checked at the next start")]
     PartEnded { part: String },
+    /// A mistake of ours. The other actors must not go on without this one.
+    #[error("{who} panicked; the store is checked at the next start")]
+    Panicked { who: String },
     #[error("the system refused {what}: {source}; raise its limits")]
     System { what: &'static str, source: io::Error },
 }
@@ -73,6 +76,7 @@ impl Fatal {
             Self::DiskFailed { .. } => 12,
             Self::PartEnded { .. } => 13,
             Self::System { .. } => 14,
+            Self::Panicked { .. } => 15,
         }
     }
 

@@ -1,39 +1,83 @@
-//! Named places where a debug build ends itself as `kill -9` would, for tests of crashes. A release build has none.
+//! Named places where a debug build does what it is told to, for tests of what ends a broker. A release build has none.
 //!
-//! `KILL_POINT=log.written:17` in the environment ends the process when it comes to `log.written` for the 17th time.
+//! `KILL_POINT=log.written:17` in the environment ends the process as `kill -9` would when it comes to `log.written` for
+//! the 17th time; `PANIC_POINT` makes it panic there, and `FAIL_POINT` makes the system call behind it fail.
 
-/// Ends the process here if it was told to.
-#[cfg(not(debug_assertions))]
+use std::io;
+
+/// Ends the process here, or panics, if it was told to.
 #[inline(always)]
-pub fn reach(_name: &'static str) {}
-
-/// Ends the process here if it was told to.
-#[cfg(debug_assertions)]
 pub fn reach(name: &'static str) {
+    #[cfg(debug_assertions)]
+    told::reach(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+/// The error of a disk, if it was told to have one here.
+#[inline(always)]
+pub fn fail(name: &'static str) -> io::Result<()> {
+    #[cfg(debug_assertions)]
+    return told::fail(name);
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = name;
+        Ok(())
+    }
+}
+
+#[cfg(debug_assertions)]
+mod told {
+    use std::io;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use rustix::process::{Signal, getpid, kill_process};
 
+    /// What one variable says, read once.
+    struct Order(OnceLock<Option<Told>>);
+
     struct Told {
         name: String,
         times_left: AtomicU64,
     }
-    static TOLD: OnceLock<Option<Told>> = OnceLock::new();
 
-    let told = TOLD.get_or_init(|| {
-        let text = std::env::var("KILL_POINT").ok()?;
-        let (name, times) = text.split_once(':')?;
-        Some(Told { name: name.to_owned(), times_left: AtomicU64::new(times.parse().ok()?) })
-    });
-    if let Some(told) = told
-        && told.name == name
-        && told.times_left.fetch_sub(1, Ordering::AcqRel) == 1
-    {
-        eprintln!("killed at {name}");
-        let _ = kill_process(getpid(), Signal::KILL);
-        loop {
-            std::thread::park(); // the signal is on its way
+    static KILL: Order = Order(OnceLock::new());
+    static PANIC: Order = Order(OnceLock::new());
+    static FAIL: Order = Order(OnceLock::new());
+
+    impl Order {
+        fn is_now(&self, variable: &str, name: &str) -> bool {
+            let told = self.0.get_or_init(|| Told::read(variable)).as_ref();
+            told.is_some_and(|told| told.name == name && told.times_left.fetch_sub(1, Ordering::AcqRel) == 1)
+        }
+    }
+
+    impl Told {
+        fn read(variable: &str) -> Option<Self> {
+            let text = std::env::var(variable).ok()?;
+            let (name, times) = text.split_once(':')?;
+            Some(Self { name: name.to_owned(), times_left: AtomicU64::new(times.parse().ok()?) })
+        }
+    }
+
+    pub fn reach(name: &'static str) {
+        if PANIC.is_now("PANIC_POINT", name) {
+            panic!("told to at {name}");
+        }
+        if KILL.is_now("KILL_POINT", name) {
+            eprintln!("killed at {name}");
+            let _ = kill_process(getpid(), Signal::KILL);
+            loop {
+                std::thread::park(); // the signal is on its way
+            }
+        }
+    }
+
+    pub fn fail(name: &'static str) -> io::Result<()> {
+        match FAIL.is_now("FAIL_POINT", name) {
+            true => Err(io::Error::other(format!("told to fail at {name}"))),
+            false => Ok(()),
         }
     }
 }

@@ -155,6 +155,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             broker_name: broker.name.clone(),
             recall_enabled: config.message.recall_enabled,
         },
+        flight_recorder: config.actors.flight_recorder,
         mailbox_capacity: config.mailbox.tables,
         writer_mailbox_capacity: config.mailbox.store,
     }

@@ -4,6 +4,7 @@
 //! of the actor alone and read by whoever asks. A lock is taken when an actor starts, ends or meets a kind of message
 //! for the first time, and by who looks; never on a message's way.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use actix::dev::Mailbox;
 use actix::prelude::*;
 
 use super::context::{Context, Observed, Pulse};
+use super::flight_recorder::FlightRecorder;
 
 /// The number of an actor on its list; never given twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,6 +26,8 @@ pub struct ActorList {
     entries: Arc<Entries>,
     /// Who is noted as having started those that are started with this handle.
     starter: Option<ActorId>,
+    /// Messages that the flight recorders of those keep.
+    recorded: usize,
 }
 
 struct Entries {
@@ -35,7 +39,7 @@ struct Entries {
 impl Default for ActorList {
     fn default() -> Self {
         let entries = Entries { began: Instant::now(), next_id: AtomicU64::new(1), by_id: Mutex::default() };
-        Self { entries: Arc::new(entries), starter: None }
+        Self { entries: Arc::new(entries), starter: None, recorded: 0 }
     }
 }
 
@@ -78,7 +82,12 @@ impl ActorList {
     }
 
     pub(super) fn for_those_started_by(&self, starter: ActorId) -> Self {
-        Self { entries: self.entries.clone(), starter: Some(starter) }
+        Self { entries: self.entries.clone(), starter: Some(starter), recorded: 0 }
+    }
+
+    /// For starting actors whose flight recorders keep the last `messages` messages.
+    pub fn recording(&self, messages: usize) -> Self {
+        Self { recorded: messages, ..self.clone() }
     }
 
     fn enter<A: Observed>(&self, label: String, address: &Addr<A>) -> Arc<ActorEntry> {
@@ -87,11 +96,12 @@ impl ActorList {
             id,
             kind: short_name(std::any::type_name::<A>()),
             label: label.into(),
-            thread: std::thread::current().name().unwrap_or("unnamed").into(),
+            thread: thread_name().into(),
             starter: self.starter,
             started_after: self.uptime(),
             figures: Figures::default(),
             met: Mutex::default(),
+            recorder: FlightRecorder::of(self.recorded),
             pulse: address.downgrade().recipient(),
         });
         self.lock().insert(id, entry.clone());
@@ -120,6 +130,8 @@ pub struct ActorEntry {
     /// On the clock of the list.
     pub started_after: Duration,
     pub figures: Figures,
+    /// `None`: it has none.
+    pub recorder: Option<FlightRecorder>,
     met: Mutex<Vec<&'static str>>,
     pulse: actix::WeakRecipient<Pulse>,
 }
@@ -143,6 +155,20 @@ impl ActorEntry {
         self.met_kinds().get(kind).copied()
     }
 
+    /// The message it is at, and those that its flight recorder has, a line each; for the log of its end.
+    pub fn last_messages(&self) -> String {
+        let name = |kind| self.kind_name(kind).unwrap_or("its start");
+        let handled = self.recorder.iter().flat_map(FlightRecorder::seen);
+        let mut text: String = handled
+            .map(|handled| {
+                let (ended, took) = (handled.ended_at, handled.took);
+                format!("  at {ended:?} of the process it had handled {} in {took:?}\n", name(handled.kind))
+            })
+            .collect();
+        text += &format!("{} was at {}\n", self.name(), name(self.figures.now.load(Ordering::Relaxed)));
+        text
+    }
+
     pub(super) fn meets(&self, kind: &'static str) {
         self.met_kinds().push(kind);
     }
@@ -155,6 +181,37 @@ impl ActorEntry {
     fn met_kinds(&self) -> MutexGuard<'_, Vec<&'static str>> {
         self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+thread_local! {
+    static THREAD_NAME: Cell<&'static str> = const { Cell::new("") };
+    /// Whose turn it is on this thread.
+    static RUNNING: Cell<Option<Arc<ActorEntry>>> = const { Cell::new(None) };
+}
+
+/// Names this thread for the list.
+pub fn name_thread(name: &'static str) {
+    THREAD_NAME.set(name);
+}
+
+fn thread_name() -> String {
+    match THREAD_NAME.get() {
+        "" => std::thread::current().name().unwrap_or("unnamed").to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Puts the actor whose turn begins in the place of the one whose turn goes on when this one is over.
+pub(super) fn swap_running(entry: Option<Arc<ActorEntry>>) -> Option<Arc<ActorEntry>> {
+    RUNNING.replace(entry)
+}
+
+/// The actor whose turn it is on this thread, with `look`.
+pub fn running<T>(look: impl FnOnce(&ActorEntry) -> T) -> Option<T> {
+    let entry = RUNNING.take()?;
+    let seen = look(&entry);
+    RUNNING.set(Some(entry));
+    Some(seen)
 }
 
 /// Of a turn that is not over.

@@ -62,6 +62,8 @@ pub struct BrokerPlan {
     pub max_body_bytes: usize,
     pub delay_levels: DelayLevels,
     pub timers: TimerRules,
+    /// Messages that the flight recorders of queues keep.
+    pub flight_recorder: usize,
     pub mailbox_capacity: usize,
     pub writer_mailbox_capacity: usize,
 }

@@ -223,6 +223,7 @@ impl Society {
             writer_capacity: plan.writer_mailbox_capacity,
         };
         let router = BrokerRouter {
+            actors: threads.actors.clone(),
             topics: topics.table.clone(),
             ensure_topic: topics_actor.clone().recipient(),
             broker_addr: plan.advertised.to_string(),

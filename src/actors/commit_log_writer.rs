@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::prelude::*;
+use serde_json::{Value, json};
 use tracing::error;
 
 use super::context::{Context, observed};
@@ -257,7 +258,14 @@ impl Actor for CommitLogWriter {
     }
 }
 
-observed!(CommitLogWriter);
+observed!(CommitLogWriter, CommitLogWriter::facts);
+
+impl CommitLogWriter {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        json!({ "refusesFor": self.refusing, "diskFails": self.disk_fails })
+    }
+}
 
 impl ActsAtTurnEnd for CommitLogWriter {
     fn turn_end(&mut self, _: &mut Context<Self>) {

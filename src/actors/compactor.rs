@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use actix_rt::task::spawn_blocking;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::context::{Context, observed};
@@ -223,7 +224,17 @@ impl Actor for Compactor {
     }
 }
 
-observed!(Compactor);
+observed!(Compactor, Compactor::facts);
+
+impl Compactor {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        let compacted = self.compacted_at.iter();
+        let compacted: serde_json::Map<_, _> =
+            compacted.map(|((topic, queue_id), at)| (format!("{topic}/{queue_id}"), at.0.into())).collect();
+        json!({ "isBusy": self.is_busy, "compactedAtMs": compacted })
+    }
+}
 
 impl Handler<CompactionDue> for Compactor {
     type Result = ResponseActFuture<Self, ()>;

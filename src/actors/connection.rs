@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::BytesMut;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -375,7 +376,19 @@ impl Actor for Connection {
     }
 }
 
-observed!(Connection);
+observed!(Connection, Connection::facts);
+
+impl Connection {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        json!({
+            "inWorkBytes": self.in_work_bytes,
+            "unreadBytes": self.output.len_bytes(),
+            "calls": self.calls.len(),
+            "watchers": self.watchers.len(),
+        })
+    }
+}
 
 impl Handler<Replies> for Connection {
     type Result = ();

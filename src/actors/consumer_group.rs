@@ -20,6 +20,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -310,7 +311,18 @@ impl Actor for ConsumerGroup {
     }
 }
 
-observed!(ConsumerGroup);
+observed!(ConsumerGroup, ConsumerGroup::facts);
+
+impl ConsumerGroup {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        json!({
+            "members": self.membership.members().count(),
+            "connections": self.links.len(),
+            "noticeDue": self.notify_due,
+        })
+    }
+}
 
 impl Handler<ConsumerHeartbeat> for ConsumerGroup {
     type Result = HeartbeatTaken;

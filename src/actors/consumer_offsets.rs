@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
+use serde_json::{Value, json};
 use tracing::{error, info};
 
 use self::expiry::ExpiryRecord;
@@ -332,7 +333,14 @@ impl Actor for ConsumerOffsets {
     }
 }
 
-observed!(ConsumerOffsets);
+observed!(ConsumerOffsets, ConsumerOffsets::facts);
+
+impl ConsumerOffsets {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        json!({ "offsets": self.table.len(), "hasUnsaved": self.table.has_unsaved(), "pendingResets": self.table.pending_resets() })
+    }
+}
 
 impl Handler<SaveOffsets> for ConsumerOffsets {
     type Result = ();

@@ -9,6 +9,7 @@ use std::any::{TypeId, type_name};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
+use std::time::Duration;
 
 use actix::dev::{
     AsyncContextParts, ContextFut, ContextParts, Envelope, EnvelopeProxy, Mailbox, MessageResponse,
@@ -19,7 +20,8 @@ use actix::prelude::{
 };
 use serde_json::Value;
 
-use super::actor_list::{ActorEntry, ActorList, short_name};
+use super::actor_list::{ActorEntry, ActorId, ActorList, short_name, swap_running};
+use super::flight_recorder::Handled;
 
 /// Asks an actor how it is. Losing it leaves who asked without an answer: the actor is busy, or has ended.
 #[derive(Message, Clone, Copy, Debug)]
@@ -84,6 +86,10 @@ pub struct Context<A: Actor<Context = Self>> {
     entry: Arc<ActorEntry>,
     list: ActorList,
     met: MetKinds,
+    /// When the message before was handled, or the turn began.
+    idle_since: Duration,
+    /// The message that is handled now is a [`Pulse`]: looking at an actor leaves no trace in what is looked at.
+    is_pulsed: bool,
 }
 
 impl<A: Actor<Context = Self>> Context<A> {
@@ -94,9 +100,13 @@ impl<A: Actor<Context = Self>> Context<A> {
             list: list.for_those_started_by(entry.id),
             entry: entry.clone(),
             met: MetKinds::default(),
+            idle_since: Duration::ZERO,
+            is_pulsed: false,
         };
         entry.figures.set_capacity(mailbox.capacity());
-        actix::spawn(Turns { life: ContextFut::new(ctx, actor, mailbox), entry, list: list.clone() });
+        let id = entry.id;
+        let life = ContextFut::new(ctx, actor, mailbox);
+        actix::spawn(Turns { life, entry: Some(entry), id, list: list.clone() });
     }
 
     /// Messages that may wait. Default: 16.
@@ -112,6 +122,7 @@ impl<A: Actor<Context = Self>> Context<A> {
 
     /// The answer to a [`Pulse`], which is not counted itself.
     pub fn pulsed(&mut self, facts: Value) -> Pulsed {
+        self.is_pulsed = true;
         let handled = self.entry.figures.uncount_message();
         self.met.uncount::<Pulse>();
         Pulsed { handled, kinds: self.met.counts(&self.entry), facts }
@@ -121,6 +132,18 @@ impl<A: Actor<Context = Self>> Context<A> {
     fn taken<M: 'static>(&mut self) {
         let kind = self.met.count::<M>(&self.entry);
         self.entry.figures.message_taken(kind);
+    }
+
+    /// Notes that the message taken last is handled, where that is recorded. What follows it in the turn follows at once.
+    fn handled(&mut self) {
+        if let Some(recorder) = &self.entry.recorder {
+            let now = self.list.uptime();
+            let took = now.saturating_sub(self.idle_since);
+            if !std::mem::take(&mut self.is_pulsed) {
+                recorder.record(Handled { ended_at: now, took, kind: self.met.last });
+            }
+            self.idle_since = now;
+        }
     }
 }
 
@@ -203,6 +226,7 @@ where
         }
         if let Some(message) = self.message.take() {
             actor.handle(message, ctx).handle(ctx, answer_to);
+            ctx.handled();
         }
     }
 }
@@ -251,7 +275,9 @@ impl MetKinds {
 /// An actor's life, turn by turn.
 struct Turns<A: Actor<Context = Context<A>>> {
     life: ContextFut<A, Context<A>>,
-    entry: Arc<ActorEntry>,
+    /// Between turns; in a turn it tells the thread whose turn it is.
+    entry: Option<Arc<ActorEntry>>,
+    id: ActorId,
     list: ActorList,
 }
 
@@ -260,16 +286,21 @@ impl<A: Actor<Context = Context<A>>> Future for Turns<A> {
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<()> {
         let began = self.list.uptime();
-        self.entry.figures.turn_begins(began);
+        let outer = swap_running(self.entry.take());
+        let ctx = self.life.ctx();
+        ctx.idle_since = began;
+        ctx.entry.figures.turn_begins(began);
         let life = Pin::new(&mut self.life).poll(task);
-        self.entry.figures.turn_ends(self.list.uptime() - began);
+        let took = self.list.uptime() - began;
+        self.life.ctx().entry.figures.turn_ends(took);
+        self.entry = swap_running(outer);
         life
     }
 }
 
 impl<A: Actor<Context = Context<A>>> Drop for Turns<A> {
     fn drop(&mut self) {
-        self.list.leave(self.entry.id);
+        self.list.leave(self.id);
     }
 }
 

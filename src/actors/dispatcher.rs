@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 pub use catch_up::{CatchUp, Damaged};
+use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use super::commit_log_writer::{LogPublished, PublishedSignal};
@@ -489,7 +490,19 @@ impl Actor for Dispatcher {
     }
 }
 
-observed!(Dispatcher);
+observed!(Dispatcher, Dispatcher::facts);
+
+impl Dispatcher {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        json!({
+            "dispatchedTo": self.tail.end.0,
+            "outgoing": self.outgoing.len(),
+            "waitForIt": self.waiting.len(),
+            "unflushedQueues": self.dirty.len(),
+        })
+    }
+}
 
 impl Handler<LogPublished> for Dispatcher {
     type Result = ();

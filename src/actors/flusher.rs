@@ -25,6 +25,7 @@ use actix::prelude::*;
 use actix_rt::task::spawn_blocking;
 use futures::channel::oneshot;
 use futures::future::join_all;
+use serde_json::{Value, json};
 use tracing::{debug, error};
 
 use super::commit_log_writer::LogPublished;
@@ -358,7 +359,19 @@ impl Actor for Flusher {
     }
 }
 
-observed!(Flusher);
+observed!(Flusher, Flusher::facts);
+
+impl Flusher {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        json!({
+            "flushedTo": self.flushed.0,
+            "checkPointRuns": self.check_point_runs,
+            "waitForDisk": self.wait_for_disk.len(),
+            "failed": self.failed,
+        })
+    }
+}
 
 impl ActsAtTurnEnd for Flusher {
     fn turn_end(&mut self, _: &mut Context<Self>) {

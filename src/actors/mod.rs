@@ -19,6 +19,7 @@ pub mod dedup_window;
 pub mod delay_scheduler;
 pub mod dispatcher;
 pub mod facts;
+pub mod flight_recorder;
 pub mod flusher;
 pub mod group_diagnosis;
 pub mod group_table;

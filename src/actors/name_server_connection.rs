@@ -16,6 +16,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::Bytes;
 use futures::FutureExt;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -330,7 +331,20 @@ impl Actor for NameServerConnection {
     }
 }
 
-observed!(NameServerConnection);
+observed!(NameServerConnection, NameServerConnection::facts);
+
+impl NameServerConnection {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        let state = match &self.state {
+            State::Down => "down",
+            State::Connecting => "connecting",
+            State::Up { .. } => "up",
+            State::Left => "left",
+        };
+        json!({ "state": state, "connections": self.generation })
+    }
+}
 
 impl Handler<Register> for NameServerConnection {
     type Result = ResponseFuture<Known>;

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 
+use super::actor_list::ActorList;
 use super::broker_service::finish;
 use super::connection::Service;
 use super::name_server::NameServer;
 use super::request::{Answered, Reply, Request};
+use super::requests::actors::list_actors;
 use super::requests::name_server as requests;
 use super::routes::Routes;
 use crate::error::Refusal;
@@ -22,11 +24,12 @@ pub struct NameServerService {
 struct Parts {
     routes: Routes,
     name_server: Addr<NameServer>,
+    actors: ActorList,
 }
 
 impl NameServerService {
-    pub fn new(routes: Routes, name_server: Addr<NameServer>) -> Self {
-        Self { parts: Arc::new(Parts { routes, name_server }) }
+    pub fn new(routes: Routes, name_server: Addr<NameServer>, actors: ActorList) -> Self {
+        Self { parts: Arc::new(Parts { routes, name_server, actors }) }
     }
 }
 
@@ -44,7 +47,7 @@ impl Service for NameServerService {
 
 impl Parts {
     async fn answer(&self, request: &Request) -> Answered {
-        let Self { routes, name_server } = self;
+        let Self { routes, name_server, actors } = self;
         let code = request.command.head.code;
         match RequestCode::from_i32(code) {
             RequestCode::GET_ROUTEINFO_BY_TOPIC => requests::get_route(request, routes).await,
@@ -74,6 +77,7 @@ impl Parts {
             RequestCode::QUERY_DATA_VERSION => requests::query_data_version(request, name_server).await,
             RequestCode::BROKER_HEARTBEAT => requests::broker_heartbeat(request, name_server).await,
             RequestCode::GET_BROKER_MEMBER_GROUP => requests::get_broker_member_group(request, routes).await,
+            RequestCode::LIST_ACTORS => list_actors(request, actors).await,
             _ => Err(Refusal::UnknownRequest { code }),
         }
     }

@@ -206,7 +206,7 @@ impl Root {
             };
             let (actor, routes) = NameServer::open(config, Some(metadata.clone()), clock.clone())?;
             let actor = threads.actors.start_on(&threads.settings.handle(), "", move || actor);
-            let service = Arc::new(NameServerService::new(routes, actor));
+            let service = Arc::new(NameServerService::new(routes, actor, threads.actors.clone()));
             root.serve(sockets, listener_config(service));
         }
         if let (Some(broker), Some(addr)) = (plan.broker, addresses.broker) {
@@ -232,6 +232,12 @@ impl Root {
         }
         root.threads = Some(threads);
         Ok(root)
+    }
+
+    /// Runs the root, on the list of those that it started.
+    pub fn run(self) -> Addr<Root> {
+        let actors = self.threads.as_ref().map(|threads| threads.actors.clone()).unwrap_or_default();
+        actors.start("", self)
     }
 
     fn serve(&mut self, sockets: Vec<TcpListener>, config: ListenerConfig) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 use arc_swap::Guard;
 
+use super::actor_list::ActorList;
 use super::broker_settings::{BrokerSettings, SettingsTable};
 use super::broker_stats::BrokerStats;
 use super::consumed_keys::ConsumedKeys;
@@ -32,8 +33,8 @@ use super::requests::timers::TimerOwners;
 use super::requests::transactions::TransactionSources;
 use super::requests::why::StorySources;
 use super::requests::{
-    assignment, broker, consumed, dead_letters, drain, group_why, groups, membership, messages, offsets,
-    progress, relays, resets, timers, topics as topic_requests, transactions, why,
+    actors, assignment, broker, consumed, dead_letters, drain, group_why, groups, membership, messages,
+    offsets, progress, relays, resets, timers, topics as topic_requests, transactions, why,
 };
 use super::retention::Retention;
 use super::retry_router::{DeathCause, RetryRouter, SendToDeadLetterQueue};
@@ -54,6 +55,8 @@ use crate::types::GroupName;
 
 /// The owners of a broker, as a port asks them.
 pub struct BrokerRouter {
+    /// Who runs in this process.
+    pub actors: ActorList,
     pub topics: TopicTable,
     pub topics_actor: Addr<Topics>,
     pub ensure_topic: Recipient<EnsureTopic>,
@@ -132,6 +135,7 @@ impl BrokerRouter {
             RequestCode::CLEAN_UNUSED_TOPIC => {
                 topic_requests::clean_unused_topics(request, &self.topics_actor).await
             }
+            RequestCode::LIST_ACTORS => actors::list_actors(request, &self.actors).await,
             RequestCode::DRAIN_BROKER => {
                 let peers = DrainPeers {
                     gate: &self.gate,

@@ -3,7 +3,7 @@
 use actix::prelude::*;
 use tracing::warn;
 
-use super::actor_list::ActorList;
+use super::actor_list::{ActorList, name_thread};
 use crate::types::FlushMode;
 
 /// From so many workers on, those who follow the writer of the log have threads of their own.
@@ -40,16 +40,16 @@ impl Threads {
         let are_many = workers >= MANY_WORKERS;
         Self {
             actors: ActorList::default(),
-            workers: (0..workers.max(1)).map(|_| Arbiter::new()).collect(),
-            settings: Arbiter::new(),
-            groups: Arbiter::new(),
-            members: Arbiter::new(),
-            offsets: Arbiter::new(),
-            writer: Arbiter::new(),
-            flusher: (are_many || flush == FlushMode::Async).then(Arbiter::new),
-            dispatcher: are_many.then(Arbiter::new),
-            index: Arbiter::new(),
-            timers: Arbiter::new(),
+            workers: (0..workers.max(1)).map(|_| named("worker")).collect(),
+            settings: named("settings"),
+            groups: named("groups"),
+            members: named("members"),
+            offsets: named("offsets"),
+            writer: named("writer"),
+            flusher: (are_many || flush == FlushMode::Async).then(|| named("flusher")),
+            dispatcher: are_many.then(|| named("dispatcher")),
+            index: named("index"),
+            timers: named("timers"),
         }
     }
 
@@ -92,4 +92,11 @@ impl Threads {
             }
         }
     }
+}
+
+/// A thread, named for the list of actors.
+fn named(name: &'static str) -> Arbiter {
+    let arbiter = Arbiter::new();
+    arbiter.spawn_fn(move || name_thread(name));
+    arbiter
 }

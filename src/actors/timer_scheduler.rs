@@ -20,6 +20,7 @@ use actix_rt::task::spawn_blocking;
 pub use questions::{
     CountTimers, FoundTimer, ListTimers, RecallTimer, TimerCounts, TimerFilter, TimerPage, TimerRecalled,
 };
+use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use self::copies::Copies;
@@ -323,7 +324,19 @@ impl Actor for TimerScheduler {
     }
 }
 
-observed!(TimerScheduler);
+observed!(TimerScheduler, TimerScheduler::facts);
+
+impl TimerScheduler {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        json!({
+            "pending": self.pending.count(),
+            "unsaved": self.pending.unsaved(),
+            "deliveries": self.in_flight,
+            "movedNow": self.moving,
+        })
+    }
+}
 
 impl Handler<TimersDispatched> for TimerScheduler {
     type Result = ();

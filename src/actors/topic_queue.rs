@@ -400,7 +400,7 @@ impl Actor for TopicQueue {
     }
 }
 
-observed!(TopicQueue);
+observed!(TopicQueue, TopicQueue::facts);
 
 impl ActsAtTurnEnd for TopicQueue {
     fn turn_end(&mut self, _: &mut Context<Self>) {

@@ -27,6 +27,7 @@ use actix::prelude::*;
 pub use questions::{ListTransactions, Observe, TransactionCheckerState, TransactionPage};
 pub use restore::{HalvesPlan, restore};
 use saving::Saving;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -354,7 +355,19 @@ impl Actor for TransactionChecker {
     }
 }
 
-observed!(TransactionChecker);
+observed!(TransactionChecker, TransactionChecker::facts);
+
+impl TransactionChecker {
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        json!({
+            "open": self.halves.len(),
+            "notEnded": self.halves.not_ended(),
+            "endingsUnderWay": self.under_way.len(),
+            "checksStarted": self.checks_started,
+        })
+    }
+}
 
 impl ActsAtTurnEnd for TransactionChecker {
     fn turn_end(&mut self, ctx: &mut Self::Context) {

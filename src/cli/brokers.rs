@@ -54,6 +54,18 @@ pub async fn all_masters(servers: &mut Servers) -> Result<Vec<BrokerAt>, CliErro
     OnArgs::default().masters(servers).await
 }
 
+/// The only broker there is; which one of several is meant has to be said.
+pub async fn only_broker(servers: &mut Servers) -> Result<String, CliError> {
+    let masters = servers.masters(None).await?;
+    match &masters[..] {
+        [] => Err(CliError::NoBroker { name_servers: servers.name_servers() }),
+        [only] => Ok(only.addr.clone()),
+        several => Err(CliError::WhichBroker {
+            addrs: several.iter().map(|broker| broker.addr.as_str()).collect::<Vec<_>>().join(", "),
+        }),
+    }
+}
+
 /// Asks every broker for the same thing, one after the other; the first that refuses ends it.
 pub async fn call_each(servers: &mut Servers, brokers: &[BrokerAt], call: &Call) -> Result<(), CliError> {
     for broker in brokers {

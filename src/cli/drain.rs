@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::args::{OutputArgs, ServerArgs};
+use super::brokers::only_broker;
 use super::error::CliError;
 use super::output::{self, Column};
 use crate::client::Servers;
@@ -75,18 +76,6 @@ pub async fn run(args: DrainArgs) -> Result<(), CliError> {
     let groups = lags(&mut servers, &broker).await?;
     let drained = Drained { broker, status, lag: groups.iter().map(|row| row.lag).sum(), groups };
     output::print_as(args.output.output, &drained, as_text)
-}
-
-/// The only broker there is; which one of several is meant has to be said.
-async fn only_broker(servers: &mut Servers) -> Result<String, CliError> {
-    let masters = servers.masters(None).await?;
-    match &masters[..] {
-        [] => Err(CliError::NoBroker { name_servers: servers.name_servers() }),
-        [only] => Ok(only.addr.clone()),
-        several => Err(CliError::WhichBroker {
-            addrs: several.iter().map(|broker| broker.addr.as_str()).collect::<Vec<_>>().join(", "),
-        }),
-    }
 }
 
 /// What groups have not consumed, where that is anything.

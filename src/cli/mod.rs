@@ -7,6 +7,7 @@ mod message_format;
 mod output;
 mod paging;
 
+pub mod actors;
 pub mod args;
 pub mod bench;
 pub mod cluster;
@@ -72,6 +73,7 @@ enum Command {
     Tx(tx::TxCommand),
     Why(why::WhyArgs),
     Cluster(cluster::ClusterArgs),
+    Actors(actors::ActorsArgs),
     Drain(drain::DrainArgs),
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -93,6 +95,7 @@ pub fn run() -> ExitCode {
         Some(Command::Tx(command)) => on_runtime(tx::run(command)),
         Some(Command::Why(args)) => on_runtime(why::run(args)),
         Some(Command::Cluster(args)) => on_runtime(cluster::run(args)),
+        Some(Command::Actors(args)) => on_runtime(actors::run(args)),
         Some(Command::Drain(args)) => on_runtime(drain::run(args)),
         Some(Command::Store(command)) => store::run(command),
         Some(Command::Bench(command)) => bench::run(command),

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::start::{self, StartArgs};
 use super::{logging, output};
+use crate::actors::actor_list;
 use crate::actors::root::{Addresses, Root, Stop};
 use crate::clock::SystemClock;
 use crate::config::{Config, Role};
@@ -26,6 +27,7 @@ pub fn run(args: &StartArgs) -> ExitCode {
                 .map_err(|error| Fatal::System { what: "the output", source: io::Error::other(error) });
         }
         logging::start(&config.log);
+        end_at_panics();
         config.java_leftovers.log();
         System::new().block_on(serve(config, begun))
     });
@@ -36,6 +38,19 @@ pub fn run(args: &StartArgs) -> ExitCode {
             ExitCode::from(fatal.exit_status())
         }
     }
+}
+
+/// Half a broker is worse than none: whatever panics ends the process. What the actor was at is told first.
+fn end_at_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        let story = actor_list::running(|actor| (actor.name(), actor.last_messages()));
+        let (who, last) = story.unwrap_or_else(|| ("a task".to_owned(), String::new()));
+        let fatal = Fatal::Panicked { who };
+        eprintln!("{last}telstar: {fatal}");
+        std::process::exit(fatal.exit_status().into());
+    }));
 }
 
 async fn serve(config: Config, begun: Instant) -> Result<(), Fatal> {
@@ -52,7 +67,7 @@ async fn serve(config: Config, begun: Instant) -> Result<(), Fatal> {
             None => None,
         }
     };
-    let root = root.start();
+    let root = root.run();
     // Before anybody is told that it is ready: who reads that may send a signal at once.
     let failed = |source| Fatal::System { what: "signals", source };
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

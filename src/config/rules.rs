@@ -170,6 +170,7 @@ pub const RULES: &[Rule] = &[
     rule("mailbox.store", whole(1, MAX_WAITING, "messages")),
     rule("mailbox.tables", whole(1, MAX_WAITING, "messages")),
     rule("mailbox.name_server", whole(1, MAX_WAITING, "messages")),
+    rule("actors.flight_recorder", whole(0, 65_536, "messages")),
     rule("log.level", text(is_log_filter, "off, error, warn, info, debug or trace, also with module=level, separated by commas")),
     rule("log.format", Kind::Word(&["text", "json"])),
 ];

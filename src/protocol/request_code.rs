@@ -177,6 +177,7 @@ codes! {
         // Ours, where RocketMQ has none.
         DRAIN_BROKER = 29001,
         EXPLAIN_MESSAGE = 29002,
+        LIST_ACTORS = 29003,
         MARK_CONSUMED = 29020,
         QUERY_CONSUMED = 29021,
         LIST_TRANSACTIONS = 29101,

@@ -12,6 +12,7 @@ use super::damage::{DamagedEntry, Place, SegmentBytes};
 use super::mapped_file::MapReader;
 use super::segment::{SegmentDir, SegmentError};
 use crate::clock::WallMs;
+use crate::kill_point;
 use crate::protocol::message::{EntryHead, RecordError, RecordView};
 use crate::types::PhysicalOffset;
 
@@ -217,7 +218,8 @@ impl CommitLogReader {
         while let Some(located) = (at < to).then(|| segments.locate(at)).flatten() {
             let end = ((to.0 - located.base.0) as usize).min(located.map.published());
             if located.position < end {
-                let flushed = located.map.flush(located.position..end);
+                let flushed =
+                    kill_point::fail("log.flush").and_then(|()| located.map.flush(located.position..end));
                 let path = self.shared.dir.path(located.base);
                 flushed.map_err(|source| SegmentError::Io { path, source })?;
             }

@@ -1,5 +1,6 @@
 //! Tests of the whole broker: the built program as a process of its own, spoken to over its ports.
 
+mod actors;
 mod commands;
 mod compaction;
 mod consumed;
@@ -18,6 +19,7 @@ mod retention;
 mod retries;
 mod rot;
 mod story;
+mod supervision;
 mod support;
 mod timers;
 mod tolerance;

@@ -95,10 +95,19 @@ impl Broker {
         settings: &[&str],
         kill_point: Option<&str>,
     ) -> Result<Broker, ExitStatus> {
+        Self::start_with(dir, settings, kill_point.map(|point| ("KILL_POINT", point))).await
+    }
+
+    /// Starts one with a variable of its own.
+    pub async fn start_with(
+        dir: &Path,
+        settings: &[&str],
+        variable: Option<(&str, &str)>,
+    ) -> Result<Broker, ExitStatus> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("stderr.txt"));
         let mut child = telstar()
             .args(start_args(&dir.join("data"), settings))
-            .envs(kill_point.map(|point| ("KILL_POINT", point)))
+            .envs(variable)
             .stdout(Stdio::piped())
             .stderr(log.expect("a log file"))
             .spawn()
@@ -135,6 +144,14 @@ impl Broker {
     pub async fn try_client(&self) -> Option<Client> {
         let connection = RemotingConnection::connect(&self.broker, &ConnectOptions::default()).await.ok()?;
         Some(Client { connection })
+    }
+
+    /// The status of a broker that ends because a part of it has failed, and what it wrote to standard error.
+    pub fn failed(mut self) -> (Option<i32>, String) {
+        let (status, log) = (self.wait().code(), self.logged());
+        // It was about to fail; who drops it asks about that otherwise.
+        std::fs::remove_file(self.dir.join("stderr.txt")).expect("the log can be removed");
+        (status, log)
     }
 
     /// Waits until the process has ended by itself, for at most so long.

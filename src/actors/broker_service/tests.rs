@@ -34,6 +34,7 @@ use crate::types::FlushMode;
 
 fn plan() -> BrokerPlan {
     BrokerPlan {
+        flight_recorder: 0,
         flush: FlushMode::Async,
         cluster: "C1".into(),
         broker_name: "broker-a".into(),

@@ -141,8 +141,8 @@ impl Ground<'_> {
 
     pub fn load_topics(&self, settings: &SettingsTable) -> Result<(StoredTopics, KnownTopics), StartError> {
         let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
-        let starter =
-            queue_starter(queue_parts.clone(), self.threads.worker_handles(), self.threads.actors.clone());
+        let recorded = self.threads.actors.recording(self.plan.flight_recorder);
+        let starter = queue_starter(queue_parts.clone(), self.threads.worker_handles(), recorded);
         let rules = TopicRules {
             cluster: self.plan.cluster.clone(),
             broker: self.plan.broker_name.clone(),

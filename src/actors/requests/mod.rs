@@ -3,6 +3,7 @@
 #[cfg(test)]
 pub(super) mod testing;
 
+pub mod actors;
 pub mod assignment;
 pub mod broker;
 pub mod consumed;

@@ -4,6 +4,7 @@
 //! It is opened when it is first asked for, which is after all that was stored is dispatched: only then is it known
 //! which messages are in the queue.
 
+use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -84,7 +85,8 @@ pub struct TakenCopies {
 #[rtype(result = "Result<Option<CompactedFigures>, Refusal>")]
 pub struct QueryCompacted;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct CompactedFigures {
     pub records: usize,
     pub used_bytes: u64,
@@ -100,6 +102,17 @@ struct CopyDue;
 impl TopicQueue {
     pub(super) fn is_compacted(&self) -> bool {
         !matches!(self.compaction, Compaction::None)
+    }
+
+    /// `None`: the topic is not compacted, or nobody has asked for its compacted log yet.
+    pub(super) fn compacted_figures(&self) -> Option<CompactedFigures> {
+        let Compaction::Open(compacted) = &self.compaction else { return None };
+        Some(CompactedFigures {
+            records: compacted.records(),
+            used_bytes: compacted.used_bytes(),
+            segments: compacted.segments().len(),
+            copied_to: compacted.copied_to(),
+        })
     }
 
     /// The compacted log, opened now if it was not; `None`: the topic has none.
@@ -339,11 +352,7 @@ impl Handler<QueryCompacted> for TopicQueue {
     type Result = Result<Option<CompactedFigures>, Refusal>;
 
     fn handle(&mut self, _: QueryCompacted, _: &mut Self::Context) -> Self::Result {
-        Ok(self.compacted()?.map(|compacted| CompactedFigures {
-            records: compacted.records(),
-            used_bytes: compacted.used_bytes(),
-            segments: compacted.segments().len(),
-            copied_to: compacted.copied_to(),
-        }))
+        self.compacted()?;
+        Ok(self.compacted_figures())
     }
 }

@@ -3,11 +3,28 @@
 
 use actix::prelude::*;
 use bytes::Bytes;
+use serde_json::{Value, json};
 
 use super::TopicQueue;
 use crate::error::Refusal;
 use crate::store::consume_queue::{ConsumeQueueUnit, TimeBoundary};
 use crate::types::{PhysicalOffset, QueueOffset};
+
+impl TopicQueue {
+    /// For who looks at the actors.
+    pub(super) fn facts(&self) -> Value {
+        json!({
+            "next": self.next.0,
+            "waitingSends": self.waiting.len(),
+            "appendInWork": self.in_work.is_some(),
+            "waitForDisk": self.unflushed.len(),
+            "unwrittenUnits": self.unwritten.iter().map(|dispatched| dispatched.units.len()).sum::<usize>(),
+            "holds": self.holds.len(),
+            "compacted": self.compacted_figures(),
+            "refusesFor": self.queue.as_ref().err(),
+        })
+    }
+}
 
 /// The extent of the queue: `[min, max)`.
 #[derive(Message, Clone, Copy, Debug)]

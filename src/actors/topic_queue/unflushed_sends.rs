@@ -23,6 +23,10 @@ pub struct UnflushedSend {
 }
 
 impl UnflushedSends {
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -5,6 +5,7 @@
 //! [`fastjson::to_vec`](super::fastjson::to_vec), or with [`to_vec_java`](super::fastjson::to_vec_java) where
 //! the type holds a [`QueueMap`](super::fastjson::QueueMap).
 
+pub mod actors;
 pub mod assignment;
 pub mod batch_ack;
 pub mod connections;

@@ -32,6 +32,19 @@ header! {
         pub consumer_group: Option<GroupName> => "consumerGroup",
     }
 
+    /// LIST_ACTORS (29003).
+    pub struct ListActors {
+        /// What their names begin with.
+        pub name: String => "name" or String::new(),
+        /// tree, depth, busy, handled or longest.
+        pub sort: String => "sort" or "tree".to_owned(),
+        pub max: i32 => "max" or 100,
+        /// Whether each tells of itself.
+        pub facts: bool => "facts" or false,
+        /// Whether their last messages are told.
+        pub recorder: bool => "recorder" or false,
+    }
+
     /// LIST_TRANSACTIONS (29101).
     pub struct ListTransactionsHeader {
         /// Queue offset of the first half message that is looked at.
