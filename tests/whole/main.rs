@@ -1,5 +1,6 @@
 //! Tests of the whole broker: the built program as a process of its own, spoken to over its ports.
 
+mod actor_table;
 mod actors;
 mod commands;
 mod compaction;
