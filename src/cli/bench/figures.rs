@@ -38,6 +38,23 @@ impl Latencies {
         let _ = self.0.add(&other.0);
     }
 
+    /// From the shortest to the longest, without gaps.
+    pub fn histogram(&self) -> Vec<Bar> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let first = self.0.min().max(1) as f64;
+        let steps = ((self.0.max().max(1) as f64 / first).ln() / WIDER.ln()) as usize + 1;
+        let at = |step: usize| first * WIDER.powi(step as i32) / 1_000.0;
+        let empty = |step| Bar { from_us: at(step), to_us: at(step + 1), count: 0 };
+        let mut bars: Vec<Bar> = (0..steps).map(empty).collect();
+        for value in self.0.iter_recorded() {
+            let step = ((value.value_iterated_to() as f64 / first).ln() / WIDER.ln()).max(0.0) as usize;
+            bars[step.min(steps - 1)].count += value.count_at_value();
+        }
+        bars
+    }
+
     pub fn percentiles(&self) -> Percentiles {
         let us = |quantile| self.0.value_at_quantile(quantile) as f64 / 1_000.0;
         Percentiles {
@@ -49,6 +66,17 @@ impl Latencies {
         }
     }
 }
+
+/// How many latencies lay in `[from_us, to_us)`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Bar {
+    pub from_us: f64,
+    pub to_us: f64,
+    pub count: u64,
+}
+
+/// Each bar of a histogram is so much wider than the one before.
+const WIDER: f64 = 1.2;
 
 /// Microseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
@@ -134,6 +162,8 @@ pub struct Report {
     /// What the latencies are.
     pub latency_of: &'static str,
     pub latency_us: Percentiles,
+    #[serde(skip)]
+    pub histogram: Vec<Bar>,
     pub errors: BTreeMap<String, Refusals>,
     pub unanswered: u64,
     pub own_cpu_us_per_message: f64,
@@ -157,6 +187,7 @@ impl Report {
             megabytes_per_second: figures.bytes as f64 / 1e6 / seconds,
             latency_of,
             latency_us: figures.latencies.percentiles(),
+            histogram: figures.latencies.histogram(),
             errors: figures.refused.iter().map(|(code, refusals)| (name(*code), refusals.clone())).collect(),
             unanswered: figures.unanswered,
             own_cpu_us_per_message: per_message(costs.own_cpu),
@@ -166,6 +197,11 @@ impl Report {
     }
 
     pub fn text(&self) -> String {
+        output::facts(&self.facts())
+    }
+
+    /// What people are told, with its name.
+    pub fn facts(&self) -> Vec<(&'static str, String)> {
         let Percentiles { p50, p90, p99, p999, max } = self.latency_us;
         let mut facts = vec![
             ("messages", format!("{} in {:.2} s", self.messages, self.seconds)),
@@ -208,7 +244,7 @@ impl Report {
             facts.push(("server memory", text));
         }
         facts.push(("own CPU", format!("{:.2} us/message", self.own_cpu_us_per_message)));
-        output::facts(&facts)
+        facts
     }
 }
 

@@ -11,6 +11,7 @@ mod figures;
 mod filter;
 mod frame;
 mod hold;
+mod html;
 mod pull;
 mod query;
 mod rebalance;

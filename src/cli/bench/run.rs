@@ -1,6 +1,7 @@
 //! How a benchmark runs: threads of its own with a runtime each, a warm-up, a progress bar, costs.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use futures::stream::FuturesUnordered;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::figures::{Costs, Figures, Report};
+use super::html;
 use super::server_process;
 use crate::cli::args::{parse_count, parse_duration};
 use crate::cli::error::CliError;
@@ -49,6 +51,9 @@ pub struct WatchArgs {
     /// Write the result as JSON
     #[arg(long)]
     pub json: bool,
+    /// Write it as a page with the histogram of latencies, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// The moments of a run.
@@ -210,6 +215,12 @@ fn show(bar: &ProgressBar, goal: Goal, moments: Moments, messages: u64) {
 
 /// Tells the result. Messages that were refused or lost are a failure.
 pub fn tell(report: &Report, watch: &WatchArgs) -> Result<(), CliError> {
+    if let Some(file) = &watch.html {
+        let command: Vec<String> = std::env::args().collect();
+        let page = html::page(report, &command.join(" "));
+        std::fs::write(file, page)
+            .map_err(|error| CliError::Bench(format!("cannot write {}: {error}", file.display())))?;
+    }
     match watch.json {
         true => output::print(&output::json(report))?,
         false => output::print(&report.text())?,
