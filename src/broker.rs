@@ -13,10 +13,12 @@ use actix::prelude::*;
 use futures::channel::oneshot;
 use tempfile::TempDir;
 
+use crate::actors::extensions::hooks::ExtensionPlan;
 use crate::actors::facts::{FactsSource, LogPositions};
 use crate::actors::root::{Addresses, Kill, Root, Stop};
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError, Role, Sources};
+use crate::extension::{Extension, Extensions};
 use crate::fatal::Fatal;
 use crate::plan::node_plan;
 use crate::store::file::DiskFiles;
@@ -40,6 +42,9 @@ pub struct BrokerBuilder {
     data_dir: Option<PathBuf>,
     /// `section.key=value`; later ones win.
     settings: Vec<String>,
+    extensions: Extensions,
+    /// Names of the extensions above: all of them run.
+    started: Vec<&'static str>,
 }
 
 impl BrokerBuilder {
@@ -98,6 +103,14 @@ impl BrokerBuilder {
         self.set("roles", "broker").set("broker.name_servers", name_servers)
     }
 
+    /// Adds an extension, which runs from the start. Its settings are those of the section `[extensions.NAME]`, key by key
+    /// by [`set`](Self::set). See [`crate::extension`].
+    pub fn extension<E: Extension>(mut self) -> Self {
+        self.extensions = self.extensions.with::<E>();
+        self.started.push(E::NAME);
+        self
+    }
+
     /// Starts it. Returns once clients are served and, if there are name servers, it is registered: blocks for some
     /// tens of milliseconds, longer when much has to be recovered.
     pub fn start(self) -> Result<Broker, Fatal> {
@@ -105,13 +118,15 @@ impl BrokerBuilder {
             Some(_) => None,
             None => Some(tempfile::tempdir().map_err(cannot_make)?),
         };
+        let extensions = self.extensions.clone();
         let config = self.settle(temporary.as_ref().map(TempDir::path))?;
+        let extensions = extensions.plans(&config.extensions)?;
         let data_dir = config.store.data_dir.clone();
         let (ready, started) = sync_channel(1);
         let (orders, ordered) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("telstar".into())
-            .spawn(move || System::new().block_on(run(config, &ready, ordered)))
+            .spawn(move || System::new().block_on(run(config, extensions, &ready, ordered)))
             .map_err(|source| Fatal::System { what: "a thread", source })?;
         let mut broker = Broker {
             addresses: Addresses::default(),
@@ -143,6 +158,9 @@ impl BrokerBuilder {
         if let Some(dir) = self.data_dir.as_deref().or(temporary) {
             settings.push(format!("store.data_dir={}", dir.display()));
         }
+        if !self.started.is_empty() {
+            settings.push(format!("extensions.start={}", self.started.join(",")));
+        }
         Config::load(&Sources { config: self.config, assignments: settings, ..Sources::default() })
     }
 }
@@ -170,13 +188,15 @@ enum Order {
 /// The life of a broker, on its thread.
 async fn run(
     config: Config,
+    extensions: Vec<ExtensionPlan>,
     ready: &SyncSender<Started>,
     ordered: oneshot::Receiver<Order>,
 ) -> Result<(), Fatal> {
     let name_server = config.has_role(Role::NameServer).then_some(config.name_server.listen);
-    let mut root = Root::start_roles(node_plan(&config)?, DiskFiles::shared(), SystemClock::shared())
-        .await
-        .map_err(|error| Fatal::of_start(error, name_server))?;
+    let mut root =
+        Root::start_roles(node_plan(&config, extensions)?, DiskFiles::shared(), SystemClock::shared())
+            .await
+            .map_err(|error| Fatal::of_start(error, name_server))?;
     let started = Started { addresses: root.addresses.clone(), facts: root.facts.clone() };
     let mut failures = root.failures.take();
     let root = root.run();

@@ -5,6 +5,7 @@
 //! their value from the [`Machine`], and what contradicts itself is refused.
 
 mod error;
+mod extensions;
 mod java_config;
 mod layer;
 mod machine;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::error::{ConfigError, Origin};
+pub use self::extensions::{ExtensionsSection, is_extension_name};
 pub use self::java_config::JavaLeftovers;
 pub use self::layer::{FlagGiven, Sources};
 pub use self::machine::Machine;
@@ -61,6 +63,8 @@ pub struct Config {
     pub mailbox: MailboxSection,
     pub actors: ActorsSection,
     pub log: LogSection,
+    pub http: HttpSection,
+    pub extensions: ExtensionsSection,
     /// What a Java broker's properties say that is not followed; logged once, when there is a log.
     #[serde(skip)]
     pub java_leftovers: JavaLeftovers,
@@ -289,6 +293,18 @@ pub struct LogSection {
     pub format: LogFormat,
 }
 
+/// Where the pages of extensions are served.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSection {
+    #[serde(with = "text::or_off")]
+    pub listen: Option<SocketAddr>,
+    pub max_body_bytes: usize,
+    #[serde(rename = "request_timeout_ms", with = "text::millis")]
+    pub request_timeout: Duration,
+    pub max_connections: usize,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -305,6 +321,7 @@ impl Config {
     /// The settings from all sources; what they leave empty is taken from `machine`.
     pub fn load_on(sources: &Sources, machine: &Machine) -> Result<Self, ConfigError> {
         let (layers, java_leftovers) = layer::read_all(sources, machine)?;
+        let sections = layer::extension_sections(&layers);
         let mut builder = config::Config::builder();
         for layer in layers {
             builder = builder.add_source(layer);
@@ -314,6 +331,7 @@ impl Config {
         }
         let mut config: Self = builder.build()?.try_deserialize()?;
         config.java_leftovers = java_leftovers;
+        config.extensions.sections = sections;
         config.store.machine_memory_bytes = machine.memory_bytes;
         config.check()?;
         Ok(config)
@@ -383,6 +401,7 @@ impl Config {
         if self.has_role(Role::Broker) {
             listeners.push(("broker.listen", self.broker.listen));
             listeners.extend(self.broker.fast_listen.map(|fast| ("broker.fast_listen", fast)));
+            listeners.extend(self.http.listen.map(|listen| ("http.listen", listen)));
         }
         let clash = |a: &SocketAddr, b: &SocketAddr| {
             let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();

@@ -51,6 +51,10 @@ pub enum Fatal {
     /// A mistake of ours. The other actors must not go on without this one.
     #[error("{who} panicked; the store is checked at the next start")]
     Panicked { who: String },
+    #[error(
+        "extension {name} cannot start: {cause}; mend [extensions.{name}], or leave it out of extensions.start"
+    )]
+    ExtensionRefused { name: &'static str, cause: String },
     #[error("the system refused {what}: {source}; raise its limits")]
     System { what: &'static str, source: io::Error },
 }
@@ -77,6 +81,7 @@ impl Fatal {
             Self::PartEnded { .. } => 13,
             Self::System { .. } => 14,
             Self::Panicked { .. } => 15,
+            Self::ExtensionRefused { .. } => 16,
         }
     }
 
@@ -113,6 +118,9 @@ impl From<StartError> for Fatal {
         match error {
             StartError::Files { root, source } => {
                 Self::DataDirUnwritable { dir: root, cause: source.to_string() }
+            }
+            StartError::Extension { name, error } => {
+                Self::ExtensionRefused { name, cause: error.to_string() }
             }
             StartError::Open(OpenError::Files { root, source }) => {
                 Self::DataDirUnwritable { dir: root, cause: source.to_string() }

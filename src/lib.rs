@@ -13,7 +13,7 @@
 //!
 //! Folders are layers, and imports point downward only: `protocol` (bytes to types and back),
 //! `filter` (conditions over messages), `store` (files and rules about them), `actors` (owners of everything mutable), and above them
-//! the `client`, the [`Broker`] and the command line.
+//! the `client`, the [`Broker`], its [extensions](extension) and the command line.
 
 pub mod actors;
 mod broker;
@@ -22,6 +22,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod extension;
 pub mod fatal;
 pub mod filter;
 mod kill_point;

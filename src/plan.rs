@@ -14,6 +14,7 @@ use tracing::info;
 use crate::actors::broker_plan::{BrokerPlan, CompactionPlan};
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::connection::ConnectionLimits;
+use crate::actors::extensions::hooks::ExtensionPlan;
 use crate::actors::flusher::FlusherConfig;
 use crate::actors::requests::send::TimerRules;
 use crate::actors::root::{BrokerPorts, NameServerPlan, NodePlan};
@@ -27,8 +28,8 @@ use crate::store::key_index::IndexFileConfig;
 use crate::store::pull::PullLimits;
 use crate::store::retention::RetentionRules;
 
-/// What a process with these settings is; reads the files of TLS.
-pub fn node_plan(config: &Config) -> Result<NodePlan, Fatal> {
+/// What a process with these settings and extensions is; reads the files of TLS.
+pub fn node_plan(config: &Config, extensions: Vec<ExtensionPlan>) -> Result<NodePlan, Fatal> {
     let network = &config.network;
     Ok(NodePlan {
         data_dir: config.store.data_dir.clone(),
@@ -41,7 +42,10 @@ pub fn node_plan(config: &Config) -> Result<NodePlan, Fatal> {
             BrokerPorts {
                 listen: config.broker.listen,
                 fast_listen: config.broker.fast_listen,
-                plan: Box::new(move |bound, name_server| broker_plan(&broker, bound, name_server)),
+                plan: Box::new(move |bound, name_server| BrokerPlan {
+                    extensions,
+                    ..broker_plan(&broker, bound, name_server)
+                }),
             }
         }),
         limits: ConnectionLimits {
@@ -156,6 +160,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
             recall_enabled: config.message.recall_enabled,
         },
         flight_recorder: config.actors.flight_recorder,
+        extensions: Vec::new(),
         mailbox_capacity: config.mailbox.tables,
         writer_mailbox_capacity: config.mailbox.store,
     }

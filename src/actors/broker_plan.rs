@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::broker_settings::SettingValues;
+use super::extensions::hooks::ExtensionPlan;
 use super::flusher::FlusherConfig;
 use super::requests::send::TimerRules;
 use super::topic_queue::TopicQueueConfig;
@@ -64,6 +65,8 @@ pub struct BrokerPlan {
     pub timers: TimerRules,
     /// Messages that the flight recorders of queues keep.
     pub flight_recorder: usize,
+    /// In the order in which they are asked.
+    pub extensions: Vec<ExtensionPlan>,
     pub mailbox_capacity: usize,
     pub writer_mailbox_capacity: usize,
 }

@@ -1,5 +1,6 @@
 //! Starts and stops the actors of a broker: who is made before whom, and who ends after whom.
 
+mod extensions;
 mod ground;
 mod log_line;
 mod owners;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix::prelude::*;
+use extensions::{ExtensionGround, RunningExtensions};
 use ground::Ground;
 use log_line::{Deliveries, LogLine, LogOwnership, LogView, Underived};
 use owners::{KnownTopics, Owners};
@@ -22,6 +24,8 @@ use super::compactor::{Compactor, StopCompacting};
 use super::consumer_groups::ConsumerDirectory;
 use super::dead_letter_replay::DeadLetterReplay;
 use super::dedup_window::{DedupStarter, DedupWindowParts};
+use super::extensions::hooks::{ExtensionError, ExtensionPlan};
+use super::extensions::stream::EventTap;
 use super::facts::{FactsSource, Progress};
 use super::flusher::DiskFailed;
 use super::name_server_link::{NameServerLink, RegisterAll, Unregister};
@@ -56,6 +60,8 @@ pub enum StartError {
     Metadata(#[from] MetadataError),
     #[error(transparent)]
     JavaStore(#[from] crate::store::java_import::JavaImportError),
+    #[error("extension {name} cannot start: {error}")]
+    Extension { name: &'static str, error: ExtensionError },
     #[error("{0} ended while the broker started")]
     ActorEnded(&'static str),
 }
@@ -65,6 +71,7 @@ pub struct BrokerTree {
     pub service: Arc<BrokerService>,
     pub topics: TopicTable,
     pub facts: FactsSource,
+    pub extensions: RunningExtensions,
     gate: SendGate,
     settling: Settling,
     compactor: Addr<Compactor>,
@@ -84,7 +91,7 @@ impl BrokerTree {
         clock: SharedClock,
         recovery: &RecoveryProgress,
     ) -> Result<Self, StartError> {
-        let ground = Ground { plan, threads, files, metadata, clock };
+        let ground = Ground { plan, threads, files, metadata, clock, events: EventTap::default() };
         let (store, known) = ground.open_store(recovery).await?;
         let OpenedStore { log, recovered, check_point_file, check_point, .. } = store;
         let CommitLog { appender, reader, preparer } = log;
@@ -132,7 +139,9 @@ impl BrokerTree {
             replays,
             stats: figures.stats,
         };
-        Ok(society.into_tree(ground, gate, link))
+        let (mut tree, ground, plans) = society.into_tree(ground, gate, link);
+        tree.extensions = ground.start(plans).await?;
+        Ok(tree)
     }
 
     /// Registers with the name servers: clients find this broker from now on. Returns when those that answer have it.
@@ -159,7 +168,7 @@ impl BrokerTree {
     }
 
     /// Ends the broker so that the next start has nothing to check. Listeners have stopped before.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.gate.stop();
         // A link that ended already has nothing left to do.
         let _ = self.link.send(Unregister).await;
@@ -168,6 +177,7 @@ impl BrokerTree {
                 queue.do_send(WakeHolds);
             }
         }
+        std::mem::take(&mut self.extensions).stop().await;
         let settled = self.settling.settle().await;
         // A compactor that ended has nothing to finish.
         let _ = self.compactor.send(StopCompacting).await;
@@ -198,10 +208,17 @@ struct Society {
 
 impl Society {
     /// Starts the settings, whose listeners are all there now, and makes the tables that requests are served by.
-    fn into_tree(self, ground: Ground<'_>, gate: SendGate, link: Addr<NameServerLink>) -> BrokerTree {
+    /// Extensions, which need them, come last.
+    fn into_tree(
+        self,
+        ground: Ground<'_>,
+        gate: SendGate,
+        link: Addr<NameServerLink>,
+    ) -> (BrokerTree, ExtensionGround, Vec<ExtensionPlan>) {
         let Self { owners, topics, log, deliveries, line, compactor, retention, replays, stats } = self;
         let Owners { administration, clients, topics: topics_actor } = owners;
-        let Ground { plan, threads, files, metadata, clock } = ground;
+        let Ground { plan, threads, files, metadata, clock, events } = ground;
+        let groups = administration.group_table.clone();
         let settings = administration.settings;
         let settings = settings.tell(topics_actor.clone().recipient()).tell(retention.clone().recipient());
         let settings = threads.actors.start_on(&threads.settings.handle(), "", move || settings);
@@ -275,7 +292,7 @@ impl Society {
             settling: settling.clone(),
             log: log.reader,
             delay_levels: plan.delay_levels.clone(),
-            clock,
+            clock: clock.clone(),
         };
         let send_rules = SendRules::new(
             plan.max_body_bytes,
@@ -286,16 +303,27 @@ impl Society {
             plan.flush,
         );
         let service = Arc::new(BrokerService::new(Arc::new(router), Arc::new(send_rules), gate.clone()));
-        BrokerTree {
+        let extensions = ExtensionGround {
+            service: service.clone(),
+            topics: topics.table.clone(),
+            groups,
+            clock,
+            doors: threads.worker_handles()[0].clone(),
+            peer: plan.advertised,
+            events,
+        };
+        let tree = BrokerTree {
             service,
             topics: topics.table,
             facts,
+            extensions: RunningExtensions::default(),
             gate,
             settling,
             compactor,
             link,
             files,
             root: plan.root,
-        }
+        };
+        (tree, extensions, plan.extensions)
     }
 }

@@ -17,7 +17,6 @@ use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as Task, Poll};
 use std::time::Duration;
 
@@ -94,8 +93,6 @@ pub struct NewConnection {
     pub clock: SharedClock,
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
 pub struct Connection {
     parts: NewConnection,
     id: ConnectionId,
@@ -121,7 +118,7 @@ impl Connection {
     pub fn new(parts: NewConnection) -> Self {
         Self {
             parts,
-            id: ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            id: ConnectionId::next(),
             link: None,
             input: BytesMut::new(),
             wanted_bytes: 0,

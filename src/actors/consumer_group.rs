@@ -25,6 +25,8 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::context::{Context, observed};
+use super::extensions::events::{BrokerEvent, EventKind};
+use super::extensions::stream::EventTap;
 use super::membership::{
     Beat, GroupAttributes, GroupSubscription, Member, MemberAccount, Membership, Subscriptions,
 };
@@ -166,7 +168,7 @@ impl GroupView {
 /// The view of one group; empty while nobody of it is there.
 pub type SharedView = Arc<ArcSwapOption<GroupView>>;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConsumerGroupConfig {
     /// A member that is silent for longer has left. Default 120 s.
     pub member_lifetime: Duration,
@@ -177,6 +179,8 @@ pub struct ConsumerGroupConfig {
     pub notify_gap: Duration,
     /// What conditions of members may be.
     pub filter: FilterRules,
+    /// Where it is told who comes and goes.
+    pub events: EventTap,
     pub mailbox_capacity: usize,
 }
 
@@ -187,6 +191,7 @@ impl Default for ConsumerGroupConfig {
             scan_interval: Duration::from_secs(10),
             notify_gap: Duration::from_millis(10),
             filter: FilterRules::default(),
+            events: EventTap::default(),
             mailbox_capacity: 4_096,
         }
     }
@@ -291,6 +296,10 @@ impl ConsumerGroup {
         self.links.remove(&connection);
         if let Some(member) = self.membership.leave(connection) {
             info!(group = %self.group, client_id = %member.client_id, ?cause, "consumer left");
+            self.config.events.tell(EventKind::ConsumerLeft, || BrokerEvent::ConsumerLeft {
+                group: self.group.clone(),
+                client_id: member.client_id.clone(),
+            });
             if !self.membership.members().any(|(_, other)| other.client_id == member.client_id) {
                 match cause {
                     Departure::Unregistered => self.locks.release(&member.client_id),
@@ -346,6 +355,11 @@ impl Handler<ConsumerHeartbeat> for ConsumerGroup {
         let outcome = self.membership.beat(beat, Instant::now());
         if outcome.joined {
             info!(group = %self.group, %client_id, peer = %link.peer, "consumer joined");
+            self.config.events.tell(EventKind::ConsumerJoined, || BrokerEvent::ConsumerJoined {
+                group: self.group.clone(),
+                client_id: client_id.clone(),
+                peer: link.peer,
+            });
             self.watch(&link, ctx);
             self.links.insert(link.id, link);
         }

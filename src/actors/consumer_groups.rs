@@ -110,7 +110,7 @@ impl ConsumerDirectory {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ConsumerGroupsConfig {
     pub group: ConsumerGroupConfig,
     pub mailbox_capacity: usize,
@@ -140,7 +140,7 @@ impl ConsumerGroups {
 
     fn start_group(&mut self, group: GroupName, actors: &ActorList) -> GroupHandle {
         let view = SharedView::default();
-        let actor = ConsumerGroup::new(group.clone(), view.clone(), self.config.group);
+        let actor = ConsumerGroup::new(group.clone(), view.clone(), self.config.group.clone());
         let address = actors.start(group.as_str(), actor);
         let handle = GroupHandle { address, view };
         self.groups.insert(group, handle.clone());

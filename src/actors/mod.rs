@@ -18,6 +18,7 @@ pub mod dead_letter_replay;
 pub mod dedup_window;
 pub mod delay_scheduler;
 pub mod dispatcher;
+pub mod extensions;
 pub mod facts;
 pub mod flight_recorder;
 pub mod flusher;

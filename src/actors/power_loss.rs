@@ -24,6 +24,7 @@ use actix::prelude::*;
 
 use super::commit_log_writer::{AppendBatch, CommitLogWriter, PublishedSignal, QueryLogTail, StoredSend};
 use super::dispatcher::{Damaged, DispatchTo, Dispatcher, DispatcherParts};
+use super::extensions::stream::EventTap;
 use super::facts::Progress;
 use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
 use super::message_expiry::MessageExpiry;
@@ -197,6 +198,7 @@ impl Life {
             stats: fake_sink::<CountTraffic>().0,
             expiry: MessageExpiry::default(),
             losses: None,
+            events: EventTap::default(),
             compaction: None,
         };
         let mut safe = TopicConfig::new("safe", 1);

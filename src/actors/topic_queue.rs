@@ -53,6 +53,7 @@ use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
 use super::commit_log_writer::AppendBatch;
 use super::consumer_offsets::MessagesGone;
 use super::context::{Context, observed};
+use super::extensions::stream::EventTap;
 use super::message_expiry::MessageExpiry;
 use super::request::{Reply, ReplyContent};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
@@ -175,6 +176,8 @@ pub struct QueueParts {
     pub expiry: MessageExpiry,
     /// Who is told of messages that are gone; `None`: nobody.
     pub losses: Option<Recipient<MessagesGone>>,
+    /// Where stored messages are told.
+    pub events: EventTap,
     /// `None`: the topic is not compacted.
     pub compaction: Option<CompactionParts>,
 }
@@ -217,6 +220,8 @@ pub struct TopicQueue {
     compaction: Compaction,
     /// Copying goes on by itself.
     copies_later: bool,
+    /// Nothing is stored until those who listen have room.
+    held_by_listeners: bool,
 }
 
 impl TopicQueue {
@@ -251,6 +256,7 @@ impl TopicQueue {
             handed_over_at: Instant::now(),
             compaction,
             copies_later: false,
+            held_by_listeners: false,
         };
         // What went before we opened is nobody's news.
         opened.trim(opened.parts.log.min_offset());
@@ -403,8 +409,12 @@ impl Actor for TopicQueue {
 observed!(TopicQueue, TopicQueue::facts);
 
 impl ActsAtTurnEnd for TopicQueue {
-    fn turn_end(&mut self, _: &mut Context<Self>) {
-        self.append_waiting();
+    fn turn_end(&mut self, ctx: &mut Context<Self>) {
+        if self.parts.events.holds_queues() && !self.waiting.is_empty() {
+            self.wait_for_listeners(ctx);
+        } else {
+            self.append_waiting();
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub use self::system_topics::{default_topic, system_topics};
 pub use self::unknown::{explain_unknown_topic, unknown_topic};
 use super::broker_settings::SettingsChanged;
 use super::context::{Context, observed};
+use super::extensions::events::{BrokerEvent, EventKind};
+use super::extensions::stream::EventTap;
 use super::topic_queue::DeleteQueue;
 use super::topic_table::{QueueStarter, TopicEntry, TopicTablePublisher};
 use crate::clock::SharedClock;
@@ -163,6 +165,8 @@ pub struct TopicsPeers {
     /// `None`: there is no name server.
     pub registrar: Option<Recipient<RegisterTopics>>,
     pub deletions: Vec<Recipient<TopicDeleted>>,
+    /// Where extensions are told of topics.
+    pub events: EventTap,
 }
 
 pub struct Topics {
@@ -404,13 +408,22 @@ impl Topics {
             self.take_back(&changed, &deleted);
             return Err(error);
         }
+        let before = Arc::clone(&self.publisher.load());
         self.publisher.publish(map);
+        let events = &self.peers.events;
         for config in &changed {
+            if !before.topics.contains_key(&config.topic_name) {
+                events.tell(EventKind::TopicCreated, || BrokerEvent::TopicCreated {
+                    topic: config.topic_name.clone(),
+                    queues: config.read_queue_nums.max(config.write_queue_nums),
+                });
+            }
             info!(topic = %config.topic_name, read_queue_nums = config.read_queue_nums,
                 write_queue_nums = config.write_queue_nums, perm = config.perm.0, "topic settings changed");
         }
         for topic in &deleted {
             info!(%topic, "topic deleted");
+            events.tell(EventKind::TopicDeleted, || BrokerEvent::TopicDeleted { topic: topic.clone() });
         }
         Ok(RegisterTopics { data_version, changed })
     }

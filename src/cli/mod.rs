@@ -35,6 +35,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use error::CliError;
 
+use crate::extension::Extensions;
+
 /// A message broker that speaks Apache RocketMQ's protocols, and the tools around it.
 #[derive(Debug, Parser)]
 #[command(
@@ -84,6 +86,11 @@ enum Command {
 
 /// Reads the arguments of the process, does what they ask, and says how it went.
 pub fn run() -> ExitCode {
+    run_with(Extensions::none())
+}
+
+/// As [`run`], with extensions that a broker may start.
+pub fn run_with(extensions: Extensions) -> ExitCode {
     let done = match Cli::parse().command {
         Some(Command::Send(args)) => on_runtime(send::run(args)),
         Some(Command::Consume(args)) => on_runtime(consume::run(args)),
@@ -100,8 +107,8 @@ pub fn run() -> ExitCode {
         Some(Command::Store(command)) => store::run(command),
         Some(Command::Bench(command)) => bench::run(command),
         Some(Command::Completion(args)) => completion::run(args, Cli::command()),
-        Some(Command::Start(args)) => return serve::run(&args),
-        None => return serve::run(&start::StartArgs::default()),
+        Some(Command::Start(args)) => return serve::run(&args, &extensions),
+        None => return serve::run(&start::StartArgs::default(), &extensions),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,25 +11,28 @@ use tracing::{info, warn};
 use super::start::{self, StartArgs};
 use super::{logging, output};
 use crate::actors::actor_list;
+use crate::actors::extensions::hooks::ExtensionPlan;
 use crate::actors::root::{Addresses, Root, Stop};
 use crate::clock::SystemClock;
 use crate::config::{Config, Role};
+use crate::extension::Extensions;
 use crate::fatal::Fatal;
 use crate::plan::node_plan;
 use crate::store::file::DiskFiles;
 
 /// Serves until SIGINT or SIGTERM; a second signal ends it at once.
-pub fn run(args: &StartArgs) -> ExitCode {
+pub fn run(args: &StartArgs, extensions: &Extensions) -> ExitCode {
     let begun = Instant::now();
     let outcome = start::settings(args).and_then(|config| {
         if args.print_config {
             return output::print(&config.to_toml())
                 .map_err(|error| Fatal::System { what: "the output", source: io::Error::other(error) });
         }
+        let extensions = extensions.plans(&config.extensions)?;
         logging::start(&config.log);
         end_at_panics();
         config.java_leftovers.log();
-        System::new().block_on(serve(config, begun))
+        System::new().block_on(serve(config, extensions, begun))
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,9 +56,9 @@ fn end_at_panics() {
     }));
 }
 
-async fn serve(config: Config, begun: Instant) -> Result<(), Fatal> {
+async fn serve(config: Config, extensions: Vec<ExtensionPlan>, begun: Instant) -> Result<(), Fatal> {
     let name_server = config.has_role(Role::NameServer).then_some(config.name_server.listen);
-    let plan = node_plan(&config)?;
+    let plan = node_plan(&config, extensions)?;
     let mut root = Root::start_roles(plan, DiskFiles::shared(), SystemClock::shared())
         .await
         .map_err(|error| Fatal::of_start(error, name_server))?;

@@ -59,6 +59,18 @@ pub enum ConfigError {
     Invalid { key: &'static str, value: String, origin: Origin, allowed: String },
     #[error("{key} cannot be {value} yet ({origin}): {instead}")]
     NotYet { key: String, value: String, origin: Origin, instead: &'static str },
+    #[error(
+        "an extension cannot be named {name:?} ({origin}): allowed is 1 to 64 characters of a-z 0-9 _, and not start"
+    )]
+    ExtensionMisnamed { name: String, origin: Origin },
+    #[error(
+        "there is no extension {name} in this program: {known}; extensions are compiled in, see docs/extending.md"
+    )]
+    ExtensionUnknown { name: String, known: String },
+    #[error("two extensions of this program are named {name}: give one of them another NAME")]
+    ExtensionTwice { name: &'static str },
+    #[error("the settings of extension {name} are wrong, section [extensions.{name}]: {cause}")]
+    ExtensionSettings { name: &'static str, cause: String },
     #[error("{problem}: {mend}")]
     Contradiction { problem: String, mend: String },
     /// The rules let through what the types do not take; a mistake of ours.

@@ -7,6 +7,7 @@ use config::{Map, Source, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
+use super::extensions;
 use super::java_config::{self, JavaLeftovers};
 use super::machine::Machine;
 use super::rules::{self, Given, Typed};
@@ -42,10 +43,15 @@ pub struct FlagGiven {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layer {
     values: BTreeMap<&'static str, Value>,
+    /// The sections of extensions, by their names.
+    extensions: toml::Table,
 }
 
 impl Layer {
     pub(super) fn set(&mut self, key: &str, given: &Given, origin: &Origin) -> Result<(), ConfigError> {
+        if let (Some(of_extension), Given::Text(text)) = (extensions::key_of_extension(key), given) {
+            return extensions::set(&mut self.extensions, of_extension, text, origin);
+        }
         let Some(rule) = rules::find(key) else {
             let (key, origin) = (key.to_owned(), origin.clone());
             return Err(ConfigError::UnknownKey { hint: rules::hint(&key), key, origin });
@@ -53,6 +59,15 @@ impl Layer {
         self.values.insert(rule.key, rule.check(given, origin)?);
         Ok(())
     }
+}
+
+/// What all layers say to extensions.
+pub(super) fn extension_sections(layers: &[Layer]) -> toml::Table {
+    let mut sections = toml::Table::new();
+    for layer in layers {
+        extensions::lay_over(&mut sections, layer.extensions.clone());
+    }
+    sections
 }
 
 impl Source for Layer {
@@ -143,7 +158,7 @@ fn of_toml(text: &str, path: Option<&Path>) -> Result<Layer, ConfigError> {
         Some(path) => Origin::File { path: path.to_owned(), line: line_at(at) },
         None => Origin::Default,
     };
-    let mut layer = Layer::default();
+    let mut layer = Layer { extensions: extensions::of_file(text), ..Layer::default() };
     read_table(table.get_ref(), "", &origin_at, &mut layer)?;
     Ok(layer)
 }
@@ -164,6 +179,13 @@ fn read_table(
         let inside = format!("{key}.");
         let is_section = rules::RULES.iter().any(|rule| rule.key.starts_with(&inside));
         match value.get_ref() {
+            // Only the extension knows what may stand there.
+            DeValue::Table(_)
+                if section == extensions::SECTION && extensions::is_extension_name(name.get_ref()) => {}
+            DeValue::Table(_) if section == extensions::SECTION => {
+                let name = name.get_ref().to_string();
+                return Err(ConfigError::ExtensionMisnamed { name, origin });
+            }
             DeValue::Table(table) if is_section => read_table(table, &key, origin_at, layer)?,
             DeValue::Table(_) if rules::find(&key).is_none() => {
                 let sections = rules::RULES.iter().filter_map(|rule| Some(rule.key.split_once('.')?.0));

@@ -4,6 +4,7 @@
 use config::{Value, ValueKind};
 
 use super::error::{ConfigError, Origin};
+use super::extensions::is_extension_name;
 use crate::protocol::delay_level::DelayLevels;
 
 /// What the value of a key may be.
@@ -173,6 +174,11 @@ pub const RULES: &[Rule] = &[
     rule("actors.flight_recorder", whole(0, 65_536, "messages")),
     rule("log.level", text(is_log_filter, "off, error, warn, info, debug or trace, also with module=level, separated by commas")),
     rule("log.format", Kind::Word(&["text", "json"])),
+    rule("http.listen", text(|text| text == "off" || is_socket(text), "off, or an IP address and a port, as 127.0.0.1:8088")),
+    rule("http.max_body_bytes", whole(1024, 64 << 20, "bytes")),
+    rule("http.request_timeout_ms", whole(100, 600_000, "milliseconds")),
+    rule("http.max_connections", whole(1, 100_000, "connections")),
+    rule("extensions.start", Kind::Texts { fits: is_extension_name, allowed: "a list of names of extensions that are compiled in, as audit_log" }),
 ];
 
 /// A value that people ask for in good faith and that does not exist yet.

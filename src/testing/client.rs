@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -50,8 +49,7 @@ impl FakeClient {
 
 /// A client on port 50000 and its connection's number.
 pub fn fake_client() -> (Arc<ClientLink>, FakeClient) {
-    static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-    let id = ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+    let id = ConnectionId::next();
     let (replies_taken, replies) = unbounded_channel();
     let (calls_taken, calls) = unbounded_channel();
     let (closes_taken, closes) = unbounded_channel();

@@ -12,6 +12,7 @@ pub use super::settle;
 use super::{CLOCK_BEGINS, fake_sink};
 use crate::actors::broker_stats::{CountTraffic, StoreCounters};
 use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, StoredSend};
+use crate::actors::extensions::stream::EventTap;
 use crate::actors::message_expiry::MessageExpiry;
 use crate::actors::topic_queue::{QueueParts, ReadUnits, TopicQueue, TopicQueueConfig};
 use crate::actors::topic_table::{TopicEntry, TopicMap, TopicTable};
@@ -119,6 +120,7 @@ impl TestLog {
             stats: fake_sink::<CountTraffic>().0,
             expiry: MessageExpiry::default(),
             losses: None,
+            events: EventTap::default(),
             compaction: None,
         }
     }

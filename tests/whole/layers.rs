@@ -8,7 +8,7 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, File, ItemFn, ItemMod, ItemUse, UseTree};
 
 /// What each part of the crate may import besides itself.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("types", &[]),
     ("clock", &[]),
     ("kill_point", &[]),
@@ -21,11 +21,22 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("config", &["protocol", "types"]),
     ("fatal", &["actors", "config", "store"]),
     ("plan", &["actors", "config", "fatal", "filter", "store"]),
-    ("broker", &["actors", "config", "fatal", "plan", "store", "clock"]),
+    ("extension", &["actors", "client", "config", "error"]),
+    ("broker", &["actors", "config", "extension", "fatal", "plan", "store", "clock"]),
     (
         "cli",
         &[
-            "actors", "client", "filter", "store", "protocol", "config", "error", "fatal", "plan", "clock",
+            "actors",
+            "client",
+            "filter",
+            "store",
+            "protocol",
+            "config",
+            "error",
+            "extension",
+            "fatal",
+            "plan",
+            "clock",
             "types",
         ],
     ),

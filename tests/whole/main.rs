@@ -8,6 +8,7 @@ mod consumed;
 mod crash;
 mod derived;
 mod embedded;
+mod extensions;
 mod filters;
 mod hostile;
 mod layers;

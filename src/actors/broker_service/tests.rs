@@ -64,6 +64,7 @@ fn plan() -> BrokerPlan {
             sizes: CompactedSizes { segment_bytes: 4_096, index_bytes: 460 },
             memory_bytes: 1 << 20,
         },
+        extensions: Vec::new(),
         mailbox_capacity: 1_024,
         writer_mailbox_capacity: 1_024,
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use crate::actors::broker_plan::BrokerPlan;
+use crate::actors::extensions::stream::EventTap;
 use crate::actors::threads::Threads;
 use crate::clock::SharedClock;
 use crate::store::file::StoreFiles;
@@ -22,6 +23,8 @@ pub struct Ground<'a> {
     pub files: Arc<dyn StoreFiles>,
     pub metadata: Metadata,
     pub clock: SharedClock,
+    /// Where everybody tells extensions what happens.
+    pub events: EventTap,
 }
 
 impl Ground<'_> {

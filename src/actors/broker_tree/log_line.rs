@@ -297,6 +297,7 @@ impl Ground<'_> {
             stats: figures.stats.clone().recipient(),
             expiry: topics.expiry.clone(),
             losses: Some(offsets.clone().recipient()),
+            events: self.events.clone(),
             compaction: Some(CompactionParts {
                 root: self.plan.root.clone(),
                 sizes: self.plan.compaction.sizes,

@@ -124,7 +124,11 @@ impl Ground<'_> {
             self.threads.actors.start_on(&self.threads.offsets.handle(), "", move || consumed_keys);
         let members = self.threads.members.handle();
         let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig {
-            group: ConsumerGroupConfig { filter: self.plan.filter, ..ConsumerGroupConfig::default() },
+            group: ConsumerGroupConfig {
+                filter: self.plan.filter,
+                events: self.events.clone(),
+                ..ConsumerGroupConfig::default()
+            },
             ..ConsumerGroupsConfig::default()
         });
         let consumers = self.threads.actors.start_on(&members, "", move || consumers);
@@ -222,6 +226,7 @@ impl Ground<'_> {
             }),
             registrar: Some(link.clone().recipient()),
             deletions: vec![offsets.clone().recipient()],
+            events: self.events.clone(),
         };
         let (metadata, clock) = (self.metadata.clone(), self.clock.clone());
         Ok(self.threads.actors.start_on(&self.threads.settings.handle(), "", move || {

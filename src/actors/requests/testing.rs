@@ -18,6 +18,7 @@ use crate::actors::consumer_groups::{
 use crate::actors::consumer_offsets::{
     CommitOffset, ConsumerOffsets, OffsetsConfig, PendingResets, QueryOffset,
 };
+use crate::actors::extensions::stream::EventTap;
 use crate::actors::membership::Member;
 use crate::actors::message_expiry::MessageExpiry;
 use crate::actors::offset_table::OffsetKey;
@@ -192,6 +193,7 @@ pub fn queue_parts() -> QueueParts {
         stats: fake_sink::<CountTraffic>().0,
         expiry: MessageExpiry::default(),
         losses: None,
+        events: EventTap::default(),
         compaction: None,
     }
 }

@@ -1,6 +1,7 @@
 //! Sends: taken, handed to the writer one batch at a time, and answered when what was promised of them holds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -12,12 +13,16 @@ use super::TopicQueue;
 use super::replies_by_client::RepliesByClient;
 use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
 use crate::actors::context::Context;
+use crate::actors::extensions::events::{BrokerEvent, EventKind};
 use crate::actors::flusher::LogFlushed;
 use crate::actors::request::{ClientLink, Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use crate::actors::topic_table::TopicEntry;
 use crate::error::Refusal;
 use crate::protocol::message::PendingMessage;
 use crate::types::{FlushMode, QueueId, QueueOffset};
+
+/// Before a queue looks again whether those who listen to it have room.
+const LISTENERS_PAUSE: Duration = Duration::from_millis(1);
 
 /// Stores messages. Losing it leaves senders to their time-out, with nothing stored.
 #[derive(Message)]
@@ -136,6 +141,28 @@ impl TopicQueue {
         }
     }
 
+    /// Looks again in a moment whether those who listen have room for more: the turn that the timer makes ends with it.
+    pub(super) fn wait_for_listeners(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.held_by_listeners, true) {
+            ctx.run_later(LISTENERS_PAUSE, |queue, _| queue.held_by_listeners = false);
+        }
+    }
+
+    /// Tells extensions what is stored as was promised.
+    fn tell_stored(&self, stored: &[(SendReply, Result<StoredSend, Refusal>, Kept)]) {
+        let told = |(first, stored): (usize, &StoredSend)| BrokerEvent::MessageStored {
+            topic: self.topic.clone(),
+            queue_id: self.queue_id,
+            queue_offset: QueueOffset(stored.first_queue_offset.0 + first as u64),
+            physical_offset: stored.physical_offsets[first],
+            stored_at_ms: stored.stored_at_ms,
+        };
+        let stored = stored.iter().filter_map(|(_, outcome, _)| outcome.as_ref().ok());
+        let messages =
+            stored.flat_map(|stored| (0..stored.physical_offsets.len()).map(move |number| (number, stored)));
+        self.parts.events.tell_all(EventKind::MessageStored, messages.map(told).collect());
+    }
+
     pub(super) fn refuse_sends(&self, replies: impl Iterator<Item = SendReply>, refusal: &Refusal) {
         self.answer_sends(replies.map(|reply| (reply, Err(refusal.clone()), Kept::Promised)));
     }
@@ -236,6 +263,9 @@ impl Handler<BatchAppended> for TopicQueue {
                 outcome => answered.push((reply, outcome, Kept::Promised)),
             }
         }
+        if self.parts.events.wants(EventKind::MessageStored) {
+            self.tell_stored(&answered);
+        }
         self.answer_sends(answered);
         self.set_unflushed_timer(ctx);
         if self.deleted {
@@ -248,8 +278,12 @@ impl Handler<LogFlushed> for TopicQueue {
     type Result = ();
 
     fn handle(&mut self, flushed: LogFlushed, ctx: &mut Self::Context) {
-        let sends: Vec<_> = self.unflushed.take_flushed(flushed.up_to).collect();
-        self.answer_sends(sends.into_iter().map(|send| (send.reply, Ok(send.stored), Kept::Promised)));
+        let sends = self.unflushed.take_flushed(flushed.up_to);
+        let sends: Vec<_> = sends.map(|send| (send.reply, Ok(send.stored), Kept::Promised)).collect();
+        if self.parts.events.wants(EventKind::MessageStored) {
+            self.tell_stored(&sends);
+        }
+        self.answer_sends(sends);
         if self.deleted {
             self.end_if_done(ctx);
         }

@@ -100,6 +100,7 @@ fn start_with(config: TopicsConfig, metadata: Metadata, permits: usize) -> Fixtu
     let gate = Arc::new(Semaphore::new(permits));
     let registrar = FakeRegistrar { registrations: sender, gate: gate.clone() }.start();
     let peers = TopicsPeers {
+        events: EventTap::default(),
         starter: no_queues(),
         files: Arc::new(FakeFiles(event_sender.clone())),
         registrar: Some(registrar.recipient()),

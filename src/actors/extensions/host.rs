@@ -1,0 +1,261 @@
+//! Runs one extension: hands it what it takes part in, and starts it anew when it fails.
+//!
+//! - Owns: what the running extension has hooked, the events that wait for it, when it is started again.
+//! - Takes: [`BrokerEvents`] from their sources; [`StopExtension`], [`ObserveExtension`]; its timers.
+//! - Sends: [`BrokerEvents`] to the extension, one batch at a time.
+//! - Fails: it does not; what fails is the extension. One that panics, or whose actors end, is started again after a
+//!   while that grows with each failure; the batch it failed with is counted as dropped, and what waits is kept.
+//! - Invariants: the extension has one batch at a time; every event that was counted in is counted out.
+//!
+//! It lives on the thread of its extension, which nobody else is on: one that blocks holds up itself.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::broker_handle::BrokerHandle;
+use super::events::BrokerEvents;
+use super::hooks::{ExtensionError, ExtensionPlan, Hooks, Taken};
+use super::stream::{EventStream, StreamFigures, StreamLevel};
+
+/// Pause before an extension that failed is started again; doubled with each failure that follows, up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// An extension that lived so long failed for another reason than before.
+const STEADY: Duration = Duration::from_secs(60);
+/// Between two looks whether the extension lives.
+const LOOK: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Whether this thread belongs to an extension.
+    static OF_EXTENSION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks this thread as one of an extension, whose panics do not end the process.
+pub fn mark_thread() {
+    OF_EXTENSION.set(true);
+}
+
+/// Whether the thread belongs to an extension: what panics there is started again, and the broker runs on.
+pub fn is_extension_thread() -> bool {
+    OF_EXTENSION.get()
+}
+
+/// Ends the extension: its actors lose their addresses. What waits for it is dropped.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct StopExtension;
+
+/// Asks how the extension is.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "ExtensionObserved")]
+pub struct ObserveExtension;
+
+/// How an extension is.
+#[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ExtensionObserved {
+    pub name: &'static str,
+    /// Otherwise it waits to be started again.
+    pub running: bool,
+    pub restarts: u64,
+    pub events: StreamFigures,
+}
+
+/// Time to start the extension again.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct RestartDue;
+
+/// Time to look whether it lives.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LookDue;
+
+/// What a running extension listens to, for the sources.
+pub struct HostedStream {
+    kinds: u32,
+    level: Arc<StreamLevel>,
+}
+
+impl HostedStream {
+    pub fn into_stream(self, host: Recipient<BrokerEvents>) -> EventStream {
+        EventStream { kinds: self.kinds, level: self.level, host }
+    }
+}
+
+pub struct ExtensionHost {
+    plan: ExtensionPlan,
+    broker: BrokerHandle,
+    /// `None`: it failed, and is not started again yet.
+    running: Option<Taken>,
+    started_at: Instant,
+    failures: u32,
+    restarts: u64,
+    stopped: bool,
+    level: Option<Arc<StreamLevel>>,
+    waiting: VecDeque<BrokerEvents>,
+    in_delivery: bool,
+}
+
+impl ExtensionHost {
+    /// Starts the extension, on this thread. The host is started when it lives.
+    pub fn start_extension(
+        plan: ExtensionPlan,
+        broker: BrokerHandle,
+    ) -> Result<(Self, Option<HostedStream>), ExtensionError> {
+        let taken = start(&plan, &broker)?;
+        let stream = taken.listening.as_ref().map(|listening| HostedStream {
+            kinds: listening.kinds.iter().fold(0, |kinds, kind| kinds | kind.bit()),
+            level: Arc::new(StreamLevel::new(plan.name, listening.capacity, listening.when_behind)),
+        });
+        let host = Self {
+            plan,
+            broker,
+            running: Some(taken),
+            started_at: Instant::now(),
+            failures: 0,
+            restarts: 0,
+            stopped: false,
+            level: stream.as_ref().map(|stream| stream.level.clone()),
+            waiting: VecDeque::new(),
+            in_delivery: false,
+        };
+        Ok((host, stream))
+    }
+
+    /// Hands over the next batch, unless the extension has one.
+    fn deliver(&mut self, ctx: &mut Context<Self>) {
+        let Some(listening) = self.running.as_ref().and_then(|taken| taken.listening.as_ref()) else {
+            return;
+        };
+        if self.in_delivery {
+            return;
+        }
+        let Some(events) = self.waiting.pop_front() else { return };
+        let count = events.0.len();
+        self.in_delivery = true;
+        let delivered = listening.recipient.send(events).into_actor(self);
+        ctx.spawn(delivered.map(move |handled, host, ctx| {
+            host.in_delivery = false;
+            if let Some(level) = &host.level {
+                level.take_out(count);
+                if handled.is_err() {
+                    level.count_dropped(count);
+                }
+            }
+            match handled {
+                Ok(()) => host.deliver(ctx),
+                Err(_) => host.fail("an actor of it ended while it handled events", ctx),
+            }
+        }));
+    }
+
+    fn fail(&mut self, how: &str, ctx: &mut Context<Self>) {
+        if self.stopped || self.running.take().is_none() {
+            return;
+        }
+        if let Some(level) = &self.level {
+            level.set_down(true);
+        }
+        if self.started_at.elapsed() >= STEADY {
+            self.failures = 0;
+        }
+        self.restart_later(how, ctx);
+    }
+
+    fn restart_later(&mut self, how: &str, ctx: &mut Context<Self>) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
+        self.failures += 1;
+        let (extension, pause_ms) = (self.plan.name, pause.as_millis() as u64);
+        warn!(extension, how, pause_ms, failures = self.failures, "extension failed, starting it again");
+        ctx.notify_later(RestartDue, pause);
+    }
+}
+
+fn start(plan: &ExtensionPlan, broker: &BrokerHandle) -> Result<Taken, ExtensionError> {
+    let mut hooks = Hooks::new(broker.clone());
+    // What it left behind in its own actors is dropped with them.
+    let started = catch_unwind(AssertUnwindSafe(|| (plan.start)(&mut hooks)));
+    started.map_err(|_| ExtensionError::Panicked)??;
+    hooks.take()
+}
+
+impl Actor for ExtensionHost {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.notify_later(LookDue, LOOK);
+    }
+}
+
+impl Handler<BrokerEvents> for ExtensionHost {
+    type Result = ();
+
+    fn handle(&mut self, events: BrokerEvents, ctx: &mut Self::Context) {
+        self.waiting.push_back(events);
+        self.deliver(ctx);
+    }
+}
+
+impl Handler<LookDue> for ExtensionHost {
+    type Result = ();
+
+    fn handle(&mut self, _: LookDue, ctx: &mut Self::Context) {
+        ctx.notify_later(LookDue, LOOK);
+        if self.running.as_ref().is_some_and(|taken| !taken.is_alive()) {
+            self.fail("an actor of it has ended", ctx);
+        }
+    }
+}
+
+impl Handler<RestartDue> for ExtensionHost {
+    type Result = ();
+
+    fn handle(&mut self, _: RestartDue, ctx: &mut Self::Context) {
+        if self.stopped {
+            return;
+        }
+        match start(&self.plan, &self.broker) {
+            Ok(taken) => {
+                self.restarts += 1;
+                self.started_at = Instant::now();
+                self.running = Some(taken);
+                if let Some(level) = &self.level {
+                    level.set_down(false);
+                }
+                info!(extension = self.plan.name, restarts = self.restarts, "extension runs again");
+                self.deliver(ctx);
+            }
+            Err(error) => self.restart_later(&error.to_string(), ctx),
+        }
+    }
+}
+
+impl Handler<StopExtension> for ExtensionHost {
+    type Result = ();
+
+    fn handle(&mut self, _: StopExtension, _: &mut Self::Context) {
+        self.stopped = true;
+        self.running = None;
+        self.waiting.clear();
+    }
+}
+
+impl Handler<ObserveExtension> for ExtensionHost {
+    type Result = ExtensionObserved;
+
+    fn handle(&mut self, _: ObserveExtension, _: &mut Self::Context) -> Self::Result {
+        ExtensionObserved {
+            name: self.plan.name,
+            running: self.running.is_some(),
+            restarts: self.restarts,
+            events: self.level.as_ref().map(|level| level.figures()).unwrap_or_default(),
+        }
+    }
+}
