@@ -88,6 +88,20 @@ pub enum Refusal {
     )]
     Recovering { percent: u64 },
 
+    // -- extensions
+    #[error("refused by extension {extension}: {reason}")]
+    ExtensionRefused { extension: &'static str, reason: String },
+    #[error("refused by extension {extension} for now: {reason}; try again later")]
+    ExtensionBusy { extension: &'static str, reason: String },
+    #[error("not allowed by extension {extension}: {reason}")]
+    ExtensionForbids { extension: &'static str, reason: String },
+    #[error(
+        "extension {extension} has not decided on the request: {why}; nothing was done, try again in a moment"
+    )]
+    ExtensionUndecided { extension: &'static str, why: String },
+    #[error("extension {extension} {what}; nothing was done, tell who wrote it")]
+    ExtensionMistaken { extension: &'static str, what: String },
+
     // -- replies to requests
     #[error(
         "push reply message fail, channel of <{client_id}> not found: it is no producer that is online here"
@@ -241,7 +255,11 @@ impl Refusal {
             NotWritable { .. } | ShuttingDown | Draining | Recovering { .. } => {
                 ResponseCode::SERVICE_NOT_AVAILABLE
             }
-            Busy { .. } => ResponseCode::SYSTEM_BUSY,
+            Busy { .. } | ExtensionBusy { .. } => ResponseCode::SYSTEM_BUSY,
+            ExtensionRefused { .. } => ResponseCode::MESSAGE_ILLEGAL,
+            ExtensionForbids { .. } => ResponseCode::NO_PERMISSION,
+            ExtensionUndecided { .. } => ResponseCode::SERVICE_NOT_AVAILABLE,
+            ExtensionMistaken { .. } => ResponseCode::SYSTEM_ERROR,
             TransactionDecided { .. } | TransactionLate { .. } => ResponseCode::ILLEGAL_OPERATION,
             TransactionUnknown { .. } => ResponseCode::SYSTEM_ERROR,
             AskerOffline { .. } | ReplyNotTaken { .. } => ResponseCode::SYSTEM_ERROR,
@@ -308,6 +326,11 @@ mod tests {
             ShuttingDown => "ShuttingDown",
             Draining => "Draining",
             Recovering { .. } => "Recovering",
+            ExtensionRefused { .. } => "ExtensionRefused",
+            ExtensionBusy { .. } => "ExtensionBusy",
+            ExtensionForbids { .. } => "ExtensionForbids",
+            ExtensionUndecided { .. } => "ExtensionUndecided",
+            ExtensionMistaken { .. } => "ExtensionMistaken",
             AskerOffline { .. } => "AskerOffline",
             ReplyNotTaken { .. } => "ReplyNotTaken",
             TransactionDecided { .. } => "TransactionDecided",
@@ -379,6 +402,11 @@ mod tests {
             (2, Busy { actor: "x", waiting: 1 }),
             (14, ShuttingDown),
             (14, Draining),
+            (13, ExtensionRefused { extension: "x", reason: x() }),
+            (2, ExtensionBusy { extension: "x", reason: x() }),
+            (16, ExtensionForbids { extension: "x", reason: x() }),
+            (14, ExtensionUndecided { extension: "x", why: x() }),
+            (1, ExtensionMistaken { extension: "x", what: x() }),
             (1, AskerOffline { client_id: "c".into() }),
             (1, ReplyNotTaken { client_id: "c".into(), cause: x() }),
             (604, TransactionDecided { half: QueueOffset(1), done: "x", asked: "x" }),
@@ -423,6 +451,6 @@ mod tests {
             assert!(!refusal.to_string().trim().is_empty());
         }
         let names: BTreeSet<_> = golden.iter().map(|(_, refusal)| name(refusal)).collect();
-        assert_eq!(names.len(), 62, "every refusal is in the table");
+        assert_eq!(names.len(), 67, "every refusal is in the table");
     }
 }

@@ -60,6 +60,10 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 pub use crate::actors::extensions::broker_handle::{BrokerHandle, Messages, ReadQueue, Sent};
+pub use crate::actors::extensions::decisions::{
+    AdminDecision, DecideAdmin, DecideDelivery, DecideSend, DecisionRules, DeliveryDecision, EXTENSION_CODES,
+    HttpRequest, HttpResponse, OfferedMessage, OnFailure, OwnAnswer, OwnRequest, SendDecision, Withheld,
+};
 pub use crate::actors::extensions::events::{BrokerEvent, BrokerEvents, EventKind, WhenBehind};
 use crate::actors::extensions::hooks::ExtensionPlan;
 pub use crate::actors::extensions::hooks::{ExtensionError, Hooks};

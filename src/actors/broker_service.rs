@@ -62,6 +62,9 @@ impl BrokerService {
             send::check_name(&header)?;
             self.router.check_broker_writable(&header, topics)?;
             let Some(entry) = topics.topics.get(header.topic) else { return Ok(None) };
+            if self.router.hooks.decides_sends() {
+                return Ok(None); // extensions are asked first
+            }
             if names::is_retry_topic(header.topic) {
                 return Ok(None); // may belong to the dead letter queue
             }
@@ -93,7 +96,7 @@ impl BrokerService {
         }
     }
 
-    /// A send that first needs its topic created, or goes to a retry topic.
+    /// A send that first needs its topic created, or goes to a retry topic, or is decided on by extensions.
     fn send_with_care(&self, request: Request) {
         let (router, rules) = (self.router.clone(), self.rules.clone());
         actix_rt::spawn(async move {
@@ -136,7 +139,7 @@ impl BrokerService {
     fn spawn(&self, request: Request) {
         let router = self.router.clone();
         actix_rt::spawn(async move {
-            let answered = router.answer(&request).await;
+            let answered = router.answer_with_extensions(&request).await;
             finish(request, answered);
         });
     }
@@ -214,8 +217,9 @@ async fn send_carefully(router: &BrokerRouter, rules: &SendRules, request: Reque
         None => router.create_topic_of(&header).await?,
     };
     let topics = router.topics.load();
-    let prepared = send::prepare(&request, &header, entry, &topics, rules)?;
+    let mut prepared = send::prepare(&request, &header, entry, &topics, rules)?;
     drop(topics);
+    router.hooks.decide_send(&request, header.producer_group, header.topic, &mut prepared).await?;
     router.check_transactions_taken(&prepared)?;
     if let Some(group) = names::group_of_retry_topic(header.topic) {
         let group = GroupName::from(group);

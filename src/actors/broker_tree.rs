@@ -24,6 +24,7 @@ use super::compactor::{Compactor, StopCompacting};
 use super::consumer_groups::ConsumerDirectory;
 use super::dead_letter_replay::DeadLetterReplay;
 use super::dedup_window::{DedupStarter, DedupWindowParts};
+use super::extensions::hook_table::HookTable;
 use super::extensions::hooks::{ExtensionError, ExtensionPlan};
 use super::extensions::stream::EventTap;
 use super::facts::{FactsSource, Progress};
@@ -218,7 +219,7 @@ impl Society {
         let Self { owners, topics, log, deliveries, line, compactor, retention, replays, stats } = self;
         let Owners { administration, clients, topics: topics_actor } = owners;
         let Ground { plan, threads, files, metadata, clock, events } = ground;
-        let groups = administration.group_table.clone();
+        let (groups, hooks) = (administration.group_table.clone(), HookTable::default());
         let settings = administration.settings;
         let settings = settings.tell(topics_actor.clone().recipient()).tell(retention.clone().recipient());
         let settings = threads.actors.start_on(&threads.settings.handle(), "", move || settings);
@@ -290,6 +291,8 @@ impl Society {
             groups_actor: administration.groups,
             gate: gate.clone(),
             settling: settling.clone(),
+            hooks: hooks.clone(),
+            events: events.clone(),
             log: log.reader,
             delay_levels: plan.delay_levels.clone(),
             clock: clock.clone(),
@@ -311,6 +314,9 @@ impl Society {
             doors: threads.worker_handles()[0].clone(),
             peer: plan.advertised,
             events,
+            hooks,
+            gates: threads.members.handle(),
+            actors: threads.actors.clone(),
         };
         let tree = BrokerTree {
             service,

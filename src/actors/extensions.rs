@@ -1,9 +1,14 @@
-//! Extensions: actors of others that take part in the broker. What they may be told and asked ([`events`]), what each
-//! takes part in ([`hooks`]), who runs them ([`host`]), and what they may ask of the broker ([`door`]).
+//! Extensions: actors of others that take part in the broker. What they are told ([`events`]) and asked ([`decisions`]),
+//! what each takes part in ([`hooks`]), who runs them ([`host`]), where those on the way of a request find them
+//! ([`hook_table`]), and what they may ask of the broker ([`broker_handle`], [`door`]).
 
+pub mod breaker;
 pub mod broker_handle;
+pub mod decision_gate;
+pub mod decisions;
 pub mod door;
 pub mod events;
+pub mod hook_table;
 pub mod hooks;
 pub mod host;
 pub mod stream;

@@ -13,6 +13,9 @@ use super::consumer_group::ListLocks;
 use super::consumer_groups::ConsumerDirectory;
 use super::dead_letter_replay::DeadLetterReplay;
 use super::dedup_window::DedupStarter;
+use super::extensions::events::{BrokerEvent, EventKind};
+use super::extensions::hook_table::{HookTable, fields_of};
+use super::extensions::stream::EventTap;
 use super::facts::FactsSource;
 use super::key_index::KeyIndex;
 use super::membership::FilterFault;
@@ -83,6 +86,9 @@ pub struct BrokerRouter {
     pub groups_actor: Addr<SubscriptionGroups>,
     pub gate: SendGate,
     pub settling: Settling,
+    /// Extensions that take part in requests.
+    pub hooks: HookTable,
+    pub events: EventTap,
     pub log: CommitLogReader,
     pub delay_levels: DelayLevels,
     pub clock: SharedClock,
@@ -106,6 +112,30 @@ impl BrokerRouter {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Answers everything that is neither a send nor a pull: what extensions own is theirs, and what changes something
+    /// they are asked about before and told of after.
+    pub async fn answer_with_extensions(&self, request: &Request) -> Answered {
+        let code = RequestCode::from_i32(request.command.head.code);
+        if let Some(answered) = self.hooks.own_request(request).await {
+            return answered;
+        }
+        if !code.is_administration() {
+            return self.answer(request).await;
+        }
+        let answered = match self.hooks.decide_admin(request).await {
+            Ok(()) => self.answer(request).await,
+            Err(refusal) => Err(refusal),
+        };
+        self.events.tell(EventKind::AdminRequested, || BrokerEvent::AdminRequested {
+            request: code,
+            client: request.from.peer,
+            fields: fields_of(request),
+            body: request.command.body.clone(),
+            refused: answered.as_ref().err().map(Refusal::to_string),
+        });
+        answered
     }
 
     /// Answers everything that is neither a send nor a pull.

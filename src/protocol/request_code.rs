@@ -201,6 +201,36 @@ codes! {
     }
 }
 
+impl RequestCode {
+    /// Whether it asks a broker to change something that is not a message: topics, groups, their progress, settings, what
+    /// waits. Those are what people do, rather than clients by themselves.
+    pub fn is_administration(self) -> bool {
+        matches!(
+            self,
+            Self::UPDATE_AND_CREATE_TOPIC
+                | Self::UPDATE_AND_CREATE_TOPIC_LIST
+                | Self::DELETE_TOPIC_IN_BROKER
+                | Self::UPDATE_BROKER_CONFIG
+                | Self::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP
+                | Self::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST
+                | Self::DELETE_SUBSCRIPTIONGROUP
+                | Self::INVOKE_BROKER_TO_RESET_OFFSET
+                | Self::CLONE_GROUP_OFFSET
+                | Self::UPDATE_AND_GET_GROUP_FORBIDDEN
+                | Self::SET_MESSAGE_REQUEST_MODE
+                | Self::CLEAN_EXPIRED_CONSUMEQUEUE
+                | Self::CLEAN_UNUSED_TOPIC
+                | Self::DELETE_EXPIRED_COMMITLOG
+                | Self::RESUME_CHECK_HALF_MESSAGE
+                | Self::DRAIN_BROKER
+                | Self::DECIDE_TRANSACTION
+                | Self::CANCEL_TIMER
+                | Self::START_REPLAY
+                | Self::STOP_REPLAY
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

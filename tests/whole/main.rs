@@ -6,6 +6,7 @@ mod commands;
 mod compaction;
 mod consumed;
 mod crash;
+mod decisions;
 mod derived;
 mod embedded;
 mod extensions;

@@ -8,15 +8,20 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::StartError;
+use crate::actors::actor_list::ActorList;
 use crate::actors::connection::Service;
 use crate::actors::extensions::broker_handle::BrokerHandle;
+use crate::actors::extensions::decision_gate::{Decider, DecisionCounters, DecisionGate};
+use crate::actors::extensions::decisions::{DecisionRules, Question};
 use crate::actors::extensions::door::Door;
+use crate::actors::extensions::hook_table::{HookTable, Hooked, Owner};
 use crate::actors::extensions::hooks::{ExtensionError, ExtensionPlan};
 use crate::actors::extensions::host::{
-    ExtensionHost, ExtensionObserved, HostedStream, ObserveExtension, StopExtension, mark_thread,
+    self, ExtensionHost, ExtensionObserved, HandOver, ObserveExtension, StopExtension, mark_thread,
 };
-use crate::actors::extensions::stream::EventTap;
+use crate::actors::extensions::stream::{EventStream, EventTap};
 use crate::actors::group_table::GroupTable;
+use crate::actors::request::ConnectionId;
 use crate::actors::topic_table::TopicTable;
 use crate::clock::SharedClock;
 
@@ -34,6 +39,10 @@ pub struct ExtensionGround {
     /// What their messages say as their born host.
     pub peer: std::net::SocketAddr,
     pub events: EventTap,
+    pub hooks: HookTable,
+    /// The thread of those who ask them, which none of them is on.
+    pub gates: ArbiterHandle,
+    pub actors: ActorList,
 }
 
 /// A running extension.
@@ -60,17 +69,23 @@ pub struct RunningExtensions(Vec<Hosted>);
 impl ExtensionGround {
     /// Starts extensions one after the other; from then on they take part. One that cannot start stops the start.
     pub async fn start(self, plans: Vec<ExtensionPlan>) -> Result<RunningExtensions, StartError> {
-        let (mut running, mut streams) = (RunningExtensions::default(), Vec::new());
+        let (mut running, mut streams, mut hooked) =
+            (RunningExtensions::default(), Vec::new(), Hooked::default());
         for plan in plans {
             let name = plan.name;
+            let refused = |error| StartError::Extension { name, error };
             let thread = Arbiter::new();
-            let started = self.start_one(plan, &thread).await;
-            let (host, stream) = started.map_err(|error| StartError::Extension { name, error })?;
-            streams.extend(stream.map(|stream| stream.into_stream(host.clone().recipient())));
+            let (host, started, own) = self.start_one(plan, &thread).await.map_err(refused)?;
+            if let Some((kinds, level)) = &started.stream {
+                let host = host.clone().recipient();
+                streams.push(EventStream { kinds: *kinds, level: level.clone(), host });
+            }
+            self.enter(&mut hooked, (name, own), &host, started).map_err(refused)?;
             running.0.push(Hosted { name, thread: Some(thread), host });
             info!(extension = name, "extension started");
         }
         self.events.open(streams);
+        self.hooks.fill(hooked);
         Ok(running)
     }
 
@@ -78,25 +93,79 @@ impl ExtensionGround {
         &self,
         plan: ExtensionPlan,
         thread: &Arbiter,
-    ) -> Result<(Addr<ExtensionHost>, Option<HostedStream>), ExtensionError> {
+    ) -> Result<(Addr<ExtensionHost>, host::Hosted, ConnectionId), ExtensionError> {
         let door = Door::new(self.service.clone(), self.peer, self.clock.clone());
-        let id = door.id();
+        let own = door.id();
         let broker = BrokerHandle {
             extension: plan.name,
-            door: Door::start_in_arbiter(&self.doors, move |_| door),
-            id,
+            door: self.actors.start_on(&self.doors, plan.name, move || door),
+            id: own,
             topics: self.topics.clone(),
             groups: self.groups.clone(),
             clock: self.clock.clone(),
         };
         let (tell, told) = oneshot::channel();
+        let actors = self.actors.clone();
         thread.spawn_fn(move || {
             mark_thread();
+            let name = plan.name;
             let started = ExtensionHost::start_extension(plan, broker);
             // Whoever starts the broker may have given up.
-            let _ = tell.send(started.map(|(host, stream)| (host.start(), stream)));
+            let _ = tell.send(started.map(|(host, hosted)| (actors.start(name, host), hosted)));
         });
-        told.await.unwrap_or(Err(ExtensionError::Panicked))
+        let (host, hosted) = told.await.unwrap_or(Err(ExtensionError::Panicked))?;
+        Ok((host, hosted, own))
+    }
+
+    /// Enters what an extension has hooked; what belongs to another already is refused.
+    fn enter(
+        &self,
+        hooked: &mut Hooked,
+        (name, own): (&'static str, ConnectionId),
+        host: &Addr<ExtensionHost>,
+        started: host::Hosted,
+    ) -> Result<(), ExtensionError> {
+        let host::Hosted { sends, deliveries, admin, codes, paths, stream: _ } = started;
+        hooked.sends.extend(sends.map(|rules| self.decider(name, own, rules, host.clone().recipient())));
+        let delivery = |rules| self.decider(name, own, rules, host.clone().recipient());
+        hooked.deliveries.extend(deliveries.map(delivery));
+        hooked.admin.extend(admin.map(|rules| self.decider(name, own, rules, host.clone().recipient())));
+        for code in codes {
+            let owner = Owner { extension: name, host: host.clone().recipient() };
+            if let Some(other) = hooked.codes.insert(code, owner) {
+                return Err(ExtensionError::Taken {
+                    what: format!("request code {code}"),
+                    owner: other.extension,
+                });
+            }
+        }
+        for path in paths {
+            let owner = Owner { extension: name, host: host.clone().recipient() };
+            if let Some(other) = hooked.paths.insert(path.clone(), owner) {
+                return Err(ExtensionError::Taken {
+                    what: format!("HTTP path {path}"),
+                    owner: other.extension,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn decider<Q: Question + Unpin>(
+        &self,
+        extension: &'static str,
+        own: ConnectionId,
+        rules: DecisionRules,
+        host: Recipient<HandOver<Q>>,
+    ) -> Decider<Q> {
+        let counters = Arc::new(DecisionCounters::default());
+        let gate = {
+            let counters = counters.clone();
+            DecisionGate::start_in_arbiter(&self.gates, move |_| {
+                DecisionGate::new(extension, rules, host, counters)
+            })
+        };
+        Decider { extension, own, on_failure: rules.on_failure, gate, counters }
     }
 }
 

@@ -16,6 +16,7 @@ use actix::prelude::*;
 use tokio::sync::oneshot;
 
 use crate::actors::connection::Service;
+use crate::actors::context::{Context, observed};
 use crate::actors::request::{
     CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionId, Replies, Reply,
     ReplyContent, Request, WatchConnection,
@@ -94,6 +95,8 @@ impl Actor for Door {
         }));
     }
 }
+
+observed!(Door);
 
 impl Handler<AskBroker> for Door {
     type Result = ();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use actix::Message;
+use bytes::Bytes;
 
 use crate::protocol::request_code::RequestCode;
 use crate::types::{ClientId, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
@@ -73,6 +74,7 @@ pub enum BrokerEvent {
         request: RequestCode,
         client: SocketAddr,
         fields: Vec<(String, String)>,
+        body: Bytes,
         /// Why it was refused; `None`: it was done.
         refused: Option<String>,
     },

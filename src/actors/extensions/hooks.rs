@@ -6,7 +6,12 @@ use actix::prelude::*;
 use thiserror::Error;
 
 use super::broker_handle::BrokerHandle;
+use super::decisions::{
+    DecideAdmin, DecideDelivery, DecideSend, DecisionRules, EXTENSION_CODES, HttpRequest, OwnRequest,
+    Question,
+};
 use super::events::{BrokerEvents, EventKind, WhenBehind};
+use crate::protocol::request_code::RequestCode;
 
 /// Why an extension is not started.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -20,6 +25,12 @@ pub enum ExtensionError {
     /// It wants to be told the same twice.
     #[error("it hooks {what} twice; do it once, and tell its other actors from there")]
     Twice { what: &'static str },
+    #[error("it cannot own request code {code}; allowed are {} to {}", EXTENSION_CODES.start, EXTENSION_CODES.end - 1)]
+    CodeNotFree { code: i32 },
+    #[error("it cannot serve the HTTP path {path:?}: a path begins with /")]
+    PathMalformed { path: String },
+    #[error("{what} belongs to extension {owner} already; choose another")]
+    Taken { what: String, owner: &'static str },
 }
 
 impl ExtensionError {
@@ -63,10 +74,22 @@ pub struct Hooks {
     twice: Option<&'static str>,
 }
 
+/// How an extension decides.
+#[derive(Debug)]
+pub struct Deciding<Q: Question> {
+    pub recipient: Recipient<Q>,
+    pub rules: DecisionRules,
+}
+
 /// What was filled in.
 #[derive(Default)]
 pub struct Taken {
     pub listening: Option<Listening>,
+    pub sends: Option<Deciding<DecideSend>>,
+    pub deliveries: Option<Deciding<DecideDelivery>>,
+    pub admin: Option<Deciding<DecideAdmin>>,
+    pub codes: Vec<(i32, Recipient<OwnRequest>)>,
+    pub paths: Vec<(String, Recipient<HttpRequest>)>,
     /// Whether each of its actors that are known lives.
     pub lives: Vec<Box<dyn Fn() -> bool + Send>>,
 }
@@ -78,6 +101,20 @@ impl std::fmt::Debug for Taken {
 }
 
 impl Taken {
+    fn checked(self) -> Result<Self, ExtensionError> {
+        for (code, _) in &self.codes {
+            if !EXTENSION_CODES.contains(code)
+                || RequestCode::NAMED.iter().any(|known| known.as_i32() == *code)
+            {
+                return Err(ExtensionError::CodeNotFree { code: *code });
+            }
+        }
+        match self.paths.iter().find(|(path, _)| !path.starts_with('/')) {
+            Some((path, _)) => Err(ExtensionError::PathMalformed { path: path.clone() }),
+            None => Ok(self),
+        }
+    }
+
     /// Whether every actor of the extension that is known lives.
     pub fn is_alive(&self) -> bool {
         self.lives.iter().all(|lives| lives())
@@ -116,6 +153,43 @@ impl Hooks {
         self.taken.lives.push(Box::new(move || actor.connected()));
     }
 
+    /// Has `recipient` asked whether messages may be stored, before they are. Sends then take a task each, and those of
+    /// one client to one queue may overtake each other unless it waits for one before it sends the next.
+    pub fn decides_sends(&mut self, recipient: Recipient<DecideSend>, rules: DecisionRules) {
+        self.watch_recipient(&recipient);
+        if self.taken.sends.replace(Deciding { recipient, rules }).is_some() {
+            self.twice = Some("decisions on sends");
+        }
+    }
+
+    /// Has `recipient` asked whether messages may be handed to consumers, before they are.
+    pub fn decides_deliveries(&mut self, recipient: Recipient<DecideDelivery>, rules: DecisionRules) {
+        self.watch_recipient(&recipient);
+        if self.taken.deliveries.replace(Deciding { recipient, rules }).is_some() {
+            self.twice = Some("decisions on deliveries");
+        }
+    }
+
+    /// Has `recipient` asked whether topics, groups, settings and the like may be changed, before they are.
+    pub fn decides_admin(&mut self, recipient: Recipient<DecideAdmin>, rules: DecisionRules) {
+        self.watch_recipient(&recipient);
+        if self.taken.admin.replace(Deciding { recipient, rules }).is_some() {
+            self.twice = Some("decisions on administration");
+        }
+    }
+
+    /// Has `recipient` answer requests with a code of its own, by the broker's port: one of [`EXTENSION_CODES`].
+    pub fn owns_code(&mut self, code: i32, recipient: Recipient<OwnRequest>) {
+        self.watch_recipient(&recipient);
+        self.taken.codes.push((code, recipient));
+    }
+
+    /// Has `recipient` answer HTTP requests for this path, which begins with `/`, at `http.listen`.
+    pub fn serves_http(&mut self, path: &str, recipient: Recipient<HttpRequest>) {
+        self.watch_recipient(&recipient);
+        self.taken.paths.push((path.to_owned(), recipient));
+    }
+
     fn watch_recipient<M>(&mut self, recipient: &Recipient<M>)
     where
         M: Message + Send + 'static,
@@ -128,7 +202,7 @@ impl Hooks {
     pub(super) fn take(self) -> Result<Taken, ExtensionError> {
         match self.twice {
             Some(what) => Err(ExtensionError::Twice { what }),
-            None => Ok(self.taken),
+            None => self.taken.checked(),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Runs one extension: hands it what it takes part in, and starts it anew when it fails.
 //!
 //! - Owns: what the running extension has hooked, the events that wait for it, when it is started again.
-//! - Takes: [`BrokerEvents`] from their sources; [`StopExtension`], [`ObserveExtension`]; its timers.
-//! - Sends: [`BrokerEvents`] to the extension, one batch at a time.
+//! - Takes: [`BrokerEvents`] from their sources; [`HandOver`] with what the extension is asked; [`StopExtension`], [`ObserveExtension`]; its timers.
+//! - Sends: [`BrokerEvents`] to the extension, one batch at a time, and the questions.
 //! - Fails: it does not; what fails is the extension. One that panics, or whose actors end, is started again after a
 //!   while that grows with each failure; the batch it failed with is counted as dropped, and what waits is kept.
 //! - Invariants: the extension has one batch at a time; every event that was counted in is counted out.
@@ -20,9 +20,11 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::broker_handle::BrokerHandle;
+use super::decisions::{DecisionRules, Question};
 use super::events::BrokerEvents;
 use super::hooks::{ExtensionError, ExtensionPlan, Hooks, Taken};
-use super::stream::{EventStream, StreamFigures, StreamLevel};
+use super::stream::{StreamFigures, StreamLevel};
+use crate::actors::context::{Context, observed};
 
 /// Pause before an extension that failed is started again; doubled with each failure that follows, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -67,6 +69,13 @@ pub struct ExtensionObserved {
     pub events: StreamFigures,
 }
 
+/// Hands a question over to the extension; `None`: it has failed, and cannot be asked. Losing it is as that.
+pub struct HandOver<Q>(pub Q);
+
+impl<Q: Question> Message for HandOver<Q> {
+    type Result = Option<Q::Result>;
+}
+
 /// Time to start the extension again.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -77,16 +86,14 @@ struct RestartDue;
 #[rtype(result = "()")]
 struct LookDue;
 
-/// What a running extension listens to, for the sources.
-pub struct HostedStream {
-    kinds: u32,
-    level: Arc<StreamLevel>,
-}
-
-impl HostedStream {
-    pub fn into_stream(self, host: Recipient<BrokerEvents>) -> EventStream {
-        EventStream { kinds: self.kinds, level: self.level, host }
-    }
+/// What a running extension has hooked, for those who are to find it.
+pub struct Hosted {
+    pub stream: Option<(u32, Arc<StreamLevel>)>,
+    pub sends: Option<DecisionRules>,
+    pub deliveries: Option<DecisionRules>,
+    pub admin: Option<DecisionRules>,
+    pub codes: Vec<i32>,
+    pub paths: Vec<String>,
 }
 
 pub struct ExtensionHost {
@@ -108,12 +115,20 @@ impl ExtensionHost {
     pub fn start_extension(
         plan: ExtensionPlan,
         broker: BrokerHandle,
-    ) -> Result<(Self, Option<HostedStream>), ExtensionError> {
+    ) -> Result<(Self, Hosted), ExtensionError> {
         let taken = start(&plan, &broker)?;
-        let stream = taken.listening.as_ref().map(|listening| HostedStream {
-            kinds: listening.kinds.iter().fold(0, |kinds, kind| kinds | kind.bit()),
-            level: Arc::new(StreamLevel::new(plan.name, listening.capacity, listening.when_behind)),
+        let stream = taken.listening.as_ref().map(|listening| {
+            let kinds = listening.kinds.iter().fold(0, |kinds, kind| kinds | kind.bit());
+            (kinds, Arc::new(StreamLevel::new(plan.name, listening.capacity, listening.when_behind)))
         });
+        let hosted = Hosted {
+            stream,
+            sends: taken.sends.as_ref().map(|deciding| deciding.rules),
+            deliveries: taken.deliveries.as_ref().map(|deciding| deciding.rules),
+            admin: taken.admin.as_ref().map(|deciding| deciding.rules),
+            codes: taken.codes.iter().map(|(code, _)| *code).collect(),
+            paths: taken.paths.iter().map(|(path, _)| path.clone()).collect(),
+        };
         let host = Self {
             plan,
             broker,
@@ -122,11 +137,31 @@ impl ExtensionHost {
             failures: 0,
             restarts: 0,
             stopped: false,
-            level: stream.as_ref().map(|stream| stream.level.clone()),
+            level: hosted.stream.as_ref().map(|(_, level)| level.clone()),
             waiting: VecDeque::new(),
             in_delivery: false,
         };
-        Ok((host, stream))
+        Ok((host, hosted))
+    }
+
+    fn observe(&self) -> ExtensionObserved {
+        ExtensionObserved {
+            name: self.plan.name,
+            running: self.running.is_some(),
+            restarts: self.restarts,
+            events: self.level.as_ref().map(|level| level.figures()).unwrap_or_default(),
+        }
+    }
+
+    fn facts(&self) -> serde_json::Value {
+        let ExtensionObserved { running, restarts, events, .. } = self.observe();
+        serde_json::json!({
+            "running": running,
+            "restarts": restarts,
+            "events_waiting": events.waiting,
+            "events_offered": events.offered,
+            "events_dropped": events.dropped,
+        })
     }
 
     /// Hands over the next batch, unless the extension has one.
@@ -194,6 +229,8 @@ impl Actor for ExtensionHost {
     }
 }
 
+observed!(ExtensionHost, ExtensionHost::facts);
+
 impl Handler<BrokerEvents> for ExtensionHost {
     type Result = ();
 
@@ -237,6 +274,22 @@ impl Handler<RestartDue> for ExtensionHost {
     }
 }
 
+impl<Q: Question> Handler<HandOver<Q>> for ExtensionHost {
+    type Result = ResponseActFuture<Self, Option<Q::Result>>;
+
+    fn handle(&mut self, HandOver(question): HandOver<Q>, _: &mut Self::Context) -> Self::Result {
+        let asked = self.running.as_ref().and_then(|taken| question.asked(taken));
+        let Some(asked) = asked.cloned() else { return Box::pin(fut::ready(None)) };
+        let answer = asked.send(question).into_actor(self);
+        Box::pin(answer.map(|answer, host, ctx| {
+            if answer.is_err() {
+                host.fail("an actor of it ended while it was asked", ctx);
+            }
+            answer.ok()
+        }))
+    }
+}
+
 impl Handler<StopExtension> for ExtensionHost {
     type Result = ();
 
@@ -251,11 +304,6 @@ impl Handler<ObserveExtension> for ExtensionHost {
     type Result = ExtensionObserved;
 
     fn handle(&mut self, _: ObserveExtension, _: &mut Self::Context) -> Self::Result {
-        ExtensionObserved {
-            name: self.plan.name,
-            running: self.running.is_some(),
-            restarts: self.restarts,
-            events: self.level.as_ref().map(|level| level.figures()).unwrap_or_default(),
-        }
+        self.observe()
     }
 }

@@ -261,7 +261,8 @@ fn check_keys(prepared: &PreparedSend) -> Result<(), Refusal> {
     }
 }
 
-fn check_properties(send: &SendRequest) -> Result<(), Refusal> {
+/// Refuses properties that do not fit into a record.
+pub fn check_properties(send: &SendRequest) -> Result<(), Refusal> {
     for message in &send.messages {
         let len_bytes = message.properties_len();
         if len_bytes > MAX_PROPERTIES_BYTES {
