@@ -15,10 +15,22 @@ use crate::actors::extensions::hooks::ExtensionPlan;
 use crate::actors::root::{Addresses, Root, Stop};
 use crate::clock::SystemClock;
 use crate::config::{Config, Role};
-use crate::extension::Extensions;
+use crate::extension::{Extensions, is_extension_thread};
 use crate::fatal::Fatal;
 use crate::plan::node_plan;
 use crate::store::file::DiskFiles;
+
+/// Ends the process when a thread panics, as nothing restarts an actor of ours: stop, and recover. Threads of extensions
+/// are let off, since these are started again.
+fn end_with_panics() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        if !is_extension_thread() {
+            std::process::abort();
+        }
+    }));
+}
 
 /// Serves until SIGINT or SIGTERM; a second signal ends it at once.
 pub fn run(args: &StartArgs, extensions: &Extensions) -> ExitCode {
@@ -29,6 +41,7 @@ pub fn run(args: &StartArgs, extensions: &Extensions) -> ExitCode {
                 .map_err(|error| Fatal::System { what: "the output", source: io::Error::other(error) });
         }
         let extensions = extensions.plans(&config.extensions)?;
+        end_with_panics();
         logging::start(&config.log);
         end_at_panics();
         config.java_leftovers.log();
