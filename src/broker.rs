@@ -261,6 +261,11 @@ impl Broker {
         self.addresses.name_server
     }
 
+    /// Where the HTTP paths of its extensions are served; `None` where there are none, or `http.listen` is off.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.addresses.http
+    }
+
     /// Where everything is kept.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir

@@ -122,6 +122,13 @@ impl From<StartError> for Fatal {
             StartError::Extension { name, error } => {
                 Self::ExtensionRefused { name, cause: error.to_string() }
             }
+            StartError::Http { addr, source } => {
+                let option = "--set http.listen";
+                match source.kind() {
+                    io::ErrorKind::AddrInUse => Self::PortInUse { addr, option },
+                    _ => Self::CannotListen { addr, option, source },
+                }
+            }
             StartError::Open(OpenError::Files { root, source }) => {
                 Self::DataDirUnwritable { dir: root, cause: source.to_string() }
             }

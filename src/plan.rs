@@ -11,10 +11,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 use tracing::info;
 
-use crate::actors::broker_plan::{BrokerPlan, CompactionPlan};
+use crate::actors::broker_plan::{BrokerPlan, CompactionPlan, HttpPlan};
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::connection::ConnectionLimits;
 use crate::actors::extensions::hooks::ExtensionPlan;
+use crate::actors::extensions::http_listener::HttpLimits;
 use crate::actors::flusher::FlusherConfig;
 use crate::actors::requests::send::TimerRules;
 use crate::actors::root::{BrokerPorts, NameServerPlan, NodePlan};
@@ -161,6 +162,14 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
         },
         flight_recorder: config.actors.flight_recorder,
         extensions: Vec::new(),
+        http: config.http.listen.map(|listen| HttpPlan {
+            listen,
+            limits: HttpLimits {
+                max_body_bytes: config.http.max_body_bytes,
+                request_timeout: config.http.request_timeout,
+                max_connections: config.http.max_connections,
+            },
+        }),
         mailbox_capacity: config.mailbox.tables,
         writer_mailbox_capacity: config.mailbox.store,
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::broker_settings::SettingValues;
 use super::extensions::hooks::ExtensionPlan;
+use super::extensions::http_listener::HttpLimits;
 use super::flusher::FlusherConfig;
 use super::requests::send::TimerRules;
 use super::topic_queue::TopicQueueConfig;
@@ -23,6 +24,13 @@ pub struct CompactionPlan {
     pub sizes: CompactedSizes,
     /// For the keys of a rewriting.
     pub memory_bytes: usize,
+}
+
+/// Where the HTTP paths of extensions are served.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpPlan {
+    pub listen: SocketAddr,
+    pub limits: HttpLimits,
 }
 
 /// Everything a broker is told before it starts.
@@ -67,6 +75,8 @@ pub struct BrokerPlan {
     pub flight_recorder: usize,
     /// In the order in which they are asked.
     pub extensions: Vec<ExtensionPlan>,
+    /// `None`: HTTP paths of extensions are served nowhere.
+    pub http: Option<HttpPlan>,
     pub mailbox_capacity: usize,
     pub writer_mailbox_capacity: usize,
 }

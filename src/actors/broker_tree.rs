@@ -6,6 +6,7 @@ mod log_line;
 mod owners;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use super::compactor::{Compactor, StopCompacting};
 use super::consumer_groups::ConsumerDirectory;
 use super::dead_letter_replay::DeadLetterReplay;
 use super::dedup_window::{DedupStarter, DedupWindowParts};
+use super::extensions::delivery_screen::DeliveryScreen;
 use super::extensions::hook_table::HookTable;
 use super::extensions::hooks::{ExtensionError, ExtensionPlan};
 use super::extensions::stream::EventTap;
@@ -63,6 +65,8 @@ pub enum StartError {
     JavaStore(#[from] crate::store::java_import::JavaImportError),
     #[error("extension {name} cannot start: {error}")]
     Extension { name: &'static str, error: ExtensionError },
+    #[error("cannot listen on {addr}: {source}")]
+    Http { addr: SocketAddr, source: io::Error },
     #[error("{0} ended while the broker started")]
     ActorEnded(&'static str),
 }
@@ -220,6 +224,12 @@ impl Society {
         let Owners { administration, clients, topics: topics_actor } = owners;
         let Ground { plan, threads, files, metadata, clock, events } = ground;
         let (groups, hooks) = (administration.group_table.clone(), HookTable::default());
+        let screen = {
+            let (hooks, capacity) = (hooks.clone(), plan.queue.mailbox_capacity);
+            threads
+                .actors
+                .start_on(&threads.members.handle(), "", move || DeliveryScreen::new(hooks, capacity))
+        };
         let settings = administration.settings;
         let settings = settings.tell(topics_actor.clone().recipient()).tell(retention.clone().recipient());
         let settings = threads.actors.start_on(&threads.settings.handle(), "", move || settings);
@@ -272,6 +282,8 @@ impl Society {
                 offsets: clients.offsets,
                 resets: clients.resets,
                 filter_rules: plan.filter,
+                hooks: hooks.clone(),
+                screen: screen.recipient(),
             },
             replays,
             consumed_keys: clients.consumed_keys,
@@ -315,6 +327,7 @@ impl Society {
             peer: plan.advertised,
             events,
             hooks,
+            http: plan.http,
             gates: threads.members.handle(),
             actors: threads.actors.clone(),
         };

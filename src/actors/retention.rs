@@ -29,6 +29,8 @@ use super::consumer_offsets::{
     ConsumerOffsets, ListConsumedQueues, MessagesGone, QuerySlowest, SlowestOffset,
 };
 use super::context::{Context, observed};
+use super::extensions::events::{BrokerEvent, EventKind};
+use super::extensions::stream::EventTap;
 use super::facts::Progress;
 use super::key_index::TrimKeyIndex;
 use super::timer_scheduler::MoveTimers;
@@ -116,6 +118,8 @@ pub struct RetentionParts {
     pub key_index: Option<Recipient<TrimKeyIndex>>,
     pub rules: RetentionRules,
     pub clock: SharedClock,
+    /// Where extensions are told of segments that are gone.
+    pub events: EventTap,
     pub interval: Duration,
     pub mailbox_capacity: usize,
 }
@@ -339,6 +343,9 @@ impl Retention {
                         left = this.retired.len(),
                         "expired segment deleted"
                     );
+                    this.parts.events.tell(EventKind::SegmentDeleted, || BrokerEvent::SegmentDeleted {
+                        log_begins: this.parts.log.min_offset(),
+                    });
                     ctx.run_later(REMOVAL_PAUSE, |this, ctx| {
                         this.removing = false;
                         this.remove_files(ctx);

@@ -18,6 +18,8 @@ pub use fate::DeathCause;
 use fate::{Failure, Fate, Wait};
 
 use super::context::{Context, observed};
+use super::extensions::events::{BrokerEvent, EventKind};
+use super::extensions::stream::EventTap;
 use super::own_sends::{OwnSends, copy_of};
 use super::topic_queue::{MessageStored, SendMessages, SendRequest};
 use super::topic_table::TopicTable;
@@ -73,6 +75,8 @@ pub struct RetryRouterParts {
     pub clock: SharedClock,
     pub flush: FlushMode,
     pub store_host: SocketAddr,
+    /// Where extensions are told of the dead.
+    pub events: EventTap,
     pub mailbox_capacity: usize,
 }
 
@@ -123,6 +127,13 @@ impl RetryRouter {
 }
 
 impl RetryRouter {
+    fn tell_death(&self, group: &GroupName, cause: DeathCause) {
+        self.parts.events.tell(EventKind::MessageDeadLettered, || BrokerEvent::MessageDeadLettered {
+            group: group.clone(),
+            reason: cause.to_string(),
+        });
+    }
+
     /// Where a message waits: among the timer messages where its wait is no level's, if these may wait so long.
     fn wait(&self, wait: Wait, properties: &mut PropertyList) -> (TopicName, QueueId) {
         let level = match wait {
@@ -204,6 +215,10 @@ impl Handler<SendBackMessage> for RetryRouter {
             policy: &back.policy,
         };
         let fate = failure.fate(&self.parts.delay_levels);
+        let death = match fate {
+            Fate::Dead(cause) => Some((back.group.clone(), cause)),
+            Fate::Later(_) => None,
+        };
         let topic = match fate {
             Fate::Dead(_) => TopicConfig::new(names::dead_letter_queue(&back.group), 1),
             Fate::Later(_) => TopicConfig::new(names::retry_topic(&back.group), back.retry_queue_nums.max(1)),
@@ -218,7 +233,12 @@ impl Handler<SendBackMessage> for RetryRouter {
             let stored = returned.map(|message| router.sends.store(message, ctx.address().recipient()));
             async move { stored?.await }.into_actor(router)
         });
-        Box::pin(stored.map(|outcome, _, _| outcome.map(|_| ())))
+        Box::pin(stored.map(|outcome, router, _| {
+            if let (Ok(_), Some((group, cause))) = (&outcome, death) {
+                router.tell_death(&group, cause);
+            }
+            outcome.map(|_| ())
+        }))
     }
 }
 
@@ -233,7 +253,7 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
         let topic = names::dead_letter_queue(&group);
         let ensured =
             self.parts.ensure_topic.send(EnsureTopic { config: TopicConfig::new(topic.clone(), 1) });
-        Box::pin(ensured.into_actor(self).map(move |ensured, _, _| {
+        Box::pin(ensured.into_actor(self).map(move |ensured, router, _| {
             let entry = ensured.map_err(|_| Refusal::ShuttingDown)??;
             for message in &mut send.messages {
                 let mut properties = PropertyList::decode(&message.properties);
@@ -247,7 +267,9 @@ impl Handler<SendToDeadLetterQueue> for RetryRouter {
             let queue = entry.queue(QueueId(0)).ok_or(Refusal::ShuttingDown)?;
             queue
                 .try_send(SendMessages(vec![send]))
-                .map_err(|_| Refusal::Busy { actor: "the queue", waiting: 0 })
+                .map_err(|_| Refusal::Busy { actor: "the queue", waiting: 0 })?;
+            router.tell_death(&group, cause);
+            Ok(())
         }))
     }
 }

@@ -125,6 +125,8 @@ pub struct Addresses {
     pub name_server: Option<SocketAddr>,
     pub broker: Option<SocketAddr>,
     pub broker_fast: Option<SocketAddr>,
+    /// Where the HTTP paths of extensions are.
+    pub http: Option<SocketAddr>,
 }
 
 pub struct Root {
@@ -227,6 +229,7 @@ impl Root {
             .await?;
             opening.open(tree.service.clone());
             tree.register().await;
+            root.addresses.http = tree.extensions.http();
             root.facts = Some(tree.facts.clone());
             root.broker = Some(tree);
         }

@@ -34,6 +34,8 @@ use tracing::{debug, warn};
 use super::broker_settings::SettingsTable;
 use super::context::{Context, observed};
 use super::dispatcher::TransactionFacts;
+use super::extensions::events::{BrokerEvent, EventKind};
+use super::extensions::stream::EventTap;
 use super::facts::Progress;
 use super::open_halves::{OpenHalves, Standing};
 use super::own_sends::OwnSends;
@@ -136,6 +138,8 @@ pub struct TransactionCheckerParts {
     pub broker_name: BrokerName,
     pub store_host: SocketAddr,
     pub clock: SharedClock,
+    /// Where extensions are told how transactions end.
+    pub events: EventTap,
     pub mailbox_capacity: usize,
     /// Between two savings of what is open.
     pub save_interval: Duration,
@@ -307,6 +311,10 @@ impl TransactionChecker {
             Ok(()) => {
                 self.halves.ended(half, decision);
                 self.count(decision);
+                self.parts.events.tell(EventKind::TransactionSettled, || BrokerEvent::TransactionSettled {
+                    half,
+                    committed: decision == Decision::Commit,
+                });
             }
             Err(refusal) => {
                 debug!(half = half.0, %refusal, "transaction stays open");

@@ -20,18 +20,6 @@ use crate::fatal::Fatal;
 use crate::plan::node_plan;
 use crate::store::file::DiskFiles;
 
-/// Ends the process when a thread panics, as nothing restarts an actor of ours: stop, and recover. Threads of extensions
-/// are let off, since these are started again.
-fn end_with_panics() {
-    let told = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        told(panic);
-        if !is_extension_thread() {
-            std::process::abort();
-        }
-    }));
-}
-
 /// Serves until SIGINT or SIGTERM; a second signal ends it at once.
 pub fn run(args: &StartArgs, extensions: &Extensions) -> ExitCode {
     let begun = Instant::now();
@@ -41,7 +29,6 @@ pub fn run(args: &StartArgs, extensions: &Extensions) -> ExitCode {
                 .map_err(|error| Fatal::System { what: "the output", source: io::Error::other(error) });
         }
         let extensions = extensions.plans(&config.extensions)?;
-        end_with_panics();
         logging::start(&config.log);
         end_at_panics();
         config.java_leftovers.log();
@@ -56,11 +43,15 @@ pub fn run(args: &StartArgs, extensions: &Extensions) -> ExitCode {
     }
 }
 
-/// Half a broker is worse than none: whatever panics ends the process. What the actor was at is told first.
+/// Half a broker is worse than none: whatever panics ends the process. What the actor was at is told first. Threads of
+/// extensions are let off, since these are started again.
 fn end_at_panics() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         tell(panic);
+        if is_extension_thread() {
+            return;
+        }
         let story = actor_list::running(|actor| (actor.name(), actor.last_messages()));
         let (who, last) = story.unwrap_or_else(|| ("a task".to_owned(), String::new()));
         let fatal = Fatal::Panicked { who };
@@ -125,6 +116,9 @@ fn greeting(config: &Config, addresses: &Addresses, took: Duration) -> String {
             config.broker.name
         ));
         lines.push(format!("  data         {}", config.store.data_dir.display()));
+    }
+    if let Some(addr) = addresses.http {
+        lines.push(format!("  http         {addr}"));
     }
     let port = addresses.name_server.map(|addr| addr.port());
     if let (Some(port), Some(_)) = (port, addresses.broker) {

@@ -35,7 +35,9 @@ impl Extension for Guard {
         };
         hooks.decides_sends(guard.clone().recipient(), rules);
         hooks.decides_admin(guard.clone().recipient(), DecisionRules { deadline: PATIENCE, ..rules });
-        hooks.owns_code(COUNT_SENDS, guard.recipient());
+        hooks.decides_deliveries(guard.clone().recipient(), DecisionRules { deadline: PATIENCE, ..rules });
+        hooks.owns_code(COUNT_SENDS, guard.clone().recipient());
+        hooks.serves_http("/guard", guard.recipient());
         Ok(())
     }
 }
@@ -70,6 +72,28 @@ impl Handler<DecideAdmin> for Guard {
             RequestCode::DELETE_TOPIC_IN_BROKER => AdminDecision::Refuse { reason: "topics stay".into() },
             _ => AdminDecision::Pass,
         }
+    }
+}
+
+impl Handler<DecideDelivery> for Guard {
+    type Result = DeliveryDecision;
+
+    fn handle(&mut self, question: DecideDelivery, _: &mut Self::Context) -> Self::Result {
+        let secrets =
+            question.messages.iter().enumerate().filter(|(_, message)| message.body.starts_with(b"secret"));
+        let reason = || format!("not for {}", question.group);
+        DeliveryDecision {
+            withheld: secrets.map(|(index, _)| Withheld { index, reason: reason() }).collect(),
+        }
+    }
+}
+
+impl Handler<HttpRequest> for Guard {
+    type Result = HttpResponse;
+
+    fn handle(&mut self, request: HttpRequest, _: &mut Self::Context) -> Self::Result {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        HttpResponse::text(format!("{} {} {} {body}", request.method, request.path, request.query))
     }
 }
 
@@ -117,6 +141,61 @@ async fn send_is_stored_as_extensions_leave_it_or_refused_with_their_reason() {
         client.refused(call()).await,
         (13, "refused by extension guard: the body is empty, say who asks".into())
     );
+    broker.stop().unwrap();
+}
+
+#[tokio::test]
+async fn withheld_messages_are_passed_over() {
+    let (broker, client) = guarded(false).await;
+    for body in ["a", "secret b", "c", "secret d"] {
+        client.send(Send::to("T", 0, body)).await;
+    }
+    let offset_of_last = 3;
+    let mut got = Vec::new();
+    let mut from = 0;
+    while from <= offset_of_last {
+        let pulled = client.pull(&pull_from("T", 0, from)).await;
+        got.extend(pulled.messages.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()));
+        assert!(pulled.header.next_begin_offset > from, "the consumer gets on");
+        from = pulled.header.next_begin_offset;
+    }
+    assert_eq!(got, ["a", "c"]);
+    broker.stop().unwrap();
+}
+
+async fn http(addr: std::net::SocketAddr, request: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn http_paths_are_served_within_their_limits() {
+    let broker = Broker::builder()
+        .extension::<Guard>()
+        .set("http.listen", "127.0.0.1:0")
+        .set("http.max_body_bytes", 1024)
+        .start()
+        .unwrap();
+    let addr = broker.http().expect("it serves a path");
+    let post = |path: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    };
+    let answer = http(addr, &post("/guard?a=1", "hello")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("POST /guard a=1 hello"), "{answer}");
+    let unknown = http(addr, &post("/other", "")).await;
+    assert!(
+        unknown.starts_with("HTTP/1.1 404") && unknown.contains("no extension serves /other"),
+        "{unknown}"
+    );
+    let long = http(addr, &post("/guard", &"x".repeat(1025))).await;
+    assert!(long.starts_with("HTTP/1.1 413") && long.contains("http.max_body_bytes"), "{long}");
     broker.stop().unwrap();
 }
 

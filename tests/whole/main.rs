@@ -9,6 +9,7 @@ mod crash;
 mod decisions;
 mod derived;
 mod embedded;
+mod examples;
 mod extensions;
 mod filters;
 mod hostile;

@@ -65,6 +65,7 @@ fn plan() -> BrokerPlan {
             memory_bytes: 1 << 20,
         },
         extensions: Vec::new(),
+        http: None,
         mailbox_capacity: 1_024,
         writer_mailbox_capacity: 1_024,
     }

@@ -1,14 +1,17 @@
 //! The last step of a start: extensions, each on a thread of its own.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::StartError;
 use crate::actors::actor_list::ActorList;
+use crate::actors::broker_plan::HttpPlan;
 use crate::actors::connection::Service;
 use crate::actors::extensions::broker_handle::BrokerHandle;
 use crate::actors::extensions::decision_gate::{Decider, DecisionCounters, DecisionGate};
@@ -19,6 +22,7 @@ use crate::actors::extensions::hooks::{ExtensionError, ExtensionPlan};
 use crate::actors::extensions::host::{
     self, ExtensionHost, ExtensionObserved, HandOver, ObserveExtension, StopExtension, mark_thread,
 };
+use crate::actors::extensions::http_listener::{HttpListener, StopServing};
 use crate::actors::extensions::stream::{EventStream, EventTap};
 use crate::actors::group_table::GroupTable;
 use crate::actors::request::ConnectionId;
@@ -37,12 +41,14 @@ pub struct ExtensionGround {
     /// The thread of their doors.
     pub doors: ArbiterHandle,
     /// What their messages say as their born host.
-    pub peer: std::net::SocketAddr,
+    pub peer: SocketAddr,
     pub events: EventTap,
     pub hooks: HookTable,
     /// The thread of those who ask them, which none of them is on.
     pub gates: ArbiterHandle,
     pub actors: ActorList,
+    /// `None`: HTTP paths are served nowhere.
+    pub http: Option<HttpPlan>,
 }
 
 /// A running extension.
@@ -62,9 +68,18 @@ impl Drop for Hosted {
     }
 }
 
+/// Where HTTP is served.
+struct Served {
+    addr: SocketAddr,
+    listener: Addr<HttpListener>,
+}
+
 /// All extensions of a broker.
 #[derive(Default)]
-pub struct RunningExtensions(Vec<Hosted>);
+pub struct RunningExtensions {
+    hosted: Vec<Hosted>,
+    http: Option<Served>,
+}
 
 impl ExtensionGround {
     /// Starts extensions one after the other; from then on they take part. One that cannot start stops the start.
@@ -81,11 +96,15 @@ impl ExtensionGround {
                 streams.push(EventStream { kinds: *kinds, level: level.clone(), host });
             }
             self.enter(&mut hooked, (name, own), &host, started).map_err(refused)?;
-            running.0.push(Hosted { name, thread: Some(thread), host });
+            running.hosted.push(Hosted { name, thread: Some(thread), host });
             info!(extension = name, "extension started");
         }
         self.events.open(streams);
+        let serves = !hooked.paths.is_empty();
         self.hooks.fill(hooked);
+        if let Some(plan) = self.http.filter(|_| serves) {
+            running.http = Some(self.serve(plan).await?);
+        }
         Ok(running)
     }
 
@@ -115,6 +134,26 @@ impl ExtensionGround {
         });
         let (host, hosted) = told.await.unwrap_or(Err(ExtensionError::Panicked))?;
         Ok((host, hosted, own))
+    }
+
+    /// Serves the HTTP paths, away from the threads of messages.
+    async fn serve(&self, plan: HttpPlan) -> Result<Served, StartError> {
+        let HttpPlan { listen: addr, limits } = plan;
+        let failed = |source| StartError::Http { addr, source };
+        let socket = std::net::TcpListener::bind(addr).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        let bound = socket.local_addr().map_err(failed)?;
+        let (hooks, actors) = (self.hooks.clone(), self.actors.clone());
+        let (tell, told) = oneshot::channel();
+        self.gates.spawn_fn(move || {
+            // A socket belongs to the event loop of the thread that it is served on.
+            let started = TcpListener::from_std(socket);
+            let _ =
+                tell.send(started.map(|socket| actors.start("", HttpListener::new(socket, hooks, limits))));
+        });
+        let listener =
+            told.await.map_err(|_| StartError::ActorEnded("the thread of HTTP"))?.map_err(failed)?;
+        Ok(Served { addr: bound, listener })
     }
 
     /// Enters what an extension has hooked; what belongs to another already is refused.
@@ -170,15 +209,25 @@ impl ExtensionGround {
 }
 
 impl RunningExtensions {
+    /// Where HTTP paths are served, if they are.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|served| served.addr)
+    }
+
     /// How each of them is; those that do not answer in time are left out.
     pub async fn observe(&self) -> Vec<ExtensionObserved> {
-        let asked = self.0.iter().map(|hosted| hosted.host.send(ObserveExtension).timeout(STOP_PATIENCE));
+        let asked =
+            self.hosted.iter().map(|hosted| hosted.host.send(ObserveExtension).timeout(STOP_PATIENCE));
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// Ends them. One that is stuck is left to itself: nobody waits for its thread.
     pub async fn stop(self) {
-        for mut hosted in self.0 {
+        if let Some(served) = self.http {
+            // One that has ended serves nobody.
+            let _ = served.listener.send(StopServing).await;
+        }
+        for mut hosted in self.hosted {
             let extension = hosted.name;
             if hosted.host.send(StopExtension).timeout(STOP_PATIENCE).await.is_err() {
                 warn!(extension, "an extension does not end, it is left to itself");

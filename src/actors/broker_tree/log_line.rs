@@ -121,6 +121,7 @@ impl Ground<'_> {
 
     fn start_retry_router(&self, log: &LogView, topics: &Addr<Topics>) -> Addr<RetryRouter> {
         let parts = RetryRouterParts {
+            events: self.events.clone(),
             log: log.reader.clone(),
             topics: log.topics.clone(),
             ensure_topic: topics.clone().recipient(),
@@ -171,6 +172,7 @@ impl Ground<'_> {
         let halves = halves.await.map_err(|_| StartError::ActorEnded("reading transactions"))??;
         let producers = &owners.clients.producers;
         let parts = TransactionCheckerParts {
+            events: self.events.clone(),
             oldest,
             log: log.reader.clone(),
             topics: log.topics.clone(),
@@ -360,6 +362,7 @@ impl Ground<'_> {
         clients: &Clients,
     ) -> Result<Addr<Retention>, StartError> {
         let parts = RetentionParts {
+            events: self.events.clone(),
             files: self.files.clone(),
             root: self.plan.root.clone(),
             log: log.reader.clone(),

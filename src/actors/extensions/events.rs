@@ -51,12 +51,13 @@ pub enum BrokerEvent {
         physical_offset: PhysicalOffset,
         stored_at_ms: i64,
     },
-    /// A message is in the dead letter queue of its group.
+    /// A message goes to the dead letter queue of its group.
     MessageDeadLettered { group: GroupName, reason: String },
     /// A transaction has ended.
     TransactionSettled {
         /// Queue offset of its half message.
         half: QueueOffset,
+        /// Otherwise it was rolled back, or nobody has decided on it for too long.
         committed: bool,
     },
     /// A client is a member of a group.
@@ -67,8 +68,9 @@ pub enum BrokerEvent {
     TopicCreated { topic: TopicName, queues: u32 },
     /// A topic is gone, with its messages.
     TopicDeleted { topic: TopicName },
-    /// A file of the commit log was deleted, with the messages in it.
-    SegmentDeleted { begin: PhysicalOffset },
+    /// A file of the commit log was deleted, with the messages in it. The log has nothing before `log_begins` now; some of
+    /// what lies before may still be on disk.
+    SegmentDeleted { log_begins: PhysicalOffset },
     /// Somebody asked to change something that is not a message: see [`RequestCode::is_administration`].
     AdminRequested {
         request: RequestCode,

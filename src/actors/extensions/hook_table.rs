@@ -60,6 +60,11 @@ impl HookTable {
         self.hooked().is_some_and(|hooked| !hooked.sends.is_empty())
     }
 
+    /// Whether anybody decides on deliveries.
+    pub fn decides_deliveries(&self) -> bool {
+        self.hooked().is_some_and(|hooked| !hooked.deliveries.is_empty())
+    }
+
     /// Asks those who decide on sends, one after the other; the messages of `prepared` are what they leave of them.
     pub async fn decide_send(
         &self,

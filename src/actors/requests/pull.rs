@@ -10,6 +10,8 @@ use actix::prelude::*;
 use crate::actors::broker_settings::{SettingValues, SettingsTable};
 use crate::actors::consumer_groups::ConsumerGroupTable;
 use crate::actors::consumer_offsets::{CommitOffset, ConsumerOffsets, PendingResets, TakeReset};
+use crate::actors::extensions::delivery_screen::ScreenPull;
+use crate::actors::extensions::hook_table::HookTable;
 use crate::actors::membership::{FilterFault, GroupSubscription};
 use crate::actors::offset_table::OffsetKey;
 use crate::actors::request::{PulledReply, Reply, ReplyContent, Request};
@@ -27,7 +29,7 @@ use crate::protocol::names;
 use crate::protocol::response_code::ResponseCode;
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::store::message_filter::{MessageFilter, RetryFilter};
-use crate::types::{QueueId, QueueOffset};
+use crate::types::{QueueId, QueueOffset, TopicName};
 
 /// Longest time a pull is held, whatever it asks for.
 const MAX_HOLD: Duration = Duration::from_secs(120);
@@ -41,6 +43,9 @@ pub struct PullOwners {
     pub offsets: Addr<ConsumerOffsets>,
     pub resets: PendingResets,
     pub filter_rules: FilterRules,
+    /// Extensions that may decide on what is pulled, and who asks them.
+    pub hooks: HookTable,
+    pub screen: Recipient<ScreenPull>,
 }
 
 /// What becomes of a pull at the door.
@@ -135,7 +140,12 @@ impl PullOwners {
             suggested_broker_id: 0,
             group: header.consumer_group,
         };
-        Ok(PreparedPull { queue, message })
+        let screen = self.hooks.decides_deliveries().then(|| Screen {
+            recipient: self.screen.clone(),
+            topic: header.topic,
+            queue_id: QueueId(header.queue_id as u32),
+        });
+        Ok(PreparedPull { queue, message, screen })
     }
 
     /// The filter of a retry topic, where retried messages are to satisfy the conditions that the group has by now.
@@ -264,10 +274,26 @@ struct PreparedPull<'a> {
     /// Borrowed: a clone of an address has a slot of its own in the mailbox, and would never find it full.
     queue: &'a Addr<TopicQueue>,
     message: PullMessages,
+    /// By which it goes, where extensions decide on deliveries.
+    screen: Option<Screen>,
+}
+
+/// Who has extensions asked about what a pull brings.
+struct Screen {
+    recipient: Recipient<ScreenPull>,
+    topic: TopicName,
+    queue_id: QueueId,
 }
 
 impl PreparedPull<'_> {
     fn hand_over(self, request: Request) -> Result<(), Refusal> {
+        if let Some(Screen { recipient, topic, queue_id }) = self.screen {
+            let screened = ScreenPull { queue: self.queue.clone(), topic, queue_id, pull: self.message };
+            return recipient.try_send(screened).map_err(|error| match error {
+                SendError::Full(_) => Refusal::Busy { actor: "the screen of deliveries", waiting: 0 },
+                SendError::Closed(_) => Refusal::ShuttingDown,
+            });
+        }
         self.queue.try_send(self.message).map_err(|error| match error {
             SendError::Full(_) => Refusal::Busy { actor: "the queue", waiting: 0 },
             SendError::Closed(_) => unknown_or_gone(&request),
@@ -306,7 +332,7 @@ mod tests {
     use crate::actors::requests::testing::TestStore;
     use crate::actors::subscription_groups::AlterGroups;
     use crate::protocol::request_code::RequestCode;
-    use crate::testing::{FakeClient, RequestBuilder, fake_client, request};
+    use crate::testing::{FakeClient, RequestBuilder, fake_client, fake_sink, request};
     use crate::types::GroupName;
 
     struct Bench {
@@ -327,6 +353,8 @@ mod tests {
             consumers: store.consumers.clone(),
             offsets: store.offsets.clone(),
             resets: store.resets.clone(),
+            hooks: HookTable::default(),
+            screen: fake_sink().0,
             filter_rules: FilterRules::default(),
         };
         Bench { store, owners, link, client }

@@ -62,6 +62,7 @@ async fn start() -> Bench {
     positions.set_dispatched(reader.published());
     let rules = RetentionRules { delete_hours: (0..24).collect(), ..RetentionRules::default() };
     let retention = Retention::new(RetentionParts {
+        events: crate::actors::extensions::stream::EventTap::default(),
         files: Arc::new(files.clone()),
         root: PathBuf::from("/"),
         log: reader.clone(),

@@ -28,6 +28,7 @@ fn start() -> Bench {
         })
         .start();
     let router = RetryRouter::new(RetryRouterParts {
+        events: crate::actors::extensions::stream::EventTap::default(),
         flush: FlushMode::Async,
         log: log.reader.clone(),
         topics,

@@ -150,6 +150,7 @@ impl World {
             .start();
         let delay_levels = DelayLevels::parse(LEVELS).unwrap();
         let router = RetryRouter::new(RetryRouterParts {
+            events: crate::actors::extensions::stream::EventTap::default(),
             flush: FlushMode::Async,
             log: self.played.log.reader.clone(),
             topics: topics.clone(),

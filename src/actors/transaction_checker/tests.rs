@@ -202,6 +202,7 @@ fn start_checker(
     let checker = TransactionChecker::new(
         restore(&plan).unwrap(),
         TransactionCheckerParts {
+            events: crate::actors::extensions::stream::EventTap::default(),
             oldest: OldestHalf::default(),
             log: log.reader.clone(),
             topics: topics.clone(),
