@@ -63,7 +63,7 @@ pub fn node_plan(config: &Config, extensions: Vec<ExtensionPlan>) -> Result<Node
     })
 }
 
-fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAddr>) -> BrokerPlan {
+pub fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAddr>) -> BrokerPlan {
     let Config { broker, store, retention, filter, .. } = config;
     let mut name_servers = broker.name_servers.clone();
     if name_servers.is_empty() {
@@ -172,6 +172,7 @@ fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<SocketAdd
         }),
         mailbox_capacity: config.mailbox.tables,
         writer_mailbox_capacity: config.mailbox.store,
+        dial: None,
     }
 }
 

@@ -15,6 +15,7 @@ use actix::prelude::*;
 
 use super::context::{Context, Observed, Pulse};
 use super::flight_recorder::FlightRecorder;
+use super::threads::Thread;
 
 /// The number of an actor on its list; never given twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -56,14 +57,14 @@ impl ActorList {
     /// Starts what `make` makes on another thread. It may be sent to at once.
     pub fn start_on<A: Observed>(
         &self,
-        thread: &ArbiterHandle,
+        thread: &Thread,
         label: impl Into<String>,
         make: impl FnOnce() -> A + Send + 'static,
     ) -> Addr<A> {
         let mailbox = Mailbox::default();
         let (address, label, list) = (mailbox.address(), label.into(), self.clone());
         let weak = address.downgrade();
-        thread.spawn_fn(move || {
+        thread.run(move || {
             // Without an address left nobody could ever say anything to it, and it ends in its first turn.
             let entry = list.enter::<A>(label, &weak.upgrade().unwrap_or_else(|| mailbox.address()));
             Context::run(make(), mailbox, entry, &list);

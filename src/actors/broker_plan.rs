@@ -10,6 +10,7 @@ use super::extensions::http_listener::HttpLimits;
 use super::flusher::FlusherConfig;
 use super::requests::send::TimerRules;
 use super::topic_queue::TopicQueueConfig;
+use crate::client::remoting::Dial;
 use crate::filter::FilterRules;
 use crate::protocol::delay_level::DelayLevels;
 use crate::store::compacted_log::CompactedSizes;
@@ -79,4 +80,6 @@ pub struct BrokerPlan {
     pub http: Option<HttpPlan>,
     pub mailbox_capacity: usize,
     pub writer_mailbox_capacity: usize,
+    /// How name servers are reached; `None`: by sockets.
+    pub dial: Option<Dial>,
 }

@@ -232,7 +232,7 @@ impl Society {
         };
         let settings = administration.settings;
         let settings = settings.tell(topics_actor.clone().recipient()).tell(retention.clone().recipient());
-        let settings = threads.actors.start_on(&threads.settings.handle(), "", move || settings);
+        let settings = threads.actors.start_on(&threads.settings, "", move || settings);
         let settling = Settling {
             writer: line.writer,
             dispatcher: line.dispatcher,
@@ -294,7 +294,7 @@ impl Society {
                     clock: clock.clone(),
                     mailbox_capacity: plan.queue.mailbox_capacity,
                 },
-                thread: threads.worker_handles()[0].clone(),
+                thread: threads.workers[0].clone(),
                 actors: threads.actors.clone(),
             },
             read_queues: clients.read_queues.recipient(),

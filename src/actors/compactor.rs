@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_rt::task::spawn_blocking;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
+use super::aside::aside;
 use super::context::{Context, observed};
 use super::flusher::FlushNow;
 use super::topic_queue::{BeginRewrite, EndRewrite, TakeCopies, TopicQueue};
@@ -184,7 +184,7 @@ async fn rewrite(queue: CompactedQueue, begin: BeginRewrite, flush: Recipient<Fl
         Err(_) => return None, // it was deleted
     };
     let boundary = rewrite.boundary;
-    let ran = spawn_blocking(move || rewrite.run())
+    let ran = aside(move || rewrite.run())
         .await
         .unwrap_or_else(|panicked| Err(std::io::Error::other(panicked)));
     let (rewritten, outcome) = match ran {
@@ -206,7 +206,7 @@ async fn rewrite(queue: CompactedQueue, begin: BeginRewrite, flush: Recipient<Fl
 async fn secure_queue(queue: &CompactedQueue) -> Result<Option<PhysicalOffset>, String> {
     let Ok(taken) = queue.addr.send(TakeCopies).await else { return Ok(None) };
     let taken = taken.map_err(|refusal| refusal.to_string())?;
-    let syncing = spawn_blocking(move || {
+    let syncing = aside(move || {
         taken.segments.iter().try_for_each(|segment| segment.sync())?;
         taken.dirs.map_or(Ok(()), |dirs| dirs.sync())
     });

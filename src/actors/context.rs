@@ -311,6 +311,7 @@ mod tests {
     use actix::prelude::*;
 
     use super::Context;
+    use crate::actors::threads::Thread;
     use super::*;
 
     #[derive(Message)]
@@ -386,7 +387,7 @@ mod tests {
     async fn what_an_actor_handles_now_is_seen_from_outside() {
         let list = ActorList::default();
         let thread = Arbiter::new();
-        let sum = list.start_on(&thread.handle(), "held", || Sum(0));
+        let sum = list.start_on(&Thread::Arbiter(thread.handle()), "held", || Sum(0));
         sum.send(Add(1)).await.unwrap();
         let (let_go, until) = std::sync::mpsc::channel();
         let held = sum.send(Hold(until));

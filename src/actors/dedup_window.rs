@@ -25,6 +25,7 @@ use super::actor_list::ActorList;
 use super::commit_log_writer::StoredSend;
 use super::context::{Context, observed};
 use super::request::{ClientLink, Kept, Replies, Reply, ReplyContent, ReplyTo, StoredReply};
+use super::threads::Thread;
 use super::topic_queue::{
     MessageStored, QueryExtent, ReadUnits, SearchOffsetByTime, SendMessages, SendReply, SendRequest,
     TopicQueue,
@@ -68,7 +69,7 @@ pub struct DedupWindowParts {
 #[derive(Clone)]
 pub struct DedupStarter {
     pub parts: DedupWindowParts,
-    pub thread: ArbiterHandle,
+    pub thread: Thread,
     pub actors: ActorList,
 }
 

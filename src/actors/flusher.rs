@@ -22,12 +22,12 @@ use std::time::Duration;
 
 use actix::dev::RecipientRequest;
 use actix::prelude::*;
-use actix_rt::task::spawn_blocking;
 use futures::channel::oneshot;
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tracing::{debug, error};
 
+use super::aside::aside;
 use super::commit_log_writer::LogPublished;
 use super::context::{Context, observed};
 use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
@@ -293,7 +293,7 @@ async fn sync_aside(unsynced: Vec<Unflushed>, files: Arc<dyn StoreFiles>) -> io:
     if unsynced.is_empty() {
         return Ok(());
     }
-    let syncing = spawn_blocking(move || unsynced.iter().try_for_each(|unflushed| unflushed.sync(&*files)));
+    let syncing = aside(move || unsynced.iter().try_for_each(|unflushed| unflushed.sync(&*files)));
     syncing.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
 

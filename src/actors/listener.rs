@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 use super::actor_list::ActorList;
 use super::connection::{Connection, ConnectionLimits, NewConnection, Service};
 use super::context::{Context, observed};
+use super::threads::Thread;
 use super::transport::Transport;
 use crate::clock::SharedClock;
 
@@ -42,7 +43,7 @@ pub struct ListenerConfig {
     pub tls: Option<TlsAcceptor>,
     pub clock: SharedClock,
     /// Threads that connections are spread over.
-    pub arbiters: Vec<ArbiterHandle>,
+    pub threads: Vec<Thread>,
     /// Where connections are entered.
     pub actors: ActorList,
 }
@@ -80,17 +81,17 @@ impl Handler<StopListening> for RemotingListener {
 }
 
 async fn accept_all(socket: TcpListener, config: ListenerConfig) {
-    let mut next_arbiter = 0;
+    let mut next_thread = 0;
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
-                let arbiter = &config.arbiters[next_arbiter % config.arbiters.len()];
-                next_arbiter += 1;
+                let thread = &config.threads[next_thread % config.threads.len()];
+                next_thread += 1;
                 // The socket is tied to the reactor of the thread that accepted it; its connection lives on another.
                 match stream.into_std() {
                     Ok(stream) => {
                         let config = config.clone();
-                        arbiter.spawn(async move { begin(stream, peer, config).await });
+                        thread.spawn(async move { begin(stream, peer, config).await });
                     }
                     Err(error) => debug!(%peer, %error, "client was lost while it was accepted"),
                 }
@@ -169,7 +170,7 @@ mod tests {
             limits: ConnectionLimits::default(),
             tls,
             clock: RuntimeClock::shared(),
-            arbiters: vec![Arbiter::current(), Arbiter::current()],
+            threads: vec![Thread::Arbiter(Arbiter::current()); 2],
             actors: ActorList::default(),
         };
         (RemotingListener::new(socket, config).start(), addr)

@@ -1,6 +1,7 @@
 //! The society: one actor per file, thin over `store` and the pure logic beside it.
 
 pub mod actor_list;
+pub mod aside;
 pub mod broker_plan;
 pub mod broker_service;
 pub mod broker_settings;

@@ -126,7 +126,9 @@ impl NameServerConnection {
     fn connect(&mut self, ctx: &mut Context<Self>) {
         self.state = State::Connecting;
         let name_server = self.name_server.clone();
-        let options = ConnectOptions { connect_timeout: self.config.register_timeout, ..Default::default() };
+        let connect_timeout = self.config.register_timeout;
+        let options =
+            ConnectOptions { connect_timeout, dial: self.config.dial.clone(), ..Default::default() };
         let connecting = async move { RemotingConnection::connect(&name_server, &options).await };
         ctx.spawn(connecting.into_actor(self).map(|connected, this, ctx| match connected {
             Ok(connection) => this.came_up(connection, ctx),

@@ -20,6 +20,7 @@ use super::name_server_connection::{Change, Leave, NameServerConnection, Registe
 use super::send_gate::BrokerPermission;
 use super::topic_table::TopicTable;
 use super::topics::RegisterTopics;
+use crate::client::remoting::Dial;
 use crate::protocol::topic_config::Permission;
 use crate::types::BrokerName;
 
@@ -68,6 +69,8 @@ pub struct NameServerLinkConfig {
     pub reconnect_max: Duration,
     /// Messages that may wait, here and at each connection. Default 1024.
     pub mailbox_capacity: usize,
+    /// How they are reached. Default: by sockets.
+    pub dial: Option<Dial>,
 }
 
 impl NameServerLinkConfig {
@@ -87,6 +90,7 @@ impl NameServerLinkConfig {
             reconnect_min: Duration::from_millis(500),
             reconnect_max: Duration::from_secs(5),
             mailbox_capacity: 1024,
+            dial: None,
         }
     }
 }

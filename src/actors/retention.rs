@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_rt::task::spawn_blocking;
 use chrono::{Local, TimeZone, Timelike};
 use futures::future::join_all;
 use tracing::{info, warn};
 
+use super::aside::aside;
 use super::broker_settings::SettingsChanged;
 use super::commit_log_writer::{RefuseWrites, RetireSegmentsBefore};
 use super::compactor::SecureCopies;
@@ -323,7 +323,7 @@ impl Retention {
             return;
         }
         let mut retired = std::mem::take(&mut self.retired);
-        let removal = spawn_blocking(move || {
+        let removal = aside(move || {
             let removed = retired.remove_oldest();
             (retired, removed)
         });
@@ -420,7 +420,7 @@ impl GroupProgress {
         });
         let consumed_to = of_started.min().unwrap_or(log_end);
         let this = self.clone();
-        let of_idle = spawn_blocking(move || {
+        let of_idle = aside(move || {
             let located = idle.iter().map(|at| {
                 let position =
                     this.glance(&at.topic, at.queue_id).and_then(|mut queue| queue.locate(at.offset));
@@ -437,7 +437,7 @@ impl GroupProgress {
         let Ok(mut queues) = self.offsets.send(ListConsumedQueues).await else { return };
         queues.retain(|(topic, queue_id)| matches!(self.queue(topic, *queue_id), Some(None)));
         let this = self.clone();
-        let told = spawn_blocking(move || {
+        let told = aside(move || {
             for (topic, queue_id) in queues {
                 let ends = this
                     .glance(&topic, queue_id)
@@ -471,7 +471,7 @@ impl GroupProgress {
             }
         }
         let this = self.clone();
-        let deletable = spawn_blocking(move || {
+        let deletable = aside(move || {
             idle.retain(|(topic, queue_id)| {
                 let deletable =
                     this.glance(topic, *queue_id).and_then(|mut queue| queue.has_deletable_file(log_min));

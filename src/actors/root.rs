@@ -193,7 +193,7 @@ impl Root {
             limits: limits.clone(),
             tls: tls.clone(),
             clock: clock.clone(),
-            arbiters: threads.worker_handles(),
+            threads: threads.workers.clone(),
             actors: threads.actors.clone(),
         };
 
@@ -207,7 +207,7 @@ impl Root {
                 },
             };
             let (actor, routes) = NameServer::open(config, Some(metadata.clone()), clock.clone())?;
-            let actor = threads.actors.start_on(&threads.settings.handle(), "", move || actor);
+            let actor = threads.actors.start_on(&threads.settings, "", move || actor);
             let service = Arc::new(NameServerService::new(routes, actor, threads.actors.clone()));
             root.serve(sockets, listener_config(service));
         }

@@ -1,9 +1,9 @@
 //! Brings everything that was taken to where the next start finds it: what a stop and a drain have in common.
 
 use actix::prelude::*;
-use actix_rt::task::spawn_blocking;
 use tracing::warn;
 
+use super::aside::aside;
 use super::commit_log_writer::{CommitLogWriter, QueryLogTail};
 use super::consumer_offsets::{ConsumerOffsets, SaveOffsets};
 use super::delay_scheduler::{DelayScheduler, SaveNow};
@@ -38,7 +38,7 @@ impl Settling {
         let _ = self.transactions.send(SaveTransactions).await;
         let _ = self.offsets.send(SaveOffsets).await;
         let metadata = self.metadata.clone();
-        match spawn_blocking(move || metadata.flush()).await {
+        match aside(move || metadata.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(%error, "settings and offsets are not durable"),
             Err(error) => warn!(%error, "settings and offsets are not durable"),

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use actix_rt::task::spawn_blocking;
 use tokio::sync::oneshot;
 
+use super::aside::aside;
 use crate::error::Refusal;
 use crate::store::metadata::MetadataError;
 
@@ -56,7 +56,7 @@ impl SharedFlush {
         self.is_under_way = true;
         let flush = self.flush.clone();
         let waiting = std::mem::take(&mut self.waiting);
-        let flushing = spawn_blocking(move || flush().map_err(|error| error.to_string()));
+        let flushing = aside(move || flush().map_err(|error| error.to_string()));
         async move {
             // A thread that could not run is one more failed flush.
             let flushed = flushing.await.unwrap_or_else(|error| Err(error.to_string())).map_err(Arc::from);

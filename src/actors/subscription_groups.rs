@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_rt::task::spawn_blocking;
 use tracing::{error, info};
 
+use super::aside::aside;
 use super::broker_settings::SettingsTable;
 use super::context::{Context, observed};
 use super::group_table::{FORBID_READ, GroupMap, GroupTable, GroupTablePublisher};
@@ -289,7 +289,7 @@ impl Handler<FlushDue> for SubscriptionGroups {
         // written meanwhile is flushed by the next.
         self.unflushed = false;
         let metadata = self.metadata.clone();
-        let flushing = spawn_blocking(move || metadata.flush()).into_actor(self);
+        let flushing = aside(move || metadata.flush()).into_actor(self);
         ctx.spawn(flushing.map(|flushed, groups, ctx| {
             let failed = match flushed {
                 Ok(Ok(())) => return,

@@ -1,6 +1,8 @@
 //! The threads of a process, and who shares one where cores are few.
 
 use actix::prelude::*;
+#[cfg(any(test, feature = "testing"))]
+use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
 use super::actor_list::{ActorList, name_thread};
@@ -9,84 +11,110 @@ use crate::types::FlushMode;
 /// From so many workers on, those who follow the writer of the log have threads of their own.
 const MANY_WORKERS: usize = 3;
 
+/// What a thread of a simulation runs.
+#[cfg(any(test, feature = "testing"))]
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread that actors are started on; clones are the same thread.
+#[derive(Clone, Debug)]
+pub enum Thread {
+    Arbiter(ArbiterHandle),
+    /// One of many that share a thread of the machine and take turns as a seed says.
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(UnboundedSender<Job>),
+}
+
+impl Thread {
+    /// Runs `job` there, which may start actors. Nothing comes of it when the thread has ended.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        match self {
+            Self::Arbiter(arbiter) => {
+                arbiter.spawn_fn(job);
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Self::Simulated(jobs) => {
+                let _ = jobs.send(Box::new(job));
+            }
+        }
+    }
+
+    /// Runs a future there.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.run(|| {
+            actix_rt::spawn(future);
+        });
+    }
+}
+
 /// The threads of a process: some for clients and queues, one each for those who wait for memory and disk.
 pub struct Threads {
     /// Who runs on them.
     pub actors: ActorList,
-    pub workers: Vec<Arbiter>,
+    /// There is at least one.
+    pub workers: Vec<Thread>,
     /// Settings: actors that wait for sled's fsyncs, away from messages.
-    pub settings: Arbiter,
+    pub settings: Thread,
     /// Settings of groups: the first request of a new group waits for them, and so for no fsync of the others.
-    pub groups: Arbiter,
+    pub groups: Thread,
     /// Members of groups, producers, figures, links to name servers: nothing here ever waits for a disk.
-    pub members: Arbiter,
+    pub members: Thread,
     /// Consumer offsets and consumed keys, which write to sled and leave its fsyncs to the pool.
-    pub offsets: Arbiter,
-    pub writer: Arbiter,
-    /// `None` where cores are few and every send waits for the disk: the writer then has nothing better to do, and what
-    /// arrives meanwhile makes the next flush larger.
-    pub flusher: Option<Arbiter>,
-    /// `None` where cores are few: the dispatcher then follows the writer on its thread, since waking another one costs
-    /// more than it gains.
-    pub dispatcher: Option<Arbiter>,
+    pub offsets: Thread,
+    pub writer: Thread,
+    /// The writer's where cores are few and every send waits for the disk: the writer then has nothing better to do, and
+    /// what arrives meanwhile makes the next flush larger.
+    pub flusher: Thread,
+    /// The writer's where cores are few: the dispatcher then follows the writer on its thread, since waking another one
+    /// costs more than it gains.
+    pub dispatcher: Thread,
     /// The key index, which nobody waits for.
-    pub index: Arbiter,
+    pub index: Thread,
     /// Timers, which wait for memory and disk, and whose error is not to be that of others.
-    pub timers: Arbiter,
+    pub timers: Thread,
+    /// Those that end with [`stop`](Self::stop).
+    started: Vec<Arbiter>,
 }
 
 impl Threads {
     pub fn start(workers: usize, flush: FlushMode) -> Self {
+        let mut started = Vec::new();
+        let threads = Self::of(workers, flush, |name| {
+            let arbiter = named(name);
+            let thread = Thread::Arbiter(arbiter.handle());
+            started.push(arbiter);
+            thread
+        });
+        Self { started, ..threads }
+    }
+
+    /// Threads that `start` starts, given their names, and that end without being told.
+    pub fn of(workers: usize, flush: FlushMode, mut start: impl FnMut(&'static str) -> Thread) -> Self {
         let are_many = workers >= MANY_WORKERS;
+        let workers = (0..workers.max(1)).map(|_| start("worker")).collect();
+        let [settings, groups, members, offsets, writer, index, timers] =
+            ["settings", "groups", "members", "offsets", "writer", "index", "timers"].map(&mut start);
         Self {
             actors: ActorList::default(),
-            workers: (0..workers.max(1)).map(|_| named("worker")).collect(),
-            settings: named("settings"),
-            groups: named("groups"),
-            members: named("members"),
-            offsets: named("offsets"),
-            writer: named("writer"),
-            flusher: (are_many || flush == FlushMode::Async).then(|| named("flusher")),
-            dispatcher: are_many.then(|| named("dispatcher")),
-            index: named("index"),
-            timers: named("timers"),
-        }
-    }
-
-    pub fn dispatcher_handle(&self) -> ArbiterHandle {
-        self.dispatcher.as_ref().unwrap_or(&self.writer).handle()
-    }
-
-    pub fn flusher_handle(&self) -> ArbiterHandle {
-        self.flusher.as_ref().unwrap_or(&self.writer).handle()
-    }
-
-    pub fn worker_handles(&self) -> Vec<ArbiterHandle> {
-        self.workers.iter().map(Arbiter::handle).collect()
-    }
-
-    /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
-    pub fn stop(self) {
-        let Self {
-            actors: _,
+            flusher: if are_many || flush == FlushMode::Async { start("flusher") } else { writer.clone() },
+            dispatcher: if are_many { start("dispatcher") } else { writer.clone() },
             workers,
             settings,
             groups,
             members,
             offsets,
             writer,
-            flusher,
-            dispatcher,
             index,
             timers,
-        } = self;
-        let special = [settings, groups, members, offsets, writer, index, timers];
-        let followers = flusher.into_iter().chain(dispatcher);
-        let arbiters: Vec<_> = workers.into_iter().chain(special).chain(followers).collect();
-        for arbiter in &arbiters {
+            started: Vec::new(),
+        }
+    }
+
+    /// Ends every thread and waits for it: whatever its actors held is free then. Blocks.
+    pub fn stop(self) {
+        for arbiter in &self.started {
             arbiter.stop();
         }
-        for arbiter in arbiters {
+        for arbiter in self.started {
             if arbiter.join().is_err() {
                 warn!("a thread had panicked before it was stopped");
             }

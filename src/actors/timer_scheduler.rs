@@ -16,7 +16,6 @@ mod questions;
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_rt::task::spawn_blocking;
 pub use questions::{
     CountTimers, FoundTimer, ListTimers, RecallTimer, TimerCounts, TimerFilter, TimerPage, TimerRecalled,
 };
@@ -24,6 +23,7 @@ use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use self::copies::Copies;
+use super::aside::aside;
 use super::context::{Context, observed};
 use super::delay_scheduler::StartDelivery;
 use super::dispatcher::TimersDispatched;
@@ -276,7 +276,7 @@ impl TimerScheduler {
         };
         let begun = job.is_ok();
         let saved = async move {
-            let saved = spawn_blocking(move || job.map(|job| job.run())).await;
+            let saved = aside(move || job.map(|job| job.run())).await;
             saved.map_err(|error| error.to_string())??.map_err(|error| error.to_string())
         };
         saved.into_actor(self).map(move |saved, scheduler, ctx| {

@@ -1,4 +1,4 @@
-//! The bytes of one client's socket, plain or TLS.
+//! The bytes of one client's socket: plain, TLS, or a test's.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,11 +10,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
+#[cfg(any(test, feature = "testing"))]
+use crate::client::remoting::ByteStream;
+
 /// A connected socket.
 #[derive(Debug)]
 pub enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(Box<dyn ByteStream>),
 }
 
 impl Transport {
@@ -37,6 +42,8 @@ impl Transport {
         match self {
             Transport::Plain(socket) => poll_read_buf(Pin::new(socket), task, input),
             Transport::Tls(stream) => poll_read_buf(Pin::new(stream.as_mut()), task, input),
+            #[cfg(any(test, feature = "testing"))]
+            Transport::Simulated(stream) => poll_read_buf(Pin::new(stream.as_mut()), task, input),
         }
     }
 
@@ -44,6 +51,8 @@ impl Transport {
         match self {
             Transport::Plain(socket) => Pin::new(socket).poll_write_vectored(task, slices),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(task, slices),
+            #[cfg(any(test, feature = "testing"))]
+            Transport::Simulated(stream) => Pin::new(stream.as_mut()).poll_write_vectored(task, slices),
         }
     }
 
@@ -52,6 +61,8 @@ impl Transport {
         match self {
             Transport::Plain(_) => Poll::Ready(Ok(())),
             Transport::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(task),
+            #[cfg(any(test, feature = "testing"))]
+            Transport::Simulated(_) => Poll::Ready(Ok(())),
         }
     }
 }

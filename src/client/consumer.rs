@@ -6,7 +6,7 @@
 mod membership;
 mod offsets;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,8 +104,8 @@ pub struct Consumer {
     /// The topic and, for a member, the retry topic of the group.
     subscriptions: Vec<SubscriptionData>,
     /// Every broker that got a heartbeat.
-    brokers: HashSet<String>,
-    held: HashMap<MessageQueue, Held>,
+    brokers: BTreeSet<String>,
+    held: BTreeMap<MessageQueue, Held>,
     holdings: u64,
     waiting: VecDeque<Waiting>,
     /// The message handed out last; consumed when the next is asked for.
@@ -126,6 +126,16 @@ impl Consumer {
         options: ConsumerOptions,
         timeout: Duration,
     ) -> Result<Self, ClientError> {
+        Self::join_over(name_servers, options, ConnectOptions::default(), timeout).await
+    }
+
+    /// As [`join`](Self::join), connecting as `connect` says; what servers ask is answered here.
+    pub async fn join_over(
+        name_servers: &str,
+        options: ConsumerOptions,
+        connect: ConnectOptions,
+        timeout: Duration,
+    ) -> Result<Self, ClientError> {
         let (notify, members_changed) = mpsc::channel(1);
         let on_request = move |request: ServerRequest| {
             if request.command.head.code == RequestCode::NOTIFY_CONSUMER_IDS_CHANGED.as_i32() {
@@ -133,7 +143,7 @@ impl Consumer {
                 let _ = notify.try_send(());
             }
         };
-        let connect = ConnectOptions { on_request: Some(Arc::new(on_request)), ..ConnectOptions::default() };
+        let connect = ConnectOptions { on_request: Some(Arc::new(on_request)), ..connect };
         let (pulled_to, pulled) = mpsc::channel(PULLED_AHEAD);
         let retry = SubscriptionData {
             topic: names::retry_topic(&options.group),
@@ -149,8 +159,8 @@ impl Consumer {
             servers: Servers::new(name_servers, connect, timeout),
             subscriptions,
             options,
-            brokers: HashSet::new(),
-            held: HashMap::new(),
+            brokers: BTreeSet::new(),
+            held: BTreeMap::new(),
             holdings: 0,
             waiting: VecDeque::new(),
             handed_out: None,

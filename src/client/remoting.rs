@@ -7,12 +7,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -39,6 +41,29 @@ const READ_BYTES: usize = 64 * 1024;
 /// Takes requests that the server sends of its own accord (40, 39, 307 …). It must not block.
 pub type ServerRequestHandler = Arc<dyn Fn(ServerRequest) + Send + Sync>;
 
+/// Bytes both ways: a socket, or what a test has in its place.
+pub trait ByteStream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> ByteStream for S {}
+
+type Dialing = BoxFuture<'static, io::Result<Box<dyn ByteStream>>>;
+
+/// Connects to addresses, "host:port", in place of the operating system.
+#[derive(Clone)]
+pub struct Dial(Arc<dyn Fn(&str) -> Dialing + Send + Sync>);
+
+impl Dial {
+    pub fn new(dial: impl Fn(&str) -> Dialing + Send + Sync + 'static) -> Self {
+        Self(Arc::new(dial))
+    }
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Dial").finish()
+    }
+}
+
 /// How to connect.
 #[derive(Clone)]
 pub struct ConnectOptions {
@@ -48,11 +73,18 @@ pub struct ConnectOptions {
     pub codec: HeaderCodec,
     /// Default none: then a request that wants an answer is answered "not supported".
     pub on_request: Option<ServerRequestHandler>,
+    /// What connects in place of the operating system. Default none.
+    pub dial: Option<Dial>,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(3), codec: HeaderCodec::Json, on_request: None }
+        Self {
+            connect_timeout: Duration::from_secs(3),
+            codec: HeaderCodec::Json,
+            on_request: None,
+            dial: None,
+        }
     }
 }
 
@@ -196,15 +228,12 @@ impl fmt::Debug for RemotingConnection {
 impl RemotingConnection {
     /// Connects to `addr`, "host:port". Must be called inside a tokio runtime; the connection lives there.
     pub async fn connect(addr: &str, options: &ConnectOptions) -> Result<Self, ClientError> {
-        let connecting = TcpStream::connect(addr);
-        let stream = match tokio::time::timeout(options.connect_timeout, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) => return Err(ClientError::Connect { addr: addr.to_owned(), source }),
-            Err(_) => {
-                let timeout = options.connect_timeout;
-                return Err(ClientError::ConnectTimedOut { addr: addr.to_owned(), timeout });
-            }
-        };
+        if let Some(dial) = &options.dial {
+            let stream = in_time((dial.0)(addr), addr, options.connect_timeout).await?;
+            let (read, write) = tokio::io::split(stream);
+            return Ok(Self::over(read, write, addr, options));
+        }
+        let stream = in_time(TcpStream::connect(addr), addr, options.connect_timeout).await?;
         // Without it small requests wait for acknowledgements; a socket that refuses the option still works.
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
@@ -305,6 +334,18 @@ impl RemotingConnection {
     }
 }
 
+async fn in_time<S>(
+    connecting: impl Future<Output = io::Result<S>>,
+    addr: &str,
+    timeout: Duration,
+) -> Result<S, ClientError> {
+    match tokio::time::timeout(timeout, connecting).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(source)) => Err(ClientError::Connect { addr: addr.to_owned(), source }),
+        Err(_) => Err(ClientError::ConnectTimedOut { addr: addr.to_owned(), timeout }),
+    }
+}
+
 fn field_values<'a>(fields: &'a [(Cow<'static, str>, String)]) -> Vec<(&'a str, FieldValue<'a>)> {
     fields.iter().map(|(name, value)| (name.as_ref(), FieldValue::Text(value))).collect()
 }
@@ -351,6 +392,7 @@ where
             }
             input.reserve(READ_BYTES);
             tokio::select! {
+                biased; // answers first: they make room for requests
                 () = &mut closing => return "from this side".to_owned(),
                 read = self.read.read_buf(&mut input) => match read {
                     Ok(0) => return "by the server".to_owned(),

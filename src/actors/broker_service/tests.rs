@@ -68,6 +68,7 @@ fn plan() -> BrokerPlan {
         http: None,
         mailbox_capacity: 1_024,
         writer_mailbox_capacity: 1_024,
+        dial: None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::StartError;
+use crate::actors::aside::aside;
 use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::extensions::stream::EventTap;
 use crate::actors::threads::Threads;
@@ -50,7 +51,7 @@ impl Ground<'_> {
         // Away from this thread, which answers clients meanwhile.
         let opening = {
             let recovery = recovery.clone();
-            tokio::task::spawn_blocking(move || (open_store(&store_plan, &known, &recovery), known))
+            aside(move || (open_store(&store_plan, &known, &recovery), known))
         };
         let (opened, known) = opening.await.map_err(|_| StartError::ActorEnded("the recovery"))?;
         let opened = opened?;

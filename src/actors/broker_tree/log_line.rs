@@ -100,7 +100,7 @@ impl Ground<'_> {
         files.map(|index| {
             self.threads
                 .actors
-                .start_on(&self.threads.index.handle(), "", move || KeyIndex::new(index, capacity))
+                .start_on(&self.threads.index, "", move || KeyIndex::new(index, capacity))
         })
     }
 
@@ -132,7 +132,7 @@ impl Ground<'_> {
             store_host: self.plan.advertised,
             mailbox_capacity: self.plan.mailbox_capacity,
         };
-        self.threads.actors.start_on(&self.threads.worker_handles()[0], "", move || RetryRouter::new(parts))
+        self.threads.actors.start_on(&self.threads.workers[0], "", move || RetryRouter::new(parts))
     }
 
     fn start_delays(&self, log: &LogView) -> Result<Addr<DelayScheduler>, StartError> {
@@ -147,7 +147,7 @@ impl Ground<'_> {
             mailbox_capacity: self.plan.mailbox_capacity,
             save_interval: self.plan.offsets_flush_interval,
         };
-        let handle = &self.threads.worker_handles()[0];
+        let handle = &self.threads.workers[0];
         Ok(self.threads.actors.start_on(handle, "", move || DelayScheduler::new(parts)))
     }
 
@@ -189,7 +189,7 @@ impl Ground<'_> {
             mailbox_capacity: self.plan.mailbox_capacity,
             save_interval: self.plan.offsets_flush_interval,
         };
-        let workers = self.threads.worker_handles();
+        let workers = &self.threads.workers;
         let handle = &workers[workers.len() - 1];
         Ok(self.threads.actors.start_on(handle, "", move || TransactionChecker::new(halves, parts)))
     }
@@ -210,7 +210,7 @@ impl Ground<'_> {
             clock: self.clock.clone(),
             mailbox_capacity: self.plan.mailbox_capacity,
         };
-        let handle = &self.threads.timers.handle();
+        let handle = &self.threads.timers;
         Ok(self.threads.actors.start_on(handle, "", move || TimerScheduler::new(parts)))
     }
 
@@ -244,7 +244,7 @@ impl Ground<'_> {
             let from = underived.from;
             self.threads
                 .actors
-                .start_on(&self.threads.dispatcher_handle(), "", move || Dispatcher::new(parts, from))
+                .start_on(&self.threads.dispatcher, "", move || Dispatcher::new(parts, from))
         };
         let flusher = {
             let parts = FlusherParts {
@@ -265,12 +265,12 @@ impl Ground<'_> {
             let flushed = underived.recovered.log_end;
             self.threads
                 .actors
-                .start_on(&self.threads.flusher_handle(), "", move || Flusher::new(parts, flushed))
+                .start_on(&self.threads.flusher, "", move || Flusher::new(parts, flushed))
         };
         let writer = {
             let (dispatcher, flusher) = (dispatcher.clone().recipient(), flusher.clone().recipient());
             let (clock, capacity) = (self.clock.clone(), self.plan.writer_mailbox_capacity);
-            self.threads.actors.start_on(&self.threads.writer.handle(), "", move || {
+            self.threads.actors.start_on(&self.threads.writer, "", move || {
                 CommitLogWriter::new(appender, dispatcher, flusher, signal, clock, capacity)
             })
         };
@@ -347,7 +347,7 @@ impl Ground<'_> {
             memory_bytes: self.plan.compaction.memory_bytes,
             mailbox_capacity: self.plan.mailbox_capacity,
         };
-        let handle = &self.threads.settings.handle();
+        let handle = &self.threads.settings;
         let compactor = self.threads.actors.start_on(handle, "", move || Compactor::new(parts));
         compactor.send(SecureCopies).await.map_err(|_| StartError::ActorEnded("the compactor"))?;
         Ok(compactor)
@@ -383,7 +383,7 @@ impl Ground<'_> {
             interval: self.plan.retention_interval,
             mailbox_capacity: self.plan.mailbox_capacity,
         };
-        Ok(self.threads.actors.start_on(&self.threads.settings.handle(), "", move || Retention::new(parts)))
+        Ok(self.threads.actors.start_on(&self.threads.settings, "", move || Retention::new(parts)))
     }
 
     pub fn start_replays(
@@ -401,7 +401,7 @@ impl Ground<'_> {
             clock: self.clock.clone(),
             mailbox_capacity: self.plan.mailbox_capacity,
         })?;
-        Ok(self.threads.actors.start_on(&self.threads.settings.handle(), "", move || replays))
+        Ok(self.threads.actors.start_on(&self.threads.settings, "", move || replays))
     }
 }
 

@@ -27,6 +27,7 @@ use crate::actors::producers::{Producers, ProducersConfig};
 use crate::actors::read_queues::{ReadQueues, ReadQueuesConfig};
 use crate::actors::send_gate::{BrokerPermission, SendGate};
 use crate::actors::subscription_groups::{SubscriptionGroups, SubscriptionGroupsConfig};
+use crate::actors::threads::Thread;
 use crate::actors::topic_queue::{QueueParts, TopicQueue};
 use crate::actors::topic_table::{QueueStarter, TopicEntry, TopicTable};
 use crate::actors::topics::{LoadedTopics, QueueFiles, TopicRules, Topics, TopicsConfig, TopicsPeers};
@@ -101,7 +102,7 @@ impl Ground<'_> {
             SubscriptionGroupsConfig::default(),
             self.clock.clone(),
         )?;
-        let groups = self.threads.actors.start_on(&self.threads.groups.handle(), "", move || groups);
+        let groups = self.threads.actors.start_on(&self.threads.groups, "", move || groups);
         Ok(Administration { settings, settings_table, groups, group_table })
     }
 
@@ -113,7 +114,7 @@ impl Ground<'_> {
         };
         let offsets = ConsumerOffsets::load(self.metadata.clone(), config, self.clock.clone())?;
         let resets = offsets.pending_resets();
-        let offsets = self.threads.actors.start_on(&self.threads.offsets.handle(), "", move || offsets);
+        let offsets = self.threads.actors.start_on(&self.threads.offsets, "", move || offsets);
         let consumed_keys = ConsumedKeys::load(
             self.metadata.clone(),
             groups.clone(),
@@ -121,8 +122,8 @@ impl Ground<'_> {
             self.plan.mailbox_capacity,
         )?;
         let consumed_keys =
-            self.threads.actors.start_on(&self.threads.offsets.handle(), "", move || consumed_keys);
-        let members = self.threads.members.handle();
+            self.threads.actors.start_on(&self.threads.offsets, "", move || consumed_keys);
+        let members = &self.threads.members;
         let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig {
             group: ConsumerGroupConfig {
                 filter: self.plan.filter,
@@ -131,22 +132,23 @@ impl Ground<'_> {
             },
             ..ConsumerGroupsConfig::default()
         });
-        let consumers = self.threads.actors.start_on(&members, "", move || consumers);
+        let consumers = self.threads.actors.start_on(members, "", move || consumers);
         let producers =
-            self.threads.actors.start_on(&members, "", move || Producers::new(ProducersConfig::default()));
+            self.threads.actors.start_on(members, "", move || Producers::new(ProducersConfig::default()));
         let name_servers = self.plan.name_servers.join(";");
-        let servers = Servers::new(&name_servers, ConnectOptions::default(), self.plan.register_timeout);
+        let connect = ConnectOptions { dial: self.plan.dial.clone(), ..ConnectOptions::default() };
+        let servers = Servers::new(&name_servers, connect, self.plan.register_timeout);
         let read_queues = self
             .threads
             .actors
-            .start_on(&members, "", move || ReadQueues::new(servers, ReadQueuesConfig::default()));
+            .start_on(members, "", move || ReadQueues::new(servers, ReadQueuesConfig::default()));
         Ok(Clients { offsets, consumed_keys, resets, consumers, consumer_table, producers, read_queues })
     }
 
     pub fn load_topics(&self, settings: &SettingsTable) -> Result<(StoredTopics, KnownTopics), StartError> {
         let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
         let recorded = self.threads.actors.recording(self.plan.flight_recorder);
-        let starter = queue_starter(queue_parts.clone(), self.threads.worker_handles(), recorded);
+        let starter = queue_starter(queue_parts.clone(), self.threads.workers.clone(), recorded);
         let rules = TopicRules {
             cluster: self.plan.cluster.clone(),
             broker: self.plan.broker_name.clone(),
@@ -177,7 +179,7 @@ impl Ground<'_> {
             utc_offset_ms: chrono::Local::now().offset().local_minus_utc() as i64 * 1000,
         };
         let parts = (self.clock.clone(), counters.clone());
-        let stats = self.threads.actors.start_on(&self.threads.members.handle(), "", move || {
+        let stats = self.threads.actors.start_on(&self.threads.members, "", move || {
             let (clock, counters) = parts;
             BrokerStats::new(config, clock, counters)
         });
@@ -201,12 +203,13 @@ impl Ground<'_> {
         config.register_period = plan.register_interval;
         config.register_timeout = plan.register_timeout;
         config.heartbeat_timeout = plan.expiry;
+        config.dial = plan.dial.clone();
         config.broker_permission = BrokerPermission::new(settings.clone(), gate.clone());
         config.ha_server_addr =
             SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
         self.threads
             .actors
-            .start_on(&self.threads.members.handle(), "", move || NameServerLink::new(config, table))
+            .start_on(&self.threads.members, "", move || NameServerLink::new(config, table))
     }
 
     pub fn start_topics(
@@ -229,7 +232,7 @@ impl Ground<'_> {
             events: self.events.clone(),
         };
         let (metadata, clock) = (self.metadata.clone(), self.clock.clone());
-        Ok(self.threads.actors.start_on(&self.threads.settings.handle(), "", move || {
+        Ok(self.threads.actors.start_on(&self.threads.settings, "", move || {
             loaded.into_actor(metadata, config, peers, clock)
         }))
     }
@@ -263,7 +266,7 @@ impl QueueFiles for DiskQueueFiles {
 /// queue holds its worker until they are.
 fn queue_starter(
     parts: Arc<OnceLock<QueueParts>>,
-    workers: Vec<ArbiterHandle>,
+    workers: Vec<Thread>,
     actors: ActorList,
 ) -> QueueStarter {
     let next = AtomicUsize::new(0);
@@ -321,7 +324,7 @@ mod tests {
     #[actix::test]
     async fn queue_that_is_asked_for_early_waits_for_its_parts() {
         let (parts, worker) = (Arc::new(OnceLock::new()), Arbiter::new());
-        let starter = queue_starter(parts.clone(), vec![worker.handle()], ActorList::default());
+        let starter = queue_starter(parts.clone(), vec![Thread::Arbiter(worker.handle())], ActorList::default());
         let orders = TopicEntry::new(TopicConfig::new("orders", 1), None, starter.clone());
         let queue = starter(&orders, QueueId(0));
         let extent = queue.send(QueryExtent);
