@@ -120,6 +120,43 @@ impl MemoryFiles {
         });
     }
 
+    /// The disk as it is found when its machine has lost power in mid-write: of what was not flushed, an arbitrary part is
+    /// there. Who still holds this one does not change that one any more.
+    pub fn after_power_loss(&self, seed: u64) -> Self {
+        let disk = self.after_kill();
+        disk.crash_torn(seed);
+        disk
+    }
+
+    /// The disk as it is found when a process has ended and its machine has not: all that was written is there. Who still
+    /// holds this one does not change that one any more. What was planned to fail is not planned there.
+    pub fn after_kill(&self) -> Self {
+        let disk = self.disk();
+        let mut copies: BTreeMap<*const Mutex<Content>, Node> = BTreeMap::new();
+        let mut copy = |node: &Node| {
+            let copy_content = || {
+                let content = lock(node);
+                let live = Live::Plain(content.live.to_vec());
+                let copied =
+                    Content { live, durable: content.durable.clone(), modified_at: content.modified_at };
+                Arc::new(Mutex::new(copied))
+            };
+            copies.entry(Arc::as_ptr(node)).or_insert_with(copy_content).clone()
+        };
+        let mut copy_all = |nodes: &BTreeMap<PathBuf, Node>| -> BTreeMap<PathBuf, Node> {
+            nodes.iter().map(|(path, node)| (path.clone(), copy(node))).collect()
+        };
+        let found = Disk {
+            dirs: disk.dirs.clone(),
+            live: copy_all(&disk.live),
+            durable: copy_all(&disk.durable),
+            now: disk.now,
+            capacity_bytes: disk.capacity_bytes,
+            failures: Vec::new(),
+        };
+        Self { disk: Arc::new(Mutex::new(found)), stall: Arc::default() }
+    }
+
     /// Limits the sum of all file lengths; beyond it creating and lengthening fail with `StorageFull`.
     pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
         self.disk().capacity_bytes = capacity_bytes;

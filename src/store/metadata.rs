@@ -10,6 +10,7 @@
 
 mod consumed_keys;
 mod consumer_offsets;
+mod database;
 mod delay_offsets;
 mod key_values;
 mod open_halves;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 pub use consumed_keys::{ConsumedKey, ConsumedKeyTable};
 pub use consumer_offsets::{ConsumerOffset, ConsumerOffsetTable};
+use database::Database;
 pub use delay_offsets::DelayOffsetTable;
 pub use key_values::{KeyValueTable, KvConfig, KvConfigTable};
 pub use open_halves::{KeptHalf, OpenHalfTable};
@@ -63,7 +65,7 @@ pub enum MetadataError {
 /// The database. Cheap to clone; the clones are the same database.
 #[derive(Clone, Debug)]
 pub struct Metadata {
-    db: sled::Db,
+    db: Database,
     /// Whether flushes fail, for tests: sled has no seam below it.
     #[cfg(test)]
     failing: std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -93,17 +95,27 @@ impl Metadata {
         loop {
             match config.open() {
                 Ok(db) => {
-                    return Ok(Self {
-                        db,
-                        #[cfg(test)]
-                        failing: Default::default(),
-                    });
+                    return Ok(Self::over(Database::Sled(db)));
                 }
-                Err(sled::Error::Io(_)) if begun.elapsed() < LOCK_WAIT_MAX && dir.join("db").exists() => {
+                Err(sled::Error::Io(_)) if begun.elapsed() < LOCK_WAIT_MAX && database::is_there(dir) => {
                     thread::sleep(LOCK_PAUSE);
                 }
                 Err(source) => return Err(MetadataError::Open { dir: dir.to_owned(), source }),
             }
+        }
+    }
+
+    /// Tables in memory, which end as a test likes.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn in_memory(memory: &crate::store::memory_metadata::MemoryMetadata) -> Self {
+        Self::over(Database::Memory(memory.clone()))
+    }
+
+    fn over(db: Database) -> Self {
+        Self {
+            db,
+            #[cfg(test)]
+            failing: Default::default(),
         }
     }
 
@@ -115,7 +127,7 @@ impl Metadata {
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull).into();
             return Err(MetadataError::Flush { source });
         }
-        self.db.flush().map(|_bytes| ()).map_err(|source| MetadataError::Flush { source })
+        self.db.flush().map_err(|source| MetadataError::Flush { source })
     }
 
     /// Makes every flush fail as on a full disk, or no more.

@@ -17,6 +17,8 @@ pub mod key_index;
 pub mod known_derived;
 pub mod mapped_file;
 pub mod memory_files;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory_metadata;
 pub mod message_filter;
 pub mod metadata;
 pub mod opening;

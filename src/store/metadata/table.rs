@@ -1,4 +1,4 @@
-//! One sled tree: byte keys to records behind a schema version.
+//! One tree: byte keys to records behind a schema version.
 
 use std::marker::PhantomData;
 
@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::MetadataError;
+use super::database::{Batch, Database, Tree};
 
 /// Something a table holds. The version changes with the fields, and old versions stay readable or are refused.
 pub trait Record: Serialize + DeserializeOwned {
@@ -30,13 +31,13 @@ impl Record for u64 {}
 /// A tree whose values are all of one kind.
 #[derive(Debug)]
 pub struct Table<V> {
-    tree: sled::Tree,
+    tree: Tree,
     name: Box<str>,
     value: PhantomData<fn(V) -> V>,
 }
 
 impl<V: Record> Table<V> {
-    pub(super) fn open(db: &sled::Db, name: &str) -> Result<Self, MetadataError> {
+    pub(super) fn open(db: &Database, name: &str) -> Result<Self, MetadataError> {
         let tree =
             db.open_tree(name).map_err(|source| MetadataError::Database { tree: name.to_owned(), source })?;
         Ok(Self { tree, name: name.into(), value: PhantomData })
@@ -51,22 +52,19 @@ impl<V: Record> Table<V> {
 
     pub fn put(&self, key: &[u8], value: &V) -> Result<(), MetadataError> {
         let encoded = self.encode(value)?;
-        self.tree.insert(key, encoded).map_err(|source| self.failed(source))?;
-        Ok(())
+        self.tree.insert(key, encoded).map_err(|source| self.failed(source))
     }
 
     /// Writes all or, after a crash, none of them.
     pub fn put_all(&self, entries: impl IntoIterator<Item = (Vec<u8>, V)>) -> Result<(), MetadataError> {
-        let mut batch = sled::Batch::default();
-        for (key, value) in entries {
-            batch.insert(key, self.encode(&value)?);
-        }
-        self.tree.apply_batch(batch).map_err(|source| self.failed(source))
+        let encoded = |(key, value)| Ok((key, Some(self.encode(&value)?)));
+        let batch = entries.into_iter().map(encoded).collect::<Result<Batch, MetadataError>>()?;
+        self.tree.apply(batch).map_err(|source| self.failed(source))
     }
 
     /// Returns whether there was something to delete.
     pub fn delete(&self, key: &[u8]) -> Result<bool, MetadataError> {
-        Ok(self.tree.remove(key).map_err(|source| self.failed(source))?.is_some())
+        self.tree.remove(key).map_err(|source| self.failed(source))
     }
 
     /// Deletes what `condemned` picks among the keys that begin with `prefix`; returns how many.
@@ -75,16 +73,15 @@ impl<V: Record> Table<V> {
         prefix: &[u8],
         mut condemned: impl FnMut(&[u8]) -> bool,
     ) -> Result<usize, MetadataError> {
-        let mut batch = sled::Batch::default();
-        let mut deleted = 0;
-        for key in self.tree.scan_prefix(prefix).keys() {
-            let key = key.map_err(|source| self.failed(source))?;
+        let mut batch = Batch::new();
+        for entry in self.tree.scan_prefix(prefix) {
+            let (key, _) = entry.map_err(|source| self.failed(source))?;
             if condemned(&key) {
-                batch.remove(key);
-                deleted += 1;
+                batch.push((key.to_vec(), None));
             }
         }
-        self.tree.apply_batch(batch).map_err(|source| self.failed(source))?;
+        let deleted = batch.len();
+        self.tree.apply(batch).map_err(|source| self.failed(source))?;
         Ok(deleted)
     }
 
@@ -147,7 +144,7 @@ impl<V: Record> Table<V> {
     }
 
     #[cfg(test)]
-    pub(super) fn raw(&self) -> &sled::Tree {
+    pub(super) fn raw(&self) -> &Tree {
         &self.tree
     }
 }
