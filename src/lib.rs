@@ -28,6 +28,8 @@ pub mod filter;
 mod kill_point;
 mod plan;
 pub mod protocol;
+#[cfg(any(test, feature = "testing"))]
+pub mod simulation;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

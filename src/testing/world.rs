@@ -14,8 +14,14 @@ use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::types::{QueueId, QueueOffset, TopicName};
 
 /// xorshift64*: small, seeded, the same everywhere.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chance(u64);
+
+impl Default for Chance {
+    fn default() -> Self {
+        Self::of_seed(0)
+    }
+}
 
 impl Chance {
     pub fn of_seed(seed: u64) -> Self {

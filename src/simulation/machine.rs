@@ -1,0 +1,316 @@
+//! The machines of servers: what runs on them, and what their disks keep when it ends.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+
+use super::chance::Chance;
+use super::network::{Accepted, Host};
+use super::schedule::Process;
+use super::world::{FIRST_BROKER, NAME_SERVER, World};
+use crate::actors::actor_list::ActorList;
+use crate::actors::broker_plan::BrokerPlan;
+use crate::actors::broker_tree::BrokerTree;
+use crate::actors::connection::{Connection, ConnectionLimits, NewConnection, Service};
+use crate::actors::flusher::DiskFailed;
+use crate::actors::name_server::{NameServer, NameServerConfig};
+use crate::actors::name_server_service::NameServerService;
+use crate::actors::name_server_settings::NameServerPlace;
+use crate::actors::threads::{Thread, Threads};
+use crate::actors::transport::Transport;
+use crate::config::Config;
+use crate::plan::broker_plan;
+use crate::store::memory_files::MemoryFiles;
+use crate::store::memory_metadata::MemoryMetadata;
+use crate::store::metadata::Metadata;
+use crate::store::recovery_progress::RecoveryProgress;
+use crate::types::FlushMode;
+
+/// Port of every broker.
+const BROKER_PORT: u16 = 10_911;
+const NAME_SERVER_PORT: u16 = 9_876;
+
+/// How a broker ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Its process is killed; the machine keeps what was written.
+    Kill,
+    /// The machine loses power in mid-write.
+    PowerLoss,
+}
+
+/// A running process, and the way to ask it to stop.
+struct Running {
+    process: Process,
+    stop: Option<oneshot::Sender<oneshot::Sender<()>>>,
+}
+
+/// The machine of a broker.
+pub struct BrokerMachine {
+    number: usize,
+    pub disk: MemoryFiles,
+    pub metadata: MemoryMetadata,
+    running: Option<Running>,
+    chance: Chance,
+}
+
+impl BrokerMachine {
+    pub fn new(number: usize, seed: u64) -> Self {
+        Self {
+            number,
+            disk: MemoryFiles::new(),
+            metadata: MemoryMetadata::default(),
+            running: None,
+            chance: Chance::stream(seed, &format!("broker-{number}")),
+        }
+    }
+
+    pub fn host(&self) -> Host {
+        Host(FIRST_BROKER + self.number as u8)
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.host().addr(BROKER_PORT)
+    }
+
+    /// The process of the broker, if it runs.
+    pub fn process(&self) -> Option<Process> {
+        self.running.as_ref().map(|running| running.process)
+    }
+
+    fn lose_state(&mut self, end: End) {
+        let seed = self.chance.below(u64::MAX);
+        match end {
+            End::Kill => {
+                self.disk = self.disk.after_kill();
+                // What sled was given is in the hands of the operating system only once it was flushed.
+                let kept = self.chance.below(self.metadata.unflushed() as u64 + 1) as usize;
+                self.metadata = self.metadata.after_crash(kept);
+            }
+            End::PowerLoss => {
+                self.disk = self.disk.after_power_loss(seed);
+                let kept = self.chance.below(self.metadata.unflushed() as u64 + 1) as usize;
+                self.metadata = self.metadata.after_crash(kept);
+            }
+        }
+    }
+}
+
+/// The machine of the name server.
+#[derive(Default)]
+pub struct NameServerMachine {
+    metadata: MemoryMetadata,
+    process: Option<Process>,
+}
+
+pub fn name_server_addr() -> SocketAddr {
+    NAME_SERVER.addr(NAME_SERVER_PORT)
+}
+
+fn plan(world: &World, number: usize, addr: SocketAddr) -> BrokerPlan {
+    let mut config = Config::default();
+    config.broker.name = format!("broker-{number}").as_str().into();
+    config.broker.cluster = "simulated".to_owned();
+    config.broker.advertise_ip = addr.ip();
+    config.broker.name_servers = vec![name_server_addr().to_string()];
+    config.store.data_dir = "/store".into();
+    config.store.commit_log_segment_bytes = 64 * 1024;
+    config.store.consume_queue_segment_units = 64;
+    config.store.index_slots = 64;
+    config.store.index_entries = 256;
+    config.store.flush_mode = world.flush;
+    config.message.max_body_bytes = 4_096;
+    // A full disk may take what nobody has consumed; here it stops writes instead, and nothing is to be lost.
+    config.retention.warn_ratio = 2.0;
+    config.retention.force_ratio = 2.0;
+    let plan = broker_plan(&config, addr, None);
+    BrokerPlan { dial: Some(world.network.dial_from(Host(FIRST_BROKER + number as u8))), ..plan }
+}
+
+/// Where actors tell what ends their process.
+struct FailureWatch(UnboundedSender<DiskFailed>);
+
+impl Actor for FailureWatch {
+    type Context = Context<Self>;
+}
+
+impl Handler<DiskFailed> for FailureWatch {
+    type Result = ();
+
+    fn handle(&mut self, failed: DiskFailed, _: &mut Self::Context) {
+        let _ = self.0.send(failed);
+    }
+}
+
+/// Starts a connection on a thread of `threads` for each client that comes.
+struct Port {
+    accepted: UnboundedReceiver<Accepted>,
+    threads: Vec<Thread>,
+    actors: ActorList,
+    local: SocketAddr,
+    service: Arc<dyn Service>,
+    world: Rc<World>,
+}
+
+impl Port {
+    async fn serve(mut self) {
+        let mut turn = 0;
+        while let Some(Accepted { stream, peer }) = self.accepted.recv().await {
+            turn += 1;
+            let new = NewConnection {
+                transport: Transport::Simulated(Box::new(stream)),
+                peer,
+                local: self.local,
+                service: self.service.clone(),
+                limits: ConnectionLimits::default(),
+                clock: self.world.clock.clone(),
+            };
+            let thread = &self.threads[turn % self.threads.len()];
+            self.actors.start_on(thread, peer.to_string(), move || Connection::new(new));
+        }
+    }
+}
+
+impl World {
+    pub fn start_name_server(self: &Rc<Self>) {
+        let process = self.schedule.new_process();
+        let mut machine = self.name_server.borrow_mut();
+        machine.process = Some(process);
+        let metadata = Metadata::in_memory(&machine.metadata);
+        let (world, thread) = (self.clone(), self.schedule.start_thread(process));
+        self.schedule.spawn(process, async move {
+            let addr = name_server_addr();
+            let place = NameServerPlace {
+                bind_address: addr.ip().to_string(),
+                listen_port: addr.port(),
+                home: "/names".to_owned(),
+            };
+            let config = NameServerConfig { mailbox_capacity: 1_024, place };
+            match NameServer::open(config, Some(metadata), world.clock.clone()) {
+                Ok((actor, routes)) => {
+                    let actors = ActorList::default();
+                    let actor = actors.start_on(&thread, "", move || actor);
+                    let service = Arc::new(NameServerService::new(routes, actor));
+                    let accepted = world.network.listen(addr);
+                    world.note("name server is up");
+                    Port { accepted, threads: vec![thread], actors, local: addr, service, world }.serve().await;
+                }
+                Err(error) => world.violate(format_args!("the name server does not start: {error}")),
+            }
+        });
+    }
+
+    pub fn end_name_server(&self) {
+        let mut machine = self.name_server.borrow_mut();
+        if let Some(process) = machine.process.take() {
+            machine.metadata = machine.metadata.after_crash(0);
+            self.schedule.end(process);
+            self.network.lose(NAME_SERVER);
+            self.note("name server is killed");
+        }
+    }
+
+    pub fn start_broker(self: &Rc<Self>, number: usize) {
+        let process = self.schedule.new_process();
+        let (stop, stopping) = oneshot::channel();
+        let mut brokers = self.brokers.borrow_mut();
+        let machine = &mut brokers[number];
+        if machine.running.is_some() {
+            return;
+        }
+        machine.running = Some(Running { process, stop: Some(stop) });
+        let (files, addr) = (Arc::new(machine.disk.clone()), machine.addr());
+        let metadata = Metadata::in_memory(&machine.metadata);
+        let workers = 1 + machine.chance.below(3) as usize;
+        drop(brokers);
+        let world = self.clone();
+        self.schedule.spawn(process, async move {
+            let threads = Threads::of(workers, world.flush, || world.schedule.start_thread(process));
+            let (failed, failures) = unbounded_channel();
+            let failed = FailureWatch(failed).start().recipient();
+            let (plan, clock) = (plan(&world, number, addr), world.clock.clone());
+            let recovery = RecoveryProgress::default();
+            let started = BrokerTree::start(plan, &threads, files, metadata, failed, clock, &recovery).await;
+            match started {
+                Ok(tree) => {
+                    let accepted = world.network.listen(addr);
+                    world.note(format_args!("broker-{number} is up, {workers} workers"));
+                    let service = tree.service.clone();
+                    let port = Port {
+                        accepted,
+                        threads: threads.workers.clone(),
+                        actors: threads.actors.clone(),
+                        local: addr,
+                        service,
+                        world: world.clone(),
+                    };
+                    serve_until_ended(number, port, tree, failures, stopping, world).await;
+                }
+                Err(error) => world.violate(format_args!("broker-{number} does not start: {error:?}")),
+            }
+        });
+    }
+
+    /// Ends a broker in mid-work; what its disk keeps is there at the next start.
+    pub fn end_broker(&self, number: usize, end: End) {
+        let mut brokers = self.brokers.borrow_mut();
+        let machine = &mut brokers[number];
+        let Some(running) = machine.running.take() else { return };
+        // With messages that nobody flushed, a loss of power takes what was acknowledged, and may.
+        let end = if self.flush == FlushMode::Async { End::Kill } else { end };
+        machine.lose_state(end);
+        self.schedule.end(running.process);
+        self.network.lose(machine.host());
+        self.note(format_args!("broker-{number} ends: {end:?}"));
+    }
+
+    /// Ends a broker in good order.
+    pub async fn stop_broker(&self, number: usize) {
+        let stop = self.brokers.borrow_mut()[number].running.as_mut().and_then(|running| running.stop.take());
+        let Some(stop) = stop else { return };
+        self.note(format_args!("broker-{number} is told to stop"));
+        let (stopped, is_stopped) = oneshot::channel();
+        // It may end in another way meanwhile.
+        if stop.send(stopped).is_ok() && is_stopped.await.is_ok() {
+            self.note(format_args!("broker-{number} has stopped"));
+            self.end_broker(number, End::Kill);
+        }
+    }
+}
+
+async fn serve_until_ended(
+    number: usize,
+    port: Port,
+    tree: BrokerTree,
+    mut failures: UnboundedReceiver<DiskFailed>,
+    stopping: oneshot::Receiver<oneshot::Sender<()>>,
+    world: Rc<World>,
+) {
+    let stopped = {
+        let serving = async {
+            tree.register().await;
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            biased;
+            Some(failed) = failures.recv() => {
+                world.note(format_args!("broker-{number} has a disk that failed: {}", failed.cause));
+                world.end_broker(number, End::Kill);
+                None
+            }
+            Ok(stopped) = stopping => Some(stopped),
+            () = port.serve() => None,
+            () = serving => None,
+        }
+    };
+    if let Some(stopped) = stopped {
+        tree.stop().await;
+        // Who asked may be gone.
+        let _ = stopped.send(());
+    }
+    std::future::pending::<()>().await
+}
