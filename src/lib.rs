@@ -27,6 +27,7 @@ pub mod fatal;
 pub mod filter;
 mod kill_point;
 mod plan;
+pub mod planted;
 pub mod protocol;
 #[cfg(any(test, feature = "testing"))]
 pub mod simulation;

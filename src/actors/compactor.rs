@@ -184,9 +184,8 @@ async fn rewrite(queue: CompactedQueue, begin: BeginRewrite, flush: Recipient<Fl
         Err(_) => return None, // it was deleted
     };
     let boundary = rewrite.boundary;
-    let ran = aside(move || rewrite.run())
-        .await
-        .unwrap_or_else(|panicked| Err(std::io::Error::other(panicked)));
+    let ran =
+        aside(move || rewrite.run()).await.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked)));
     let (rewritten, outcome) = match ran {
         Ok(rewritten) => {
             let Rewritten { compacted_to, records_before, records, has_more, .. } = rewritten;

@@ -311,8 +311,8 @@ mod tests {
     use actix::prelude::*;
 
     use super::Context;
-    use crate::actors::threads::Thread;
     use super::*;
+    use crate::actors::threads::Thread;
 
     #[derive(Message)]
     #[rtype(result = "u64")]

@@ -59,6 +59,7 @@ use super::request::{Reply, ReplyContent};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
 use crate::kill_point;
+use crate::planted::{Planted, is_planted};
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::{
     ConsumeQueue, ConsumeQueueConfig, ConsumeQueueError, ConsumeQueueUnit, TimeBoundary, Unflushed, queue_dir,
@@ -354,7 +355,11 @@ impl TopicQueue {
     /// Writes what was dispatched, in order, and answers the pulls that waited for it.
     fn write_units(&mut self, ctx: &mut Context<Self>) {
         while let (Some(dispatched), Ok(queue)) = (self.unwritten.front(), &mut self.queue) {
-            match queue.append(dispatched.first, &dispatched.units) {
+            let first = match is_planted(Planted::DoubleDispatch) {
+                true => dispatched.first.max(queue.max_offset()),
+                false => dispatched.first,
+            };
+            match queue.append(first, &dispatched.units) {
                 Ok(outcome) => {
                     kill_point::reach("queue.units_written");
                     if outcome.lost > 0 {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use telstar::planted::Planted;
 use telstar::simulation::{Outcome, Plan, run};
 
 /// Runs clusters of Telstar in virtual time, through faults that a seed chooses, and says what does not hold.
@@ -22,6 +23,12 @@ struct Args {
     /// Prints the transcript of every world, not only of one that fails.
     #[arg(long)]
     transcript: bool,
+    /// Plants a fault in the program, and looks for a seed that finds it.
+    #[arg(long, value_enum)]
+    plant: Option<Planted>,
+    /// Runs every seed twice, and fails where the second world parts from the first.
+    #[arg(long)]
+    twice: bool,
     /// Shows the log of the actors on standard error, as RUST_LOG does.
     #[arg(long)]
     log: Option<String>,
@@ -35,7 +42,19 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let (mut acknowledged, mut consumed, mut dead) = (0, 0, 0);
     for seed in args.seed..args.seed + args.seeds {
-        let outcome = run(Plan { seed, length: Duration::from_secs_f64(args.minutes * 60.0) });
+        let plan = Plan {
+            seed,
+            length: Duration::from_secs_f64(args.minutes * 60.0),
+            planted: args.plant,
+            with_wire: args.twice,
+        };
+        let outcome = run(plan);
+        if args.twice
+            && let Some(parted) = part(&outcome, &run(plan))
+        {
+            println!("seed {seed} is not repeated: {parted}");
+            return ExitCode::FAILURE;
+        }
         if args.transcript || outcome.violation.is_some() {
             print!("{}", outcome.transcript);
         }
@@ -57,4 +76,14 @@ fn main() -> ExitCode {
         args.seeds as f64 / took.as_secs_f64()
     );
     ExitCode::SUCCESS
+}
+
+/// Where two worlds of one seed part.
+fn part(one: &Outcome, other: &Outcome) -> Option<String> {
+    let first = one.wire.iter().zip(&other.wire).position(|(one, other)| one != other);
+    match first {
+        Some(at) => Some(format!("at byte string {at}:\n{}\n{}", one.wire[at], other.wire[at])),
+        None if one.turns != other.turns => Some(format!("{} turns and {}", one.turns, other.turns)),
+        None => None,
+    }
 }

@@ -197,7 +197,9 @@ impl World {
                     let service = Arc::new(NameServerService::new(routes, actor));
                     let accepted = world.network.listen(addr);
                     world.note("name server is up");
-                    Port { accepted, threads: vec![thread], actors, local: addr, service, world }.serve().await;
+                    Port { accepted, threads: vec![thread], actors, local: addr, service, world }
+                        .serve()
+                        .await;
                 }
                 Err(error) => world.violate(format_args!("the name server does not start: {error}")),
             }

@@ -30,9 +30,11 @@ use world::{BROKERS, NATURE, World};
 use self::chance::Chance;
 use self::faults::{Faults, mend_disks};
 use self::ledger::Violation;
+use self::network::lock;
 use self::producers::Producer;
 use crate::actors::aside::simulated::{Pace, in_place};
 use crate::client::{Call, ConnectOptions, Servers};
+use crate::planted::{self, Planted};
 use crate::protocol::header::CreateTopic;
 use crate::protocol::request_code::RequestCode;
 
@@ -49,6 +51,17 @@ pub struct Plan {
     pub seed: u64,
     /// Virtual time in which messages are sent.
     pub length: Duration,
+    /// A fault in the program.
+    pub planted: Option<Planted>,
+    /// Whether the bytes that pass are kept, too.
+    pub with_wire: bool,
+}
+
+impl Plan {
+    /// A minute of `seed`.
+    pub fn of_seed(seed: u64) -> Self {
+        Self { seed, length: Duration::from_secs(60), planted: None, with_wire: false }
+    }
 }
 
 /// A world that has ended.
@@ -58,6 +71,8 @@ pub struct Outcome {
     /// The first thing that did not fit.
     pub violation: Option<Violation>,
     pub transcript: Transcript,
+    /// Of all that passed between hosts, if that was asked for.
+    pub wire: Vec<String>,
     /// Turns that threads were given: two runs of a seed have as many.
     pub turns: u64,
     pub acknowledged: u64,
@@ -71,7 +86,7 @@ pub struct Outcome {
 /// use std::time::Duration;
 /// use telstar::simulation::{Plan, run};
 ///
-/// let outcome = run(Plan { seed: 1, length: Duration::from_secs(10) });
+/// let outcome = run(Plan { length: Duration::from_secs(10), ..Plan::of_seed(1) });
 /// assert_eq!(outcome.violation, None, "{}", outcome.transcript);
 /// ```
 pub fn run(plan: Plan) -> Outcome {
@@ -86,6 +101,8 @@ pub fn run(plan: Plan) -> Outcome {
 async fn live(plan: Plan) -> Outcome {
     let (world, violated) = World::new(plan.seed);
     let _panics = panics::watch(&world);
+    let _planting = planted::plant(plan.planted);
+    let wire = plan.with_wire.then(|| world.network.log());
     let mut chance = Chance::stream(plan.seed, "work aside");
     let _in_place = in_place(move || {
         let mut some = || chance.between_ms(0, 30);
@@ -114,6 +131,7 @@ async fn live(plan: Plan) -> Outcome {
         seed: plan.seed,
         violation,
         transcript,
+        wire: wire.map(|wire| lock(&wire).clone()).unwrap_or_default(),
         turns,
         acknowledged: ledger.acknowledged_count(),
         consumed: ledger.consumed_count(),

@@ -49,7 +49,12 @@ struct Net {
     /// Longest time on the way, ms.
     latency_ms: u64,
     next_port: u16,
+    /// What passes, when it is to be written down.
+    log: Option<WireLog>,
 }
+
+/// Lines about what passes; for finding where two runs part.
+pub type WireLog = Arc<Mutex<Vec<String>>>;
 
 /// A connection as a server gets it.
 #[derive(Debug)]
@@ -67,8 +72,16 @@ impl Network {
             cuts: BTreeSet::new(),
             latency_ms: 4,
             next_port: 30_000,
+            log: None,
         };
         Self { net: Arc::new(Mutex::new(net)) }
+    }
+
+    /// Writes down what passes from now on.
+    pub fn log(&self) -> WireLog {
+        let log = WireLog::default();
+        self.net().log = Some(log.clone());
+        log
     }
 
     /// Connections that come to `addr`, until the receiver is dropped.
@@ -107,6 +120,7 @@ impl Network {
             state: Mutex::new(WireState {
                 chance: Chance::of_seed(net.chance.below(u64::MAX)),
                 latency_ms: net.latency_ms,
+                log: net.log.clone(),
                 ..WireState::default()
             }),
         });
@@ -192,7 +206,7 @@ fn pair(one: Host, other: Host) -> (Host, Host) {
     (one.min(other), one.max(other))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -209,6 +223,7 @@ struct WireState {
     is_reset: bool,
     chance: Chance,
     latency_ms: u64,
+    log: Option<WireLog>,
 }
 
 /// One direction.
@@ -327,6 +342,10 @@ impl AsyncWrite for Stream {
         let on_the_way = Duration::from_millis(state.chance.below(latency + 1));
         // Frames arrive in pieces, too.
         let longest = if state.chance.one_in(8) { 1 + state.chance.below(64) as usize } else { WINDOW_BYTES };
+        if let Some(log) = &state.log {
+            let (hosts, text) = (self.wire.hosts, String::from_utf8_lossy(&bytes[..bytes.len().min(longest)]));
+            lock(log).push(format!("{:?} {hosts:?}.{} +{on_the_way:?} {text:?}", Instant::now(), self.side));
+        }
         let pipe = &mut state.pipes[self.side];
         if pipe.bytes >= WINDOW_BYTES {
             pipe.writer = Some(task.waker().clone());

@@ -5,7 +5,6 @@
 //! A process is some threads that end together, in mid-work.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -49,8 +48,9 @@ struct Slot {
 }
 
 struct State {
-    slots: BTreeMap<u32, Slot>,
-    next_slot: u32,
+    /// The place of a thread that ended, or has its turn, is empty.
+    slots: Vec<Option<Slot>>,
+    ready: Vec<usize>,
     next_process: u32,
     ending: Vec<Process>,
     chance: Chance,
@@ -67,8 +67,8 @@ pub struct Schedule {
 impl Schedule {
     pub fn new(chance: Chance) -> Self {
         let state = State {
-            slots: BTreeMap::new(),
-            next_slot: 0,
+            slots: Vec::new(),
+            ready: Vec::new(),
             next_process: 0,
             ending: Vec::new(),
             chance,
@@ -99,11 +99,7 @@ impl Schedule {
         let tasks = LocalSet::new();
         tasks.spawn_local(future);
         let woken = Arc::new(Woken { is_woken: AtomicBool::new(true), scheduler: self.waker.clone() });
-        let mut state = self.state.borrow_mut();
-        let number = state.next_slot;
-        state.next_slot += 1;
-        state.slots.insert(number, Slot { process, tasks, woken, is_stalled: false });
-        drop(state);
+        self.state.borrow_mut().slots.push(Some(Slot { process, tasks, woken, is_stalled: false }));
         self.waker.wake();
     }
 
@@ -116,19 +112,18 @@ impl Schedule {
     /// Holds up one thread of a process, or lets all of them go on.
     pub fn stall_one(&self, process: Process) {
         let mut state = self.state.borrow_mut();
-        let of_process: Vec<u32> =
-            state.slots.iter().filter(|(_, slot)| slot.process == process).map(|(at, _)| *at).collect();
+        let State { slots, chance, .. } = &mut *state;
+        let of_process = slots.iter_mut().flatten().filter(|slot| slot.process == process);
+        let mut of_process: Vec<&mut Slot> = of_process.collect();
         if !of_process.is_empty() {
-            let at = of_process[state.chance.below(of_process.len() as u64) as usize];
-            if let Some(slot) = state.slots.get_mut(&at) {
-                slot.is_stalled = true;
-            }
+            let at = chance.below(of_process.len() as u64) as usize;
+            of_process[at].is_stalled = true;
         }
     }
 
     pub fn go_on(&self, process: Process) {
         let mut state = self.state.borrow_mut();
-        for slot in state.slots.values_mut().filter(|slot| slot.process == process) {
+        for slot in state.slots.iter_mut().flatten().filter(|slot| slot.process == process) {
             slot.is_stalled = false;
         }
         drop(state);
@@ -172,8 +167,10 @@ impl Schedule {
         if ending.is_empty() {
             return;
         }
-        let ended = state.slots.extract_if(.., |_, slot| ending.contains(&slot.process));
-        let ended: Vec<_> = ended.collect();
+        let mut ended = Vec::new();
+        for place in &mut state.slots {
+            ended.extend(place.take_if(|slot| ending.contains(&slot.process)));
+        }
         // Actors that end send messages, which wakes others: the state must be free then.
         drop(state);
         drop(ended);
@@ -182,21 +179,28 @@ impl Schedule {
     /// Whether there was anybody to give it to.
     fn give_a_turn(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        let is_ready = |slot: &Slot| !slot.is_stalled && slot.woken.is_woken.load(Ordering::Relaxed);
-        let ready: Vec<u32> =
-            state.slots.iter().filter(|(_, slot)| is_ready(slot)).map(|(at, _)| *at).collect();
+        let State { slots, ready, chance, turns, .. } = &mut *state;
+        ready.clear();
+        for (at, slot) in slots.iter().enumerate() {
+            if slot
+                .as_ref()
+                .is_some_and(|slot| !slot.is_stalled && slot.woken.is_woken.load(Ordering::Relaxed))
+            {
+                ready.push(at);
+            }
+        }
         if ready.is_empty() {
             return false;
         }
-        let at = ready[state.chance.below(ready.len() as u64) as usize];
-        let Some(mut slot) = state.slots.remove(&at) else { return false };
-        state.turns += 1;
+        let at = ready[chance.below(ready.len() as u64) as usize];
+        let Some(mut slot) = slots[at].take() else { return false };
+        *turns += 1;
         drop(state);
         slot.woken.is_woken.store(false, Ordering::Relaxed);
         let waker = slot.woken.clone().into();
         let ended = Pin::new(&mut slot.tasks).poll(&mut Context::from_waker(&waker)).is_ready();
         if !ended {
-            self.state.borrow_mut().slots.insert(at, slot);
+            self.state.borrow_mut().slots[at] = Some(slot);
         }
         true
     }

@@ -31,6 +31,10 @@ pub struct Transcript {
 }
 
 impl Transcript {
+    pub fn lines(&self) -> impl Iterator<Item = &String> {
+        self.lines.iter()
+    }
+
     /// The last lines, all of them if there are fewer.
     pub fn tail(&self, lines: usize) -> &[String] {
         &self.lines[self.lines.len().saturating_sub(lines)..]

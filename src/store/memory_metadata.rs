@@ -89,10 +89,11 @@ impl MemoryTree {
         self.database.content().live.get(&self.name)?.get(key).cloned()
     }
 
-    pub(super) fn apply(&self, writes: Writes) {
+    pub(super) fn apply(&self, writes: Writes) -> sled::Result<()> {
         let mut content = self.database.content();
         apply(&mut content.live, &self.name, writes.clone());
         content.unflushed.push((self.name.clone(), writes));
+        Ok(())
     }
 
     pub(super) fn scan_prefix(&self, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {

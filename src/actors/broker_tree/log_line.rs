@@ -98,9 +98,7 @@ impl Ground<'_> {
     pub fn start_key_index(&self, files: Option<KeyIndexFiles>) -> Option<Addr<KeyIndex>> {
         let capacity = self.plan.mailbox_capacity;
         files.map(|index| {
-            self.threads
-                .actors
-                .start_on(&self.threads.index, "", move || KeyIndex::new(index, capacity))
+            self.threads.actors.start_on(&self.threads.index, "", move || KeyIndex::new(index, capacity))
         })
     }
 
@@ -242,9 +240,7 @@ impl Ground<'_> {
                 mailbox_capacity: self.plan.mailbox_capacity,
             };
             let from = underived.from;
-            self.threads
-                .actors
-                .start_on(&self.threads.dispatcher, "", move || Dispatcher::new(parts, from))
+            self.threads.actors.start_on(&self.threads.dispatcher, "", move || Dispatcher::new(parts, from))
         };
         let flusher = {
             let parts = FlusherParts {
@@ -263,9 +259,7 @@ impl Ground<'_> {
                 config: self.plan.flusher,
             };
             let flushed = underived.recovered.log_end;
-            self.threads
-                .actors
-                .start_on(&self.threads.flusher, "", move || Flusher::new(parts, flushed))
+            self.threads.actors.start_on(&self.threads.flusher, "", move || Flusher::new(parts, flushed))
         };
         let writer = {
             let (dispatcher, flusher) = (dispatcher.clone().recipient(), flusher.clone().recipient());

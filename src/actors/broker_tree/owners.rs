@@ -121,8 +121,7 @@ impl Ground<'_> {
             self.clock.clone(),
             self.plan.mailbox_capacity,
         )?;
-        let consumed_keys =
-            self.threads.actors.start_on(&self.threads.offsets, "", move || consumed_keys);
+        let consumed_keys = self.threads.actors.start_on(&self.threads.offsets, "", move || consumed_keys);
         let members = &self.threads.members;
         let (consumers, consumer_table) = ConsumerGroups::new(ConsumerGroupsConfig {
             group: ConsumerGroupConfig {
@@ -207,9 +206,7 @@ impl Ground<'_> {
         config.broker_permission = BrokerPermission::new(settings.clone(), gate.clone());
         config.ha_server_addr =
             SocketAddr::new(plan.advertised.ip(), plan.advertised.port().saturating_add(1)).to_string();
-        self.threads
-            .actors
-            .start_on(&self.threads.members, "", move || NameServerLink::new(config, table))
+        self.threads.actors.start_on(&self.threads.members, "", move || NameServerLink::new(config, table))
     }
 
     pub fn start_topics(
@@ -232,9 +229,10 @@ impl Ground<'_> {
             events: self.events.clone(),
         };
         let (metadata, clock) = (self.metadata.clone(), self.clock.clone());
-        Ok(self.threads.actors.start_on(&self.threads.settings, "", move || {
-            loaded.into_actor(metadata, config, peers, clock)
-        }))
+        Ok(self
+            .threads
+            .actors
+            .start_on(&self.threads.settings, "", move || loaded.into_actor(metadata, config, peers, clock)))
     }
 }
 
@@ -264,11 +262,7 @@ impl QueueFiles for DiskQueueFiles {
 
 /// Starts queues on the workers in turn. Actors that start before `parts` are known may ask for queues already; such a
 /// queue holds its worker until they are.
-fn queue_starter(
-    parts: Arc<OnceLock<QueueParts>>,
-    workers: Vec<Thread>,
-    actors: ActorList,
-) -> QueueStarter {
+fn queue_starter(parts: Arc<OnceLock<QueueParts>>, workers: Vec<Thread>, actors: ActorList) -> QueueStarter {
     let next = AtomicUsize::new(0);
     Arc::new(move |topic: &TopicEntry, queue_id: QueueId| {
         let worker = &workers[next.fetch_add(1, Ordering::Relaxed) % workers.len()];
@@ -324,7 +318,8 @@ mod tests {
     #[actix::test]
     async fn queue_that_is_asked_for_early_waits_for_its_parts() {
         let (parts, worker) = (Arc::new(OnceLock::new()), Arbiter::new());
-        let starter = queue_starter(parts.clone(), vec![Thread::Arbiter(worker.handle())], ActorList::default());
+        let starter =
+            queue_starter(parts.clone(), vec![Thread::Arbiter(worker.handle())], ActorList::default());
         let orders = TopicEntry::new(TopicConfig::new("orders", 1), None, starter.clone());
         let queue = starter(&orders, QueueId(0));
         let extent = queue.send(QueryExtent);

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::replies_by_client::RepliesByClient;
 use super::{PullMessages, TopicQueue, WakeHolds};
 use crate::actors::context::Context;
+use crate::planted::{Planted, is_planted};
 use crate::store::commit_log::CommitLogReader;
 use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::store::message_filter::MessageFilter;
@@ -21,6 +22,9 @@ impl TopicQueue {
     /// Answers the pulls that `fresh` units concern, the last of them right before `end`; the others go on
     /// waiting behind them.
     pub(super) fn pass_holds(&mut self, fresh: &[ConsumeQueueUnit], end: QueueOffset) {
+        if is_planted(Planted::HoldNeverWoken) {
+            return;
+        }
         let begin = end.0 as i64 - fresh.len() as i64;
         let (log, max_bytes) = (self.parts.log.clone(), self.parts.config.pull.max_filter_bytes);
         self.answer_holds(|hold| {

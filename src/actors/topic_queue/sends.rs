@@ -18,6 +18,7 @@ use crate::actors::flusher::LogFlushed;
 use crate::actors::request::{ClientLink, Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use crate::actors::topic_table::TopicEntry;
 use crate::error::Refusal;
+use crate::planted::{Planted, is_planted};
 use crate::protocol::message::PendingMessage;
 use crate::types::{FlushMode, QueueId, QueueOffset};
 
@@ -259,7 +260,9 @@ impl Handler<BatchAppended> for TopicQueue {
         let mut answered = Vec::with_capacity(replies.len());
         for ((reply, promise), outcome) in replies.into_iter().zip(appended.outcomes) {
             match outcome {
-                Ok(stored) if promise == Promise::OnDisk => self.unflushed.park(stored, reply, deadline),
+                Ok(stored) if promise == Promise::OnDisk && !is_planted(Planted::AnswerBeforeFlush) => {
+                    self.unflushed.park(stored, reply, deadline)
+                }
                 outcome => answered.push((reply, outcome, Kept::Promised)),
             }
         }
@@ -279,7 +282,10 @@ impl Handler<LogFlushed> for TopicQueue {
 
     fn handle(&mut self, flushed: LogFlushed, ctx: &mut Self::Context) {
         let sends = self.unflushed.take_flushed(flushed.up_to);
-        let sends: Vec<_> = sends.map(|send| (send.reply, Ok(send.stored), Kept::Promised)).collect();
+        let mut sends: Vec<_> = sends.map(|send| (send.reply, Ok(send.stored), Kept::Promised)).collect();
+        if is_planted(Planted::ForgottenWaiter) && sends.len() > 1 {
+            sends.pop();
+        }
         if self.parts.events.wants(EventKind::MessageStored) {
             self.tell_stored(&sends);
         }

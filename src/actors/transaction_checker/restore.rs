@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::actors::open_halves::OpenHalves;
+use crate::planted::{Planted, is_planted};
 use crate::protocol::names::{HALF_TOPIC, TRANSACTION_GROUP};
 use crate::protocol::transaction::TransactionFact;
 use crate::store::commit_log::CommitLogReader;
@@ -40,7 +41,7 @@ pub fn restore(plan: &HalvesPlan) -> Result<OpenHalves, MetadataError> {
         None => left_by_java(plan)?,
     };
     let mut halves = OpenHalves::restore(kept.all()?, from);
-    let mut at = from;
+    let mut at = if is_planted(Planted::HalvesForgotten) { plan.until } else { from };
     while at < plan.until {
         let read = plan.log.walk_records(at, READ_BYTES, |position, record| {
             if position >= plan.until {

@@ -58,7 +58,7 @@ impl Tree {
         match self {
             Self::Sled(tree) => tree.insert(key, value).map(|_before| ()),
             #[cfg(any(test, feature = "testing"))]
-            Self::Memory(tree) => Ok(tree.apply(vec![(key.to_vec(), Some(value))])),
+            Self::Memory(tree) => tree.apply(vec![(key.to_vec(), Some(value))]),
         }
     }
 
@@ -69,8 +69,7 @@ impl Tree {
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(tree) => {
                 let was_there = tree.get(key).is_some();
-                tree.apply(vec![(key.to_vec(), None)]);
-                Ok(was_there)
+                tree.apply(vec![(key.to_vec(), None)]).map(|()| was_there)
             }
         }
     }
@@ -88,13 +87,13 @@ impl Tree {
                 tree.apply_batch(writes)
             }
             #[cfg(any(test, feature = "testing"))]
-            Self::Memory(tree) => Ok(tree.apply(batch)),
+            Self::Memory(tree) => tree.apply(batch),
         }
     }
 
     pub fn scan_prefix(&self, prefix: &[u8]) -> impl Iterator<Item = sled::Result<Entry>> + use<> {
         match self {
-            Self::Sled(tree) => Scan::Sled(tree.scan_prefix(prefix)),
+            Self::Sled(tree) => Scan::Sled(Box::new(tree.scan_prefix(prefix))),
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(tree) => Scan::Memory(tree.scan_prefix(prefix).into_iter()),
         }
@@ -102,7 +101,7 @@ impl Tree {
 }
 
 enum Scan {
-    Sled(sled::Iter),
+    Sled(Box<sled::Iter>),
     #[cfg(any(test, feature = "testing"))]
     Memory(std::vec::IntoIter<(Vec<u8>, Vec<u8>)>),
 }
