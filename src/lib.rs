@@ -20,6 +20,8 @@ mod broker;
 pub mod cli;
 pub mod client;
 pub mod clock;
+mod collections;
+
 pub mod config;
 pub mod error;
 pub mod extension;

@@ -11,7 +11,6 @@
 mod counters;
 mod history;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +21,7 @@ pub use self::history::{DayTotals, SAMPLE_EVERY};
 use self::history::{History, Measure, TrafficHistory, per_second};
 use super::context::{Context, observed};
 use crate::clock::{SharedClock, WallMs};
+use crate::collections::HashMap;
 use crate::error::Refusal;
 use crate::protocol::body::stats::BrokerStatsData;
 use crate::types::{GroupName, TopicName};
@@ -148,7 +148,7 @@ impl BrokerStats {
     pub fn new(config: BrokerStatsConfig, clock: SharedClock, store: Arc<StoreCounters>) -> Self {
         let now = Instant::now();
         let today = day_of(clock.now(), config);
-        let mut traffic: HashMap<TrafficOf, Counted> = HashMap::new();
+        let mut traffic: HashMap<TrafficOf, Counted> = HashMap::default();
         for (of, counter) in [(TrafficOf::BrokerPuts, &store.puts), (TrafficOf::BrokerGets, &store.gets)] {
             traffic.entry(of).or_insert_with(|| Counted::new(now)).counters.push(counter.clone());
         }

@@ -8,7 +8,6 @@
 //! - Invariants: what replaces messages is on disk, in the commit log too, before it does; the log is not deleted
 //!   beyond what is copied and on disk; one queue is rewritten at a time, on a thread that no message passes through.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +22,7 @@ use super::flusher::FlushNow;
 use super::topic_queue::{BeginRewrite, EndRewrite, TakeCopies, TopicQueue};
 use super::topic_table::TopicTable;
 use crate::clock::{SharedClock, WallMs};
+use crate::collections::HashMap;
 use crate::store::compacted_log::Rewritten;
 use crate::store::compaction_positions::CompactionPositions;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
@@ -94,7 +94,7 @@ struct CompactedQueue {
 
 impl Compactor {
     pub fn new(parts: CompactorParts) -> Self {
-        Self { parts, compacted_at: HashMap::new(), is_busy: false, cancelled: Arc::default() }
+        Self { parts, compacted_at: HashMap::default(), is_busy: false, cancelled: Arc::default() }
     }
 
     fn queues(&self) -> Vec<CompactedQueue> {

@@ -11,7 +11,6 @@
 //! Replies bypass the mailbox capacity: they are bounded by the requests that were let through. So does
 //! [`ConnectionClosed`]: there is one for each watch.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -35,6 +34,7 @@ use super::request::{
 };
 use super::transport::Transport;
 use crate::clock::SharedClock;
+use crate::collections::HashMap;
 use crate::protocol::command::Command;
 use crate::protocol::frame::{NextFrame, next_frame};
 
@@ -126,7 +126,7 @@ impl Connection {
             in_work_bytes: 0,
             requests: Vec::new(),
             replies: Vec::new(),
-            calls: HashMap::new(),
+            calls: HashMap::default(),
             next_opaque: 0,
             watchers: Vec::new(),
             last_active: Instant::now(),

@@ -12,7 +12,6 @@
 
 mod window;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use super::group_table::GroupTable;
 use super::shared_flush::SharedFlush;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::clock::SharedClock;
+use crate::collections::HashMap;
 use crate::error::Refusal;
 use crate::protocol::attributes::CONSUMED_WINDOW_MS;
 use crate::store::metadata::{ConsumedKeyTable, Metadata, MetadataError};
@@ -78,7 +78,7 @@ impl ConsumedKeys {
         mailbox_capacity: usize,
     ) -> Result<Self, MetadataError> {
         let stored = metadata.consumed_keys()?;
-        let mut windows: HashMap<GroupName, KeyWindow> = HashMap::new();
+        let mut windows: HashMap<GroupName, KeyWindow> = HashMap::default();
         let mut known = stored.all()?;
         known.sort_by_key(|known| known.marked_at_ms);
         for known in known {

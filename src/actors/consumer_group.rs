@@ -13,7 +13,7 @@
 //!
 //! Started when the first of its members comes, and kept: it is small, and the next heartbeat finds it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -212,7 +212,7 @@ enum Departure {
 pub struct ConsumerGroup {
     group: GroupName,
     membership: Membership,
-    links: HashMap<ConnectionId, Arc<ClientLink>>,
+    links: BTreeMap<ConnectionId, Arc<ClientLink>>,
     /// Connections that will tell of their end; some may have left before it.
     watched: HashSet<ConnectionId>,
     locks: QueueLocks,
@@ -230,7 +230,7 @@ impl ConsumerGroup {
         Self {
             group,
             membership: Membership::new(config.filter),
-            links: HashMap::new(),
+            links: BTreeMap::new(),
             watched: HashSet::new(),
             locks: QueueLocks::default(),
             view,

@@ -7,7 +7,6 @@
 //! - Invariants: a group has one actor, for as long as the process lives; a group is published before anybody
 //!   is handed it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -19,6 +18,7 @@ use super::consumer_group::{ConsumerGroup, ConsumerGroupConfig, GroupView, Share
 use super::context::{Context, observed};
 use super::membership::GroupSubscription;
 use super::request::ClientLink;
+use crate::collections::HashMap;
 use crate::error::Refusal;
 use crate::types::GroupName;
 
@@ -135,7 +135,7 @@ impl ConsumerGroups {
     /// The directory and its read half, which others need before the actor runs.
     pub fn new(config: ConsumerGroupsConfig) -> (Self, ConsumerGroupTable) {
         let table = ConsumerGroupTable::default();
-        (Self { groups: Handles::new(), table: table.clone(), config, waiting: Vec::new() }, table)
+        (Self { groups: Handles::default(), table: table.clone(), config, waiting: Vec::new() }, table)
     }
 
     fn start_group(&mut self, group: GroupName, actors: &ActorList) -> GroupHandle {

@@ -13,7 +13,6 @@
 
 mod window;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -32,6 +31,7 @@ use super::topic_queue::{
 };
 use super::topic_table::TopicEntry;
 use crate::clock::SharedClock;
+use crate::collections::HashMap;
 use crate::error::Refusal;
 use crate::protocol::message::RecordView;
 use crate::protocol::properties::{self, names as property};
@@ -116,8 +116,8 @@ impl DedupWindow {
             parts,
             topic: Some(topic),
             window: Window::new(KEYS_MAX),
-            under_way: HashMap::new(),
-            waiting: HashMap::new(),
+            under_way: HashMap::default(),
+            waiting: HashMap::default(),
             next_token: 0,
         }
     }

@@ -12,7 +12,7 @@
 
 mod catch_up;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use super::facts::Progress;
 use super::topic_queue::{Dispatched, TopicQueue};
 use super::topic_table::{TopicEntry, TopicMap, TopicTable};
 use crate::clock::WallMs;
+use crate::collections::HashMap;
 use crate::kill_point;
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::message::RecordView;
@@ -132,6 +133,8 @@ pub struct Dispatcher {
     outgoing: VecDeque<Outgoing>,
     waiting: Vec<(PhysicalOffset, futures::channel::oneshot::Sender<()>)>,
     dirty: HashSet<Addr<TopicQueue>>,
+    /// The same, in the order in which they were written to.
+    dirty_in_order: Vec<Addr<TopicQueue>>,
     unknown_topics: HashSet<TopicName>,
     retry_set: bool,
     index_due_set: bool,
@@ -184,6 +187,7 @@ impl Dispatcher {
             outgoing: VecDeque::new(),
             waiting: Vec::new(),
             dirty: HashSet::new(),
+            dirty_in_order: Vec::new(),
             unknown_topics: HashSet::new(),
             retry_set: false,
             index_due_set: false,
@@ -255,6 +259,7 @@ impl Dispatcher {
                         Some((queue, Ok(()))) => {
                             if !self.dirty.contains(queue) {
                                 self.dirty.insert(queue.clone());
+                                self.dirty_in_order.push(queue.clone());
                             }
                             None
                         }
@@ -536,7 +541,9 @@ impl Handler<BeginCheckPoint> for Dispatcher {
         if !self.outgoing.is_empty() || self.parts.catch_up.is_some() {
             return CheckPointPlan { dispatched: None, queues: Vec::new() };
         }
-        CheckPointPlan { dispatched: Some(self.tail), queues: self.dirty.drain().collect() }
+        self.dirty.clear();
+        let queues = std::mem::take(&mut self.dirty_in_order);
+        CheckPointPlan { dispatched: Some(self.tail), queues }
     }
 }
 

@@ -1,11 +1,11 @@
 //! The consumer groups' settings as everybody reads them: an immutable snapshot, published by the
 //! `SubscriptionGroups` actor alone. A lookup costs a hash and no lock.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::collections::HashMap;
 use crate::protocol::body::assignment::SetMessageRequestModeRequestBody;
 use crate::protocol::data_version::DataVersion;
 use crate::protocol::subscription_group_config::SubscriptionGroupConfig;

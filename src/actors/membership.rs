@@ -4,13 +4,14 @@
 //! the last heartbeat: members that do not subscribe to the same topics overwrite each other, as in Java, and
 //! clients rely on all of a group subscribing alike. RocketMQ: `ConsumerGroupInfo`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::request::ConnectionId;
+use crate::collections::HashMap;
 use crate::filter::{FilterError, FilterRules, SqlFilter};
 use crate::protocol::body::heartbeat::{ConsumeFromWhere, ConsumeType, MessageModel};
 use crate::protocol::body::subscription::{SQL92, SubscriptionData};

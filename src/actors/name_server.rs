@@ -11,7 +11,7 @@
 //! - Invariants: a request is answered after its effect is published; a broker whose connection is closed has
 //!   no route; nothing is kept of a broker that is gone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -146,7 +146,7 @@ pub struct NameServer {
     table: RouteTable,
     publisher: RoutePublisher,
     /// Connections that tell us when they close, by number.
-    watched: HashMap<ConnectionId, Arc<ClientLink>>,
+    watched: BTreeMap<ConnectionId, Arc<ClientLink>>,
     disk: Option<Disk>,
     clock: SharedClock,
     config: NameServerConfig,
@@ -183,7 +183,7 @@ impl NameServer {
         }
         let (publisher, routes) = routes(settings, kv_configs);
         let table = RouteTable::default();
-        Ok((Self { table, publisher, watched: HashMap::new(), disk, clock, config }, routes))
+        Ok((Self { table, publisher, watched: BTreeMap::new(), disk, clock, config }, routes))
     }
 
     fn publish(&mut self) {

@@ -4,9 +4,10 @@
 //! that an administrator set; until the group has taken it over with its next pull, what the group says is
 //! ignored.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::clock::WallMs;
+use crate::collections::HashMap;
 use crate::types::{GroupName, QueueId, QueueOffset, TopicName};
 
 /// Offsets by queue, in the order of the queues.

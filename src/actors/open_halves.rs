@@ -9,9 +9,10 @@
 //!
 //! The first final decision wins: it is made when an ending begins, and undone only when nothing was stored.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
+use crate::collections::HashMap;
 use crate::protocol::transaction::{Decision, HalfRecord, Told, TransactionFact, TransactionKey};
 use crate::store::metadata::KeptHalf;
 use crate::types::{GroupName, PhysicalOffset, QueueOffset};
@@ -89,13 +90,13 @@ impl OpenHalves {
     pub fn restore(kept: Vec<KeptHalf>, read_to: PhysicalOffset) -> Self {
         let mut this = Self {
             halves: BTreeMap::new(),
-            by_position: HashMap::new(),
-            by_key: HashMap::new(),
+            by_position: HashMap::default(),
+            by_key: HashMap::default(),
             due: BTreeSet::new(),
-            unattended: HashMap::new(),
+            unattended: HashMap::default(),
             ending: 0,
             without_op: BTreeSet::new(),
-            settled: HashMap::new(),
+            settled: HashMap::default(),
             settled_order: VecDeque::new(),
             read_to,
             changed: BTreeSet::new(),

@@ -1,6 +1,5 @@
 //! Messages that the broker sends itself: to their queue, and who waits for each of them.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use actix::prelude::*;
@@ -10,6 +9,7 @@ use tokio::sync::oneshot;
 use super::commit_log_writer::StoredSend;
 use super::topic_queue::{MessageStored, Promise, SendMessages, SendReply, SendRequest};
 use super::topic_table::TopicTable;
+use crate::collections::HashMap;
 use crate::error::Refusal;
 use crate::protocol::message::{PendingMessage, StoredMessage};
 use crate::types::{FlushMode, QueueId, TopicName};
@@ -24,7 +24,7 @@ pub struct OwnSends {
 
 impl OwnSends {
     pub fn new(topics: TopicTable, flush: FlushMode) -> Self {
-        Self { topics, flush, waiting: HashMap::new(), next_token: 0 }
+        Self { topics, flush, waiting: HashMap::default(), next_token: 0 }
     }
 
     /// Sends a message to its queue; resolves when it is stored or refused. `owner` is told first.

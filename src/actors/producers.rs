@@ -9,7 +9,7 @@
 //! - Invariants: a connection is watched once, however many groups it produces for; a group without members is
 //!   not there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::context::{Context, observed};
 use super::membership::Member;
 use super::request::{ClientLink, CloseConnection, ConnectionClosed, ConnectionId, WatchConnection};
 use crate::clock::WallMs;
+use crate::collections::HashMap;
 use crate::protocol::body::connections::{Connection, ProducerInfo, ProducerTableInfo};
 use crate::types::{ClientId, GroupName};
 
@@ -135,14 +136,14 @@ impl Group {
 pub struct Producers {
     groups: HashMap<GroupName, Group>,
     /// In how many groups a connection is.
-    connections: HashMap<ConnectionId, usize>,
+    connections: BTreeMap<ConnectionId, usize>,
     watchers: Vec<Recipient<ProducerJoined>>,
     config: ProducersConfig,
 }
 
 impl Producers {
     pub fn new(config: ProducersConfig) -> Self {
-        Self { groups: HashMap::new(), connections: HashMap::new(), watchers: Vec::new(), config }
+        Self { groups: HashMap::default(), connections: BTreeMap::new(), watchers: Vec::new(), config }
     }
 
     fn watch(&self, link: &Arc<ClientLink>, ctx: &mut Context<Self>) {

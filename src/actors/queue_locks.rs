@@ -8,11 +8,11 @@
 //! broke may still be at work on a message: its locks end when it must think them lost itself, which is earlier than
 //! they would otherwise.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::collections::HashMap;
 use crate::types::{ClientId, MessageQueue};
 
 /// RocketMQ: `RebalanceLockManager.REBALANCE_LOCK_MAX_LIVE_TIME`.

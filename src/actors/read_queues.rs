@@ -6,7 +6,7 @@
 //! - Fails: while no name server answers, what was told last is what holds; a topic that was never told of has none.
 //! - Invariants: a topic is asked for at most once in `refresh_after`, however many ask.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::context::{Context, observed};
 use crate::client::{Servers, rebalance, route};
+use crate::collections::HashMap;
 use crate::types::{MessageQueue, TopicName};
 
 /// Topics remembered; beyond, those that nobody asked for again are forgotten.
@@ -63,8 +64,8 @@ pub struct ReadQueues {
 impl ReadQueues {
     pub fn new(servers: Servers, config: ReadQueuesConfig) -> Self {
         Self {
-            known: HashMap::new(),
-            waiting: HashMap::new(),
+            known: HashMap::default(),
+            waiting: HashMap::default(),
             unasked: VecDeque::new(),
             servers: Some(servers),
             config,

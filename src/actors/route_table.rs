@@ -4,13 +4,14 @@
 //! RocketMQ: `RouteInfoManager`. Where Java leaks an address that moved to another broker name, here one
 //! address belongs to one broker.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::mem;
 
 use serde_json::Value;
 
 use super::request::ConnectionId;
 use crate::clock::WallMs;
+use crate::collections::HashMap;
 use crate::protocol::body::registration::TopicConfigSerializeWrapper;
 use crate::protocol::body::route::{BrokerData, QueueData};
 use crate::protocol::data_version::DataVersion;

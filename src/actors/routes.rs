@@ -4,7 +4,7 @@
 //! Topics lie in shards, so that publishing one topic of 50,000 copies a few hundred handles. The answer to a
 //! route query is kept with its topic, valid for one version of the brokers.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::name_server_settings::NameServerSettings;
 use super::route_table::{Brokers, MASTER_ID, RouteChanges, RouteTable, TopicQueues};
+use crate::collections::HashMap;
 use crate::protocol::body::route::{BrokerData, BrokerMemberGroup, ClusterInfo, TopicList, TopicRouteData};
 use crate::protocol::fastjson;
 use crate::protocol::header::GetRoute;
@@ -88,7 +89,7 @@ impl RoutePublisher {
         if changes.brokers {
             self.alter(|surroundings| surroundings.brokers = table.brokers().clone());
         }
-        let mut by_shard: HashMap<usize, HashSet<TopicName>> = HashMap::new();
+        let mut by_shard: HashMap<usize, HashSet<TopicName>> = HashMap::default();
         for topic in changes.topics {
             by_shard.entry(shard_of(&topic)).or_default().insert(topic);
         }

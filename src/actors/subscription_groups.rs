@@ -11,7 +11,6 @@
 //!
 //! Flushing blocks for an fsync, so this actor lives on an arbiter that no message passes through.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use super::context::{Context, observed};
 use super::group_table::{FORBID_READ, GroupMap, GroupTable, GroupTablePublisher};
 use super::not_there;
 use crate::clock::SharedClock;
+use crate::collections::HashMap;
 use crate::error::Refusal;
 use crate::protocol::body::assignment::SetMessageRequestModeRequestBody;
 use crate::protocol::data_version::DataVersion;
@@ -169,12 +169,12 @@ impl SubscriptionGroups {
         // A stored group wins: somebody altered a system group.
         let configs = system_groups.into_iter().chain(stored.all()?);
         let groups = configs.map(|config| (config.group_name.clone(), Arc::new(config))).collect();
-        let mut forbidden: HashMap<GroupName, HashMap<TopicName, i32>> = HashMap::new();
+        let mut forbidden: HashMap<GroupName, HashMap<TopicName, i32>> = HashMap::default();
         for Forbidden { group, topic, bits } in stored_forbidden.all()? {
             forbidden.entry(group).or_default().insert(topic, bits);
         }
         let stored_modes = metadata.request_modes()?;
-        let mut request_modes: HashMap<GroupName, HashMap<_, _>> = HashMap::new();
+        let mut request_modes: HashMap<GroupName, HashMap<_, _>> = HashMap::default();
         for mode in stored_modes.all()? {
             let of_group = request_modes.entry(mode.consumer_group.clone()).or_default();
             of_group.insert(mode.topic.clone(), mode);

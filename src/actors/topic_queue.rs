@@ -26,7 +26,7 @@ mod replies_by_client;
 mod sends;
 mod unflushed_sends;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,7 @@ use super::extensions::stream::EventTap;
 use super::message_expiry::MessageExpiry;
 use super::request::{Reply, ReplyContent};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
+use crate::collections::HashMap;
 use crate::error::Refusal;
 use crate::kill_point;
 use crate::planted::{Planted, is_planted};
@@ -252,7 +253,7 @@ impl TopicQueue {
             units: Vec::new(),
             oldest: None,
             puts,
-            gets: HashMap::new(),
+            gets: HashMap::default(),
             pullers: Pullers::default(),
             handed_over_at: Instant::now(),
             compaction,

@@ -1,7 +1,6 @@
 //! The topics of this broker as everybody reads them: an immutable snapshot, published by the `Topics` actor
 //! alone. A lookup costs a hash and no lock.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -10,6 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::dedup_window::DedupWindow;
 use super::topic_queue::TopicQueue;
+use crate::collections::HashMap;
 use crate::protocol::attributes::{
     BODY_FILTER, DEDUP_WINDOW_MS, FLUSH_DISK_TYPE, RETENTION_MS, is_compacted,
 };

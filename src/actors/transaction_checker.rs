@@ -17,7 +17,7 @@ mod questions;
 mod restore;
 mod saving;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,6 +45,7 @@ use super::topic_table::TopicTable;
 use super::topics::EnsureTopic;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::clock::SharedClock;
+use crate::collections::HashMap;
 use crate::error::Refusal;
 use crate::kill_point;
 use crate::protocol::message::PendingMessage;
@@ -167,7 +168,7 @@ pub struct TransactionChecker {
     checks_started: bool,
     checking: bool,
     /// Groups that got a producer while one was looked for.
-    joined_meanwhile: HashSet<GroupName>,
+    joined_meanwhile: BTreeSet<GroupName>,
     /// When the timer of checks rings, ms.
     check_timer: Option<(i64, SpawnHandle)>,
     counts: Counts,
@@ -198,15 +199,15 @@ impl TransactionChecker {
             stored_to: halves.read_to(),
             halves,
             parts,
-            under_way: HashMap::new(),
-            waiting: HashMap::new(),
+            under_way: HashMap::default(),
+            waiting: HashMap::default(),
             rollbacks: Vec::new(),
             op_in_work: false,
             op_timer_set: false,
             saving: None,
             checks_started: false,
             checking: false,
-            joined_meanwhile: HashSet::new(),
+            joined_meanwhile: BTreeSet::new(),
             check_timer: None,
             counts: Counts::default(),
         }

@@ -80,9 +80,9 @@ fn main() -> ExitCode {
 
 /// Where two worlds of one seed part.
 fn part(one: &Outcome, other: &Outcome) -> Option<String> {
-    let first = one.wire.iter().zip(&other.wire).position(|(one, other)| one != other);
+    let first = one.wire.iter().zip(&other.wire).position(|(one, other)| one.key != other.key);
     match first {
-        Some(at) => Some(format!("at byte string {at}:\n{}\n{}", one.wire[at], other.wire[at])),
+        Some(at) => Some(format!("at write {at}:\n{:?}\n{:?}", one.wire[at], other.wire[at])),
         None if one.turns != other.turns => Some(format!("{} turns and {}", one.turns, other.turns)),
         None => None,
     }

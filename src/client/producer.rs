@@ -1,8 +1,6 @@
 //! Sends messages: picks queues in turn, creates topics by way of `TBW102`, tries another queue when a broker
 //! cannot take a message.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
 use super::error::ClientError;
@@ -11,6 +9,7 @@ use super::route::{QueueAt, write_queues};
 use super::servers::Servers;
 use super::unique_key::UniqueKeys;
 use crate::clock::SharedClock;
+use crate::collections::HashMap;
 use crate::protocol::header::{SendMessageV2, SendResponse};
 use crate::protocol::names::DEFAULT_TOPIC;
 use crate::protocol::properties::{self, names};
@@ -60,7 +59,7 @@ impl Producer {
     pub fn new(servers: Servers, group: GroupName, clock: SharedClock) -> Self {
         let process = std::process::id();
         let keys = UniqueKeys::new([127, 0, 0, 1], process as u16, process, clock.now());
-        Self { servers, group, keys, clock, queues: HashMap::new(), turn: 0 }
+        Self { servers, group, keys, clock, queues: HashMap::default(), turn: 0 }
     }
 
     /// Sends one message and waits until it is stored.

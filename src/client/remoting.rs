@@ -5,7 +5,6 @@
 //! the socket and the table of waiting calls; it ends with the connection, or when the last handle is dropped.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -21,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::error::ClientError;
+use crate::collections::HashMap;
 use crate::protocol::command::{Command, FLAG_ONE_WAY, FieldValue, OutgoingHead};
 use crate::protocol::ext_fields::ExtFields;
 use crate::protocol::fastjson;
@@ -259,7 +259,7 @@ impl RemotingConnection {
             write,
             outgoing: receiver,
             handles: sender.downgrade(),
-            waiting: HashMap::new(),
+            waiting: HashMap::default(),
             prune_at: 2 * BATCH_MAX,
             on_request: options.on_request.clone(),
             shared: shared.clone(),

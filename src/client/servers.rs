@@ -1,11 +1,11 @@
 //! The servers a client talks to: name servers by list, brokers by the addresses that routes give.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::error::ClientError;
 use super::remoting::{Call, ConnectOptions, RemotingConnection, Response};
 use super::route::{self, BrokerAt};
+use crate::collections::HashMap;
 use crate::protocol::body::route::{ClusterInfo, TopicRouteData};
 use crate::protocol::header::{GetRoute, TopicHeader};
 use crate::protocol::request_code::RequestCode;
@@ -32,7 +32,12 @@ impl Servers {
             _ => format!("{addr}:{NAME_SERVER_PORT}"),
         };
         let addrs = name_servers.split([';', ',']).map(str::trim).filter(|addr| !addr.is_empty());
-        Self { name_servers: addrs.map(with_port).collect(), options, timeout, connections: HashMap::new() }
+        Self {
+            name_servers: addrs.map(with_port).collect(),
+            options,
+            timeout,
+            connections: HashMap::default(),
+        }
     }
 
     /// The name servers, for messages to people.

@@ -99,13 +99,16 @@ async fn crash(world: &Rc<World>, chance: &mut Chance, broker: usize, end: End) 
 /// A disk that is full, or fails once.
 async fn trouble_disk(world: &Rc<World>, chance: &mut Chance, broker: usize) {
     let (disk, metadata) = {
-        let brokers = world.brokers.borrow();
+        let mut brokers = world.brokers.borrow_mut();
+        brokers[broker].is_troubled = true;
         (brokers[broker].disk.clone(), brokers[broker].metadata.clone())
     };
     match chance.below(4) {
         0 => {
             world.note(format_args!("the disk of broker-{broker} is full"));
-            disk.set_capacity(Some(disk.used_bytes() + chance.below(64 * 1024)));
+            // Not by its capacity: then old messages would be given up, consumed or not, as they may be.
+            disk.fail_always(FileOperation::Write, ErrorKind::StorageFull);
+            disk.fail_always(FileOperation::Create, ErrorKind::StorageFull);
         }
         1 => {
             world.note(format_args!("a write of broker-{broker} fails"));
@@ -126,8 +129,8 @@ async fn trouble_disk(world: &Rc<World>, chance: &mut Chance, broker: usize) {
 
 /// Every disk is as disks should be.
 pub fn mend_disks(world: &World) {
-    for broker in world.brokers.borrow().iter() {
-        broker.disk.set_capacity(None);
+    for broker in world.brokers.borrow_mut().iter_mut() {
+        broker.is_troubled = false;
         broker.disk.fail_nothing();
         broker.metadata.fail_flushes(false);
     }

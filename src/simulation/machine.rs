@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::chance::Chance;
 use super::network::{Accepted, Host};
 use super::schedule::Process;
-use super::world::{FIRST_BROKER, NAME_SERVER, World};
+use super::world::{FIRST_BROKER, NAME_SERVER, NATURE, World};
 use crate::actors::actor_list::ActorList;
 use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::broker_tree::BrokerTree;
@@ -32,6 +34,8 @@ use crate::types::FlushMode;
 
 /// Port of every broker.
 const BROKER_PORT: u16 = 10_911;
+/// Until somebody starts a process again that ended by itself.
+const RESTART: Duration = Duration::from_secs(1);
 const NAME_SERVER_PORT: u16 = 9_876;
 
 /// How a broker ends.
@@ -54,6 +58,8 @@ pub struct BrokerMachine {
     number: usize,
     pub disk: MemoryFiles,
     pub metadata: MemoryMetadata,
+    /// Its disk may fail now.
+    pub is_troubled: bool,
     running: Option<Running>,
     chance: Chance,
 }
@@ -64,6 +70,7 @@ impl BrokerMachine {
             number,
             disk: MemoryFiles::new(),
             metadata: MemoryMetadata::default(),
+            is_troubled: false,
             running: None,
             chance: Chance::stream(seed, &format!("broker-{number}")),
         }
@@ -124,9 +131,6 @@ fn plan(world: &World, number: usize, addr: SocketAddr) -> BrokerPlan {
     config.store.index_entries = 256;
     config.store.flush_mode = world.flush;
     config.message.max_body_bytes = 4_096;
-    // A full disk may take what nobody has consumed; here it stops writes instead, and nothing is to be lost.
-    config.retention.warn_ratio = 2.0;
-    config.retention.force_ratio = 2.0;
     let plan = broker_plan(&config, addr, None);
     BrokerPlan { dial: Some(world.network.dial_from(Host(FIRST_BROKER + number as u8))), ..plan }
 }
@@ -252,6 +256,10 @@ impl World {
                     };
                     serve_until_ended(number, port, tree, failures, stopping, world).await;
                 }
+                Err(error) if world.brokers.borrow()[number].is_troubled => {
+                    world.note(format_args!("broker-{number} does not start: {error}"));
+                    world.replace_broker(number);
+                }
                 Err(error) => world.violate(format_args!("broker-{number} does not start: {error:?}")),
             }
         });
@@ -268,6 +276,16 @@ impl World {
         self.schedule.end(running.process);
         self.network.lose(machine.host());
         self.note(format_args!("broker-{number} ends: {end:?}"));
+    }
+
+    /// Ends a process that its disk has failed, and starts another one soon.
+    fn replace_broker(self: &Rc<Self>, number: usize) {
+        self.end_broker(number, End::Kill);
+        let world = self.clone();
+        self.schedule.spawn(NATURE, async move {
+            sleep(RESTART).await;
+            world.start_broker(number);
+        });
     }
 
     /// Ends a broker in good order.
@@ -301,7 +319,7 @@ async fn serve_until_ended(
             biased;
             Some(failed) = failures.recv() => {
                 world.note(format_args!("broker-{number} has a disk that failed: {}", failed.cause));
-                world.end_broker(number, End::Kill);
+                world.replace_broker(number);
                 None
             }
             Ok(stopped) = stopping => Some(stopped),

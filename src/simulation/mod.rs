@@ -30,6 +30,7 @@ use world::{BROKERS, NATURE, World};
 use self::chance::Chance;
 use self::faults::{Faults, mend_disks};
 use self::ledger::Violation;
+pub use self::network::WireLine;
 use self::network::lock;
 use self::producers::Producer;
 use crate::actors::aside::simulated::{Pace, in_place};
@@ -72,7 +73,7 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     pub transcript: Transcript,
     /// Of all that passed between hosts, if that was asked for.
-    pub wire: Vec<String>,
+    pub wire: Vec<WireLine>,
     /// Turns that threads were given: two runs of a seed have as many.
     pub turns: u64,
     pub acknowledged: u64,

@@ -50,11 +50,18 @@ struct Net {
     latency_ms: u64,
     next_port: u16,
     /// What passes, when it is to be written down.
-    log: Option<WireLog>,
+    log: Option<(WireLog, Instant)>,
 }
 
-/// Lines about what passes; for finding where two runs part.
-pub type WireLog = Arc<Mutex<Vec<String>>>;
+/// A write: what two runs have in common, and what was written, where maps may be in another order.
+#[derive(Clone, Debug)]
+pub struct WireLine {
+    pub key: String,
+    pub text: String,
+}
+
+/// What passes; for finding where two runs part.
+pub type WireLog = Arc<Mutex<Vec<WireLine>>>;
 
 /// A connection as a server gets it.
 #[derive(Debug)]
@@ -80,7 +87,7 @@ impl Network {
     /// Writes down what passes from now on.
     pub fn log(&self) -> WireLog {
         let log = WireLog::default();
-        self.net().log = Some(log.clone());
+        self.net().log = Some((log.clone(), Instant::now()));
         log
     }
 
@@ -223,7 +230,7 @@ struct WireState {
     is_reset: bool,
     chance: Chance,
     latency_ms: u64,
-    log: Option<WireLog>,
+    log: Option<(WireLog, Instant)>,
 }
 
 /// One direction.
@@ -342,9 +349,12 @@ impl AsyncWrite for Stream {
         let on_the_way = Duration::from_millis(state.chance.below(latency + 1));
         // Frames arrive in pieces, too.
         let longest = if state.chance.one_in(8) { 1 + state.chance.below(64) as usize } else { WINDOW_BYTES };
-        if let Some(log) = &state.log {
-            let (hosts, text) = (self.wire.hosts, String::from_utf8_lossy(&bytes[..bytes.len().min(longest)]));
-            lock(log).push(format!("{:?} {hosts:?}.{} +{on_the_way:?} {text:?}", Instant::now(), self.side));
+        if let Some((log, began)) = &state.log {
+            let (hosts, len, text) = (self.wire.hosts, bytes.len(), String::from_utf8_lossy(bytes));
+            lock(log).push(WireLine {
+                key: format!("{:?} {hosts:?}.{} {len} bytes +{on_the_way:?}", began.elapsed(), self.side),
+                text: text.chars().take(400).collect(),
+            });
         }
         let pipe = &mut state.pipes[self.side];
         if pipe.bytes >= WINDOW_BYTES {

@@ -8,6 +8,7 @@ use tracing::warn;
 use super::StartError;
 use super::ground::Ground;
 use super::owners::{Clients, Figures, KnownTopics, Owners};
+use crate::actors::aside::aside;
 use crate::actors::commit_log_writer::{CommitLogWriter, PublishedSignal};
 use crate::actors::compactor::{Compactor, CompactorParts, SecureCopies};
 use crate::actors::consumer_offsets::ConsumerOffsets;
@@ -166,7 +167,7 @@ impl Ground<'_> {
             until: halves_until,
             timeout: settings.load().transaction_timeout,
         };
-        let halves = tokio::task::spawn_blocking(move || restore(&halves_plan));
+        let halves = aside(move || restore(&halves_plan));
         let halves = halves.await.map_err(|_| StartError::ActorEnded("reading transactions"))??;
         let producers = &owners.clients.producers;
         let parts = TransactionCheckerParts {

@@ -1,6 +1,7 @@
 //! Which keys one group has marked as consumed within its window: pure state, told of time.
 
-use std::collections::{HashMap, VecDeque};
+use crate::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The keys of a group.

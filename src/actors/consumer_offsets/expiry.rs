@@ -1,6 +1,6 @@
 //! What retention asks of consumer offsets: how far the slowest group is, and which group loses what.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use actix::prelude::*;
 use tracing::warn;
@@ -8,6 +8,7 @@ use tracing::warn;
 use super::ConsumerOffsets;
 use crate::actors::offset_table::OffsetKey;
 use crate::clock::WallMs;
+use crate::collections::HashMap;
 use crate::types::{GroupName, QueueId, QueueOffset, TopicName};
 
 /// The smallest offset of each queue among the groups that live: those `online`, and those that committed at or
@@ -59,7 +60,7 @@ pub struct ExpiryRecord {
 
 impl ExpiryRecord {
     pub fn new(started_at: WallMs) -> Self {
-        Self { started_at, committed_at: HashMap::new(), losses: Losses::new() }
+        Self { started_at, committed_at: HashMap::default(), losses: Losses::new() }
     }
 
     pub fn committed(&mut self, group: &GroupName, now: WallMs) {
@@ -83,8 +84,8 @@ impl Handler<QuerySlowest> for ConsumerOffsets {
     type Result = MessageResult<QuerySlowest>;
 
     fn handle(&mut self, query: QuerySlowest, _: &mut Self::Context) -> Self::Result {
-        let mut slowest: HashMap<(&TopicName, QueueId), QueueOffset> = HashMap::new();
-        let mut live: HashMap<&GroupName, bool> = HashMap::new();
+        let mut slowest: HashMap<(&TopicName, QueueId), QueueOffset> = HashMap::default();
+        let mut live: HashMap<&GroupName, bool> = HashMap::default();
         for (group, topic, queue_id, offset) in self.table.iter() {
             if *live.entry(group).or_insert_with(|| self.expiry.lives(group, &query)) {
                 let known = slowest.entry((topic, queue_id)).or_insert(offset);
@@ -104,7 +105,8 @@ impl Handler<ListConsumedQueues> for ConsumerOffsets {
     type Result = Vec<(TopicName, QueueId)>;
 
     fn handle(&mut self, _: ListConsumedQueues, _: &mut Self::Context) -> Self::Result {
-        let queues: HashSet<_> = self.table.iter().map(|(_, topic, queue_id, _)| (topic, queue_id)).collect();
+        let queues: BTreeSet<_> =
+            self.table.iter().map(|(_, topic, queue_id, _)| (topic, queue_id)).collect();
         queues.into_iter().map(|(topic, queue_id)| (topic.clone(), queue_id)).collect()
     }
 }

@@ -1,8 +1,9 @@
 //! Which sends of a topic were stored a short while ago, by the unique key that their client gave them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::actors::request::Kept;
+use crate::collections::HashMap;
 pub use crate::protocol::key_digest::KeyDigest;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset};
 
@@ -38,7 +39,7 @@ pub struct Window {
 
 impl Window {
     pub fn new(max: usize) -> Self {
-        Self { sends: HashMap::new(), order: VecDeque::new(), max }
+        Self { sends: HashMap::default(), order: VecDeque::new(), max }
     }
 
     /// Takes a send that is to be stored; a new one counts as under way from now on.

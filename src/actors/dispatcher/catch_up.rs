@@ -1,7 +1,8 @@
 //! What a start derives again although a check point has passed it: files that were taken away.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use crate::collections::HashMap;
 use crate::store::derived_check::{Missing, MissingQueues};
 use crate::types::{PhysicalOffset, QueueId, TopicName};
 
@@ -24,7 +25,7 @@ impl CatchUp {
         let queues = match &missing.queues {
             MissingQueues::All => None,
             MissingQueues::Some(lost) => {
-                let mut queues: HashMap<TopicName, HashMap<QueueId, PhysicalOffset>> = HashMap::new();
+                let mut queues: HashMap<TopicName, HashMap<QueueId, PhysicalOffset>> = HashMap::default();
                 for ((topic, queue_id), begins_at) in lost {
                     queues.entry(topic.clone()).or_default().insert(*queue_id, *begins_at);
                 }

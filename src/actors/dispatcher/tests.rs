@@ -174,7 +174,7 @@ async fn messages_of_unknown_topics_are_passed_over() {
     let entry = Arc::new(topic_entry(TopicConfig::new("A", 1), &queues));
     publisher.publish(TopicMap {
         data_version: DataVersion::default(),
-        topics: HashMap::from([("A".into(), entry)]),
+        topics: [("A".into(), entry)].into_iter().collect(),
     });
     let known = bench.log.append(to("A", 0), 0);
     bench.dispatch_all().await;

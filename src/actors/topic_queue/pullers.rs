@@ -1,6 +1,5 @@
 //! Who pulled a queue last, group by group.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use actix::prelude::*;
@@ -8,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{PullMessages, TopicQueue};
 use crate::actors::request::ConnectionId;
+use crate::collections::HashMap;
 use crate::types::GroupName;
 
 /// Groups remembered; beyond, the one that has been silent for longest is forgotten.

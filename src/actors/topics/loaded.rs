@@ -1,6 +1,6 @@
 //! The topics between two lives of their actor: read from the disk before it starts.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tracing::info;
@@ -8,6 +8,7 @@ use tracing::info;
 use super::{Topics, TopicsConfig, TopicsPeers, default_topic, system_topics};
 use crate::actors::topic_table::{QueueStarter, TopicEntry, TopicMap, TopicTable, TopicTablePublisher};
 use crate::clock::SharedClock;
+use crate::collections::HashMap;
 use crate::protocol::names::DEFAULT_TOPIC;
 use crate::protocol::topic_config::TopicConfig;
 use crate::store::metadata::{self, Metadata, MetadataError};
