@@ -198,7 +198,7 @@ impl World {
                 Ok((actor, routes)) => {
                     let actors = ActorList::default();
                     let actor = actors.start_on(&thread, "", move || actor);
-                    let service = Arc::new(NameServerService::new(routes, actor));
+                    let service = Arc::new(NameServerService::new(routes, actor, actors.clone()));
                     let accepted = world.network.listen(addr);
                     world.note("name server is up");
                     Port { accepted, threads: vec![thread], actors, local: addr, service, world }
@@ -235,7 +235,7 @@ impl World {
         drop(brokers);
         let world = self.clone();
         self.schedule.spawn(process, async move {
-            let threads = Threads::of(workers, world.flush, || world.schedule.start_thread(process));
+            let threads = Threads::of(workers, world.flush, |_| world.schedule.start_thread(process));
             let (failed, failures) = unbounded_channel();
             let failed = FailureWatch(failed).start().recipient();
             let (plan, clock) = (plan(&world, number, addr), world.clock.clone());

@@ -96,7 +96,7 @@ impl Bench {
 #[actix::test]
 async fn units_reach_their_queues_in_log_order() {
     let mut bench = start(&[("A", 2), ("B", 1)]);
-    let mut by_queue: HashMap<(&str, u32), Vec<PhysicalOffset>> = HashMap::new();
+    let mut by_queue: HashMap<(&str, u32), Vec<PhysicalOffset>> = HashMap::default();
     for (topic, queue_id) in [("A", 0), ("B", 0), ("A", 1), ("A", 0), ("B", 0), ("A", 0)] {
         let stored = by_queue.entry((topic, queue_id)).or_default();
         stored.push(bench.log.append(to(topic, queue_id), stored.len() as u64).start);

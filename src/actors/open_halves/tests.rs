@@ -218,7 +218,7 @@ impl World {
             flushed: 0,
             dispatched: 0,
             halves: empty(),
-            kept: HashMap::new(),
+            kept: HashMap::default(),
             kept_read_to: PhysicalOffset(0),
             saving: None,
             next_half: 0,
@@ -367,8 +367,8 @@ impl World {
     }
 
     fn check(&self) {
-        let mut ends: HashMap<QueueOffset, Vec<&'static str>> = HashMap::new();
-        let mut begun = HashMap::new();
+        let mut ends: HashMap<QueueOffset, Vec<&'static str>> = HashMap::default();
+        let mut begun = HashMap::default();
         for fact in &self.log {
             match &fact.what {
                 Told::Begun(half) => drop(begun.insert(half.offset, fact.at)),

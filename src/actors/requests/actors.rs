@@ -293,7 +293,8 @@ mod tests {
         assert_eq!((page.actors[0].depth, page.actors[0].handled), (Some(3), 0));
 
         let thread = Arbiter::new();
-        let stuck = actors.start_on(&crate::actors::threads::Thread::Arbiter(thread.handle()), "stuck", || Worker);
+        let stuck =
+            actors.start_on(&crate::actors::threads::Thread::Arbiter(thread.handle()), "stuck", || Worker);
         stuck.send(Work).await.unwrap(); // it has begun
         let (let_go, until) = std::sync::mpsc::channel();
         stuck.do_send(Hold(until));

@@ -239,8 +239,8 @@ mod tests {
         let groups = ["a", "b", "c"].map(|name| (name.into(), SubscriptionGroupConfig::new(name).into()));
         let map = GroupMap {
             data_version: DataVersion { counter: 7, state_version: 0, timestamp: 9 },
-            groups: groups.into(),
-            forbidden: [("b".into(), [("T".into(), 4)].into())].into(),
+            groups: groups.into_iter().collect(),
+            forbidden: std::iter::once(("b".into(), std::iter::once(("T".into(), 4)).collect())).collect(),
             request_modes: Default::default(),
         };
         let names = |group_seq, data_version: &str, max_group_num| {

@@ -153,7 +153,11 @@ mod tests {
 
     fn groups() -> GroupTable {
         let config = crate::protocol::subscription_group_config::SubscriptionGroupConfig::new("g");
-        GroupTable::new(GroupMap { groups: [("g".into(), config.into())].into(), ..GroupMap::default() }).1
+        GroupTable::new(GroupMap {
+            groups: std::iter::once(("g".into(), config.into())).collect(),
+            ..GroupMap::default()
+        })
+        .1
     }
 
     #[actix::test]

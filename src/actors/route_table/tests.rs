@@ -277,7 +277,7 @@ proptest! {
         const TOPICS: [&str; 4] = ["T", "U", "V", "W"];
         let mut table = RouteTable::default();
         let mut model = Model::default();
-        let mut copy: HashMap<TopicName, TopicQueues> = HashMap::new();
+        let mut copy: HashMap<TopicName, TopicQueues> = HashMap::default();
         let mut copied_brokers = Brokers::default();
         let mut now = 0;
         for op in ops {

@@ -400,7 +400,7 @@ fn unknown_topic_is_explained_by_its_name() {
         let entry = TopicEntry::new(TopicConfig::new(name, 1), None, no_queues());
         (TopicName::from(name), Arc::new(entry))
     };
-    let topics = ["orders", "payments", "shop%invoices", "TBW102"].map(entry).into();
+    let topics = ["orders", "payments", "shop%invoices", "TBW102"].into_iter().map(entry).collect();
     let map = TopicMap { data_version: DataVersion::default(), topics };
     let explained = |name, auto_create| explain_unknown_topic(name, &map, auto_create);
     assert_eq!(explained("Orders", true), "There is orders; case matters in names of topics.");
