@@ -226,9 +226,7 @@ impl Society {
         let (groups, hooks) = (administration.group_table.clone(), HookTable::default());
         let screen = {
             let (hooks, capacity) = (hooks.clone(), plan.queue.mailbox_capacity);
-            threads
-                .actors
-                .start_on(&threads.members.handle(), "", move || DeliveryScreen::new(hooks, capacity))
+            threads.actors.start_on(&threads.members, "", move || DeliveryScreen::new(hooks, capacity))
         };
         let settings = administration.settings;
         let settings = settings.tell(topics_actor.clone().recipient()).tell(retention.clone().recipient());
@@ -323,12 +321,12 @@ impl Society {
             topics: topics.table.clone(),
             groups,
             clock,
-            doors: threads.worker_handles()[0].clone(),
+            doors: threads.workers[0].clone(),
             peer: plan.advertised,
             events,
             hooks,
             http: plan.http,
-            gates: threads.members.handle(),
+            gates: threads.members.clone(),
             actors: threads.actors.clone(),
         };
         let tree = BrokerTree {

@@ -35,7 +35,7 @@ const POISONED: u64 = 41;
 /// How long a message may lie while nothing is done to anybody: less than pulls are held for.
 const DELIVERY_MAX: Duration = Duration::from_secs(8);
 /// How long nothing may have been done to anybody before delivery is looked at: groups have settled by then.
-const CALM: Duration = Duration::from_secs(12);
+const CALM: Duration = Duration::from_secs(3);
 
 /// Starts a member of the group; the process it is.
 pub fn start(world: &Rc<World>, number: u32, life: u32) -> Process {

@@ -26,6 +26,7 @@ use crate::actors::extensions::http_listener::{HttpListener, StopServing};
 use crate::actors::extensions::stream::{EventStream, EventTap};
 use crate::actors::group_table::GroupTable;
 use crate::actors::request::ConnectionId;
+use crate::actors::threads::Thread;
 use crate::actors::topic_table::TopicTable;
 use crate::clock::SharedClock;
 
@@ -39,13 +40,13 @@ pub struct ExtensionGround {
     pub groups: GroupTable,
     pub clock: SharedClock,
     /// The thread of their doors.
-    pub doors: ArbiterHandle,
+    pub doors: Thread,
     /// What their messages say as their born host.
     pub peer: SocketAddr,
     pub events: EventTap,
     pub hooks: HookTable,
     /// The thread of those who ask them, which none of them is on.
-    pub gates: ArbiterHandle,
+    pub gates: Thread,
     pub actors: ActorList,
     /// `None`: HTTP paths are served nowhere.
     pub http: Option<HttpPlan>,
@@ -145,7 +146,7 @@ impl ExtensionGround {
         let bound = socket.local_addr().map_err(failed)?;
         let (hooks, actors) = (self.hooks.clone(), self.actors.clone());
         let (tell, told) = oneshot::channel();
-        self.gates.spawn_fn(move || {
+        self.gates.run(move || {
             // A socket belongs to the event loop of the thread that it is served on.
             let started = TcpListener::from_std(socket);
             let _ =
@@ -200,9 +201,7 @@ impl ExtensionGround {
         let counters = Arc::new(DecisionCounters::default());
         let gate = {
             let counters = counters.clone();
-            DecisionGate::start_in_arbiter(&self.gates, move |_| {
-                DecisionGate::new(extension, rules, host, counters)
-            })
+            self.gates.start(move || DecisionGate::new(extension, rules, host, counters))
         };
         Decider { extension, own, on_failure: rules.on_failure, gate, counters }
     }
