@@ -2,12 +2,20 @@
 //!
 //! It is what the tests of this crate use. Other crates get it by the feature `testing`.
 
+pub mod calls;
 mod client;
 mod clock;
 pub mod log;
 mod mailbox;
+mod remote_client;
+mod scenario;
+mod transcript;
+mod wording;
 pub mod world;
 
 pub use client::{FakeClient, RequestBuilder, fake_client, request};
 pub use clock::{CLOCK_BEGINS, RuntimeClock, pass, settle};
 pub use mailbox::{Act, MailboxScript, Taken, fake_mailbox, fake_sink, full_mailbox};
+pub use remote_client::{Asked, BrokerCall, SceneClient};
+pub use scenario::{Scenario, Wire};
+pub use transcript::Transcript;

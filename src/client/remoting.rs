@@ -124,6 +124,11 @@ impl Call {
     pub fn body(self, body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), ..self }
     }
+
+    /// Its code, its ext fields and its body.
+    pub fn into_parts(self) -> (RequestCode, Vec<(Cow<'static, str>, String)>, Bytes) {
+        (self.code, self.fields, self.body)
+    }
 }
 
 /// What a server answered.

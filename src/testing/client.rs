@@ -9,6 +9,8 @@ use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::CLOCK_BEGINS;
+use super::transcript::Heard;
+use super::wording;
 use crate::actors::request::{
     CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionClosed, ConnectionId,
     Replies, Reply, Request, WatchConnection,
@@ -49,6 +51,11 @@ impl FakeClient {
 
 /// A client on port 50000 and its connection's number.
 pub fn fake_client() -> (Arc<ClientLink>, FakeClient) {
+    fake_client_heard(None)
+}
+
+/// One whose answers and requests from the broker are written down; `heard` is the way to the broker.
+pub(super) fn fake_client_heard(heard: Option<Heard>) -> (Arc<ClientLink>, FakeClient) {
     let id = ConnectionId::next();
     let (replies_taken, replies) = unbounded_channel();
     let (calls_taken, calls) = unbounded_channel();
@@ -61,6 +68,7 @@ pub fn fake_client() -> (Arc<ClientLink>, FakeClient) {
         call_answer: Err(CallFailed::TimedOut),
         watchers: Vec::new(),
         closed: false,
+        heard: heard.map(|heard| Heard { way: heard.way.back(), ..heard }),
     }
     .start();
     let link = ClientLink {
@@ -83,6 +91,18 @@ struct FakeConnection {
     call_answer: Result<ClientAnswer, CallFailed>,
     watchers: Vec<Recipient<ConnectionClosed>>,
     closed: bool,
+    /// Hears what comes from the broker.
+    heard: Option<Heard>,
+}
+
+impl FakeConnection {
+    fn note(&self, words: impl FnOnce() -> Option<String>) {
+        if let Some(heard) = self.heard.as_ref().filter(|_| !self.closed)
+            && let Some(words) = words()
+        {
+            heard.note(words);
+        }
+    }
 }
 
 impl Actor for FakeConnection {
@@ -106,6 +126,7 @@ impl Handler<Replies> for FakeConnection {
 
     fn handle(&mut self, Replies(replies): Replies, _: &mut Self::Context) {
         for reply in replies {
+            self.note(|| wording::of_answer(&reply.content));
             let _ = self.replies.send(reply);
         }
     }
@@ -118,6 +139,11 @@ impl Handler<CallClient> for FakeConnection {
         if self.closed {
             return Err(CallFailed::Closed);
         }
+        self.note(|| {
+            let field =
+                |name: &str| call.fields.iter().find(|(found, _)| found == name).map(|(_, value)| &**value);
+            Some(wording::of_request(RequestCode::from_i32(call.code), field, &call.body))
+        });
         let _ = self.calls.send(call);
         self.call_answer.clone()
     }

@@ -13,7 +13,9 @@ use actix::prelude::*;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::scenario::line_of;
 use super::settle;
+use super::transcript::Heard;
 
 /// How long [`Taken::next`] waits, by the clock of the runtime.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +35,9 @@ pub enum Act<R> {
 
 type Decide<M> = Box<dyn FnMut(&M) -> Act<<M as Message>::Result>>;
 
+/// What a transcript shows of a message.
+pub(super) type Show<M> = Box<dyn FnMut(&M) -> String>;
+
 /// What a fake mailbox will do; made by [`fake_mailbox`].
 #[must_use = "it takes messages once it is started"]
 pub struct MailboxScript<M: Message> {
@@ -40,6 +45,8 @@ pub struct MailboxScript<M: Message> {
     always: Decide<M>,
     busy_for: Duration,
     capacity: usize,
+    heard: Option<Heard>,
+    show: Option<Show<M>>,
 }
 
 /// A mailbox that stands for an actor. It records everything it is sent. Until it is told otherwise, it answers
@@ -71,6 +78,8 @@ where
         always: Box::new(|_| nothing().map_or(Act::Drop, Act::Answer)),
         busy_for: Duration::ZERO,
         capacity: 1024,
+        heard: None,
+        show: None,
     }
 }
 
@@ -149,6 +158,18 @@ where
     /// Messages that may wait in it; default 1024. actix lets each sender have one more.
     pub fn capacity(mut self, messages: usize) -> Self {
         self.capacity = messages;
+        self
+    }
+
+    /// What a [`Scenario`](super::Scenario) writes down of each message, behind its name.
+    pub fn shown(mut self, show: impl FnMut(&M) -> String + 'static) -> Self {
+        self.show = Some(Box::new(show));
+        self
+    }
+
+    /// Writes down what comes.
+    pub(super) fn heard(mut self, heard: Heard) -> Self {
+        self.heard = Some(heard);
         self
     }
 
@@ -275,6 +296,9 @@ where
     type Result = Acted<M::Result>;
 
     fn handle(&mut self, message: M, _: &mut Self::Context) -> Self::Result {
+        if let Some(heard) = &self.script.heard {
+            heard.note(line_of(&message, &mut self.script.show));
+        }
         let act = match self.script.first.pop_front() {
             Some(act) => act,
             None => (self.script.always)(&message),

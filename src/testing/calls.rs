@@ -1,0 +1,284 @@
+//! Requests of clients, typed. What is not said is as clients usually have it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::CLOCK_BEGINS;
+use super::remote_client::BrokerCall;
+use crate::client::{Call, Response};
+use crate::protocol::body::heartbeat::{ConsumeFromWhere, ConsumerData, HeartbeatData, ProducerData};
+use crate::protocol::body::subscription::SubscriptionData;
+use crate::protocol::fastjson;
+use crate::protocol::header::{
+    CheckTransactionState, ConsumerGroupHeader, CreateTopic, EndTransactionHeader, PULL_SUBSCRIPTION,
+    PULL_SUSPEND, PullHeader, QueryConsumerOffset, SendBack, SendMessageV2, SendResponse, TypedHeader,
+    UpdateConsumerOffset,
+};
+use crate::protocol::message::StoredMessage;
+use crate::protocol::message_id::parse_offset_message_id;
+use crate::protocol::properties::names as property;
+use crate::protocol::request_code::RequestCode;
+use crate::protocol::sys_flag::TransactionType;
+use crate::protocol::transaction::Decision;
+
+/// A message to be sent; see [`send_to`].
+#[derive(Clone, Debug)]
+#[must_use = "it is sent by a client"]
+pub struct SendCall {
+    header: SendMessageV2,
+    body: Bytes,
+}
+
+/// SEND_MESSAGE_V2 (310) to one queue of a topic.
+///
+/// ```
+/// use telstar::testing::calls::send_to;
+///
+/// let tagged = send_to("orders", 0, "pay 7").tag("cards").key("order-7");
+/// let later = send_to("orders", 0, "remind").delay_level(3);
+/// let half = send_to("orders", 0, "pay 8").half("shop");
+/// # let _ = (tagged, later, half);
+/// ```
+pub fn send_to(topic: &str, queue_id: u32, body: impl Into<Bytes>) -> SendCall {
+    let header = SendMessageV2 {
+        producer_group: "producers".into(),
+        topic: topic.into(),
+        default_topic: "TBW102".into(),
+        default_topic_queue_nums: 4,
+        queue_id: queue_id as i32,
+        sys_flag: 0,
+        born_at_ms: CLOCK_BEGINS.0,
+        flag: 0,
+        properties: String::new(),
+        reconsume_times: 0,
+        unit_mode: false,
+        max_reconsume_times: None,
+        batch: false,
+    };
+    SendCall { header, body: body.into() }
+}
+
+impl SendCall {
+    /// The group of the producer.
+    pub fn group(mut self, group: &str) -> Self {
+        self.header.producer_group = group.into();
+        self
+    }
+
+    pub fn tag(self, tag: &str) -> Self {
+        self.property(property::TAGS, tag)
+    }
+
+    /// Business keys, with blanks between them.
+    pub fn key(self, keys: &str) -> Self {
+        self.property(property::KEYS, keys)
+    }
+
+    /// The id that the client gives its message.
+    pub fn unique_key(self, key: &str) -> Self {
+        self.property(property::UNIQ_KEY, key)
+    }
+
+    /// Delivered later, by a level from 1 (1 s) on.
+    pub fn delay_level(self, level: u32) -> Self {
+        self.property(property::DELAY, &level.to_string())
+    }
+
+    /// Prepared as the half of a transaction of this group.
+    pub fn half(mut self, group: &str) -> Self {
+        self.header.sys_flag = TransactionType::Prepared.set_in(self.header.sys_flag);
+        self.group(group)
+            .property(property::TRANSACTION_PREPARED, "true")
+            .property(property::PRODUCER_GROUP, group)
+    }
+
+    pub fn property(mut self, name: &str, value: &str) -> Self {
+        self.header.properties.push_str(&format!("{name}\u{1}{value}\u{2}"));
+        self
+    }
+}
+
+impl From<SendCall> for Call {
+    fn from(send: SendCall) -> Self {
+        Call::new(RequestCode::SEND_MESSAGE_V2).header(&send.header).body(send.body)
+    }
+}
+
+/// A pull; see [`pull_from`].
+#[derive(Clone, Debug)]
+#[must_use = "it is asked by a client"]
+pub struct PullCall(PullHeader);
+
+/// PULL_MESSAGE (11) for a group: up to 32 messages of any tag, from a queue offset on, and no waiting.
+pub fn pull_from(group: &str, topic: &str, queue_id: u32, offset: u64) -> PullCall {
+    PullCall(PullHeader {
+        consumer_group: group.into(),
+        topic: topic.into(),
+        queue_id: queue_id as i32,
+        queue_offset: offset as i64,
+        max_msg_nums: 32,
+        sys_flag: PULL_SUBSCRIPTION,
+        commit_offset: 0,
+        suspend_timeout_ms: 0,
+        subscription: Some("*".into()),
+        sub_version: 0,
+        expression_type: None,
+    })
+}
+
+impl PullCall {
+    /// Held for so long when there is nothing.
+    pub fn held(mut self, longest: Duration) -> Self {
+        self.0.sys_flag |= PULL_SUSPEND;
+        self.0.suspend_timeout_ms = longest.as_millis() as i64;
+        self
+    }
+
+    /// Only these tags, `"a || b"`.
+    pub fn tags(mut self, tags: &str) -> Self {
+        self.0.subscription = Some(tags.into());
+        self
+    }
+
+    pub fn at_most(mut self, messages: u32) -> Self {
+        self.0.max_msg_nums = messages as i32;
+        self
+    }
+}
+
+impl From<PullCall> for Call {
+    fn from(PullCall(header): PullCall) -> Self {
+        Call::new(RequestCode::PULL_MESSAGE).header(&header)
+    }
+}
+
+/// A heartbeat; see [`heartbeat`].
+#[derive(Clone, Debug)]
+#[must_use = "it is sent by a client"]
+pub struct HeartbeatCall(HeartbeatData);
+
+/// HEART_BEAT (34) of a client that does nothing yet.
+pub fn heartbeat(client_id: &str) -> HeartbeatCall {
+    HeartbeatCall(HeartbeatData { client_id: client_id.into(), ..HeartbeatData::default() })
+}
+
+impl HeartbeatCall {
+    pub fn produces(mut self, group: &str) -> Self {
+        self.0.producer_data_set.push(ProducerData { group_name: group.into() });
+        self
+    }
+
+    /// Consumes every message of these topics, sharing them with the other members of the group, from the first on.
+    pub fn consumes(mut self, group: &str, topics: &[&str]) -> Self {
+        let subscription = |topic: &&str| SubscriptionData::parse(*topic, "*").expect("* takes every tag");
+        self.0.consumer_data_set.push(ConsumerData {
+            group_name: group.into(),
+            consume_from_where: ConsumeFromWhere::FirstOffset,
+            subscription_data_set: topics.iter().map(subscription).collect(),
+            ..ConsumerData::default()
+        });
+        self
+    }
+}
+
+impl From<HeartbeatCall> for Call {
+    fn from(HeartbeatCall(data): HeartbeatCall) -> Self {
+        let body = fastjson::to_vec(&data).expect("a heartbeat has a JSON form");
+        Call::new(RequestCode::HEART_BEAT).body(body)
+    }
+}
+
+/// UPDATE_AND_CREATE_TOPIC (17).
+pub fn create_topic(topic: &str, queues: u32) -> Call {
+    let header = CreateTopic {
+        topic: topic.into(),
+        default_topic: "TBW102".into(),
+        read_queue_nums: queues as i32,
+        write_queue_nums: queues as i32,
+        perm: 6,
+        topic_filter_type: "SINGLE_TAG".into(),
+        topic_sys_flag: 0,
+        order: false,
+        attributes: None,
+    };
+    Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&header)
+}
+
+/// UPDATE_CONSUMER_OFFSET (15): the group will next consume `offset`.
+pub fn commit_offset(group: &str, topic: &str, queue_id: u32, offset: u64) -> Call {
+    let header = UpdateConsumerOffset {
+        consumer_group: group.into(),
+        topic: topic.into(),
+        queue_id: Some(queue_id as i32),
+        commit_offset: Some(offset as i64),
+    };
+    Call::new(RequestCode::UPDATE_CONSUMER_OFFSET).header(&header)
+}
+
+/// QUERY_CONSUMER_OFFSET (14): where a group goes on.
+pub fn query_offset(group: &str, topic: &str, queue_id: u32) -> Call {
+    let header = QueryConsumerOffset {
+        consumer_group: group.into(),
+        topic: topic.into(),
+        queue_id: queue_id as i32,
+        set_zero_if_not_found: None,
+    };
+    Call::new(RequestCode::QUERY_CONSUMER_OFFSET).header(&header)
+}
+
+/// GET_CONSUMER_LIST_BY_GROUP (38): who shares the queues of a group.
+pub fn members_of(group: &str) -> Call {
+    let header = ConsumerGroupHeader { consumer_group: group.into() };
+    Call::new(RequestCode::GET_CONSUMER_LIST_BY_GROUP).header(&header)
+}
+
+/// CONSUMER_SEND_MSG_BACK (36): consuming it failed; level 0 leaves the delay to the broker, -1 gives it up.
+pub fn send_back(group: &str, message: &StoredMessage, delay_level: i32) -> Call {
+    let header = SendBack {
+        offset: message.physical_offset.0 as i64,
+        group: group.into(),
+        delay_level,
+        origin_msg_id: None,
+        origin_topic: Some(message.topic.to_string()),
+        max_reconsume_times: None,
+    };
+    Call::new(RequestCode::CONSUMER_SEND_MSG_BACK).header(&header)
+}
+
+/// END_TRANSACTION (37) of a half message, by the answer to its send.
+///
+/// # Panics
+/// When `sent` is no answer to a send that was stored.
+pub fn end_transaction(group: &str, sent: &Response, decision: Decision) -> Call {
+    let sent: SendResponse = sent.header().expect("the answer to a send");
+    let (_, at) = parse_offset_message_id(&sent.msg_id).expect("the id of a stored message");
+    end(group, sent.queue_offset, at.0 as i64, decision, false)
+}
+
+/// END_TRANSACTION (37), as the answer to a check.
+///
+/// # Panics
+/// When `check` is no CHECK_TRANSACTION_STATE.
+pub fn answer_check(group: &str, check: &BrokerCall, decision: Decision) -> Call {
+    let check = CheckTransactionState::from_fields(&check.fields).expect("the header of a check");
+    end(group, check.tran_state_table_offset, check.commit_log_offset, decision, true)
+}
+
+fn end(group: &str, half: i64, half_at: i64, decision: Decision, is_asked: bool) -> Call {
+    let header = EndTransactionHeader {
+        producer_group: group.into(),
+        tran_state_table_offset: half,
+        commit_log_offset: half_at,
+        commit_or_rollback: match decision {
+            Decision::Commit => TransactionType::Commit.set_in(0),
+            Decision::Rollback => TransactionType::Rollback.set_in(0),
+            Decision::GiveUp => 0,
+        },
+        from_transaction_check: is_asked,
+        msg_id: None,
+        transaction_id: None,
+        topic: None,
+    };
+    Call::new(RequestCode::END_TRANSACTION).header(&header)
+}
