@@ -17,6 +17,7 @@ impl WallMs {
 
 /// Tells the time.
 pub trait Clock: Send + Sync {
+    /// The wall time now.
     fn now(&self) -> WallMs;
 }
 
@@ -28,6 +29,7 @@ pub type SharedClock = Arc<dyn Clock>;
 pub struct SystemClock;
 
 impl SystemClock {
+    /// As it is handed around.
     pub fn shared() -> SharedClock {
         Arc::new(SystemClock)
     }
@@ -46,14 +48,17 @@ impl Clock for SystemClock {
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
+    /// A clock that shows `now`.
     pub fn at(now: WallMs) -> Arc<Self> {
         Arc::new(Self(AtomicI64::new(now.0)))
     }
 
+    /// Sets it, forward or back.
     pub fn set(&self, now: WallMs) {
         self.0.store(now.0, Ordering::SeqCst);
     }
 
+    /// Moves it, back when negative.
     pub fn advance_ms(&self, ms: i64) {
         self.0.fetch_add(ms, Ordering::SeqCst);
     }

@@ -1,7 +1,7 @@
 //! The settings: typed sections, small structs for one consumer each, handed over at construction.
 //!
 //! `config/telstar.toml` documents every key and is the default itself. Sources are layered over it in the order
-//! of [`Sources`], each checked against one table of [`rules`] before it counts; then settings left empty take
+//! of [`Sources`], each checked against one table of rules before it counts; then settings left empty take
 //! their value from the [`Machine`], and what contradicts itself is refused.
 
 mod error;

@@ -21,6 +21,7 @@ use crate::store::store_lock::LockError;
 
 /// Why the process ends.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // each says itself what it is
 pub enum Fatal {
     /// What was asked for on the command line makes no sense.
     #[error("{problem}; telstar start --help shows what there is")]

@@ -34,6 +34,7 @@ macro_rules! name {
                 Self(name.into())
             }
 
+            /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -139,7 +140,10 @@ impl PhysicalOffset {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageQueue {
+    /// The broker that has it.
     pub broker_name: BrokerName,
+    /// Its number in the topic.
     pub queue_id: i32,
+    /// The topic.
     pub topic: TopicName,
 }

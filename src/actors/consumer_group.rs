@@ -175,7 +175,7 @@ pub struct ConsumerGroupConfig {
     /// Between two looks for silent members. Default 10 s.
     pub scan_interval: Duration,
     /// Changes within this time after a round of notices make one more round. Default 10 ms, and longer for a large
-    /// group: see [`NOTICE_COST`].
+    /// group: see `NOTICE_COST`.
     pub notify_gap: Duration,
     /// What conditions of members may be.
     pub filter: FilterRules,

@@ -6,7 +6,7 @@
 //! - Fails: an index that cannot be written is an error in the log once; messages are stored and consumed
 //!   without it, and a rebuild finds them again.
 //! - Invariants: an entry is never ahead of the dispatched position; a query looks at no more than
-//!   [`STEPS_PER_TURN`] entries before others have their turn, so a long chain holds nobody up.
+//!   `STEPS_PER_TURN` entries before others have their turn, so a long chain holds nobody up.
 
 use std::pin::Pin;
 use std::sync::Arc;

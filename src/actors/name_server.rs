@@ -4,7 +4,7 @@
 //!   `name_server_settings`), and the write half of [`Routes`], which answers all questions without a hop.
 //! - Takes: [`RegisterBroker`], [`UnregisterBroker`], [`QueryDataVersion`], [`RefreshBroker`],
 //!   [`ChangeWritePerm`], [`DeleteTopic`], [`RegisterTopic`], [`PutKvConfig`], [`DeleteKvConfig`],
-//!   [`AlterSettings`], [`ConnectionClosed`], [`ExpiryDue`], [`Observe`].
+//!   [`AlterSettings`], [`ConnectionClosed`], `ExpiryDue`, [`Observe`].
 //! - Sends: [`WatchConnection`] to the connections of brokers, [`CloseConnection`] to those of silent ones.
 //! - Fails: a setting that cannot be written to disk is an error reply and is not taken; routes are in memory
 //!   only and come back with the brokers.

@@ -1,7 +1,7 @@
 //! One name server: keeps it connected and informed.
 //!
 //! - Owns: the connection to it, and what it still has to be told.
-//! - Takes: [`Register`], [`Leave`], [`ConnectDue`], [`CheckDue`].
+//! - Takes: [`Register`], [`Leave`], `ConnectDue`, `CheckDue`.
 //! - Sends: 103, 104 and 322 to the name server.
 //! - Fails: whatever goes wrong with the connection closes it; it is opened again after a while, longer each
 //!   time, and the full table is told first.

@@ -4,7 +4,7 @@
 //! - Takes: [`TransactionFacts`] from the dispatcher, [`StartChecks`], [`EndTransaction`], [`EndByHand`], [`ResumeHalf`],
 //!   [`ProducerJoined`], [`MessageStored`] for its own sends, [`SaveTransactions`]; the questions [`ListTransactions`] and [`Observe`].
 //! - Sends: [`SendMessages`](super::topic_queue::SendMessages) to the real queues of what is committed and to that of
-//!   the op messages, [`WatchProducers`], [`PickProducer`], [`CallClient`] to the producer that is asked; [`EnsureTopic`] for the topic of
+//!   the op messages, [`WatchProducers`], [`PickProducer`], [`CallClient`](super::request::CallClient) to the producer that is asked; [`EnsureTopic`] for the topic of
 //!   what is given up.
 //! - Fails: an ending that is refused leaves its half open, and its producer is asked later; a half that is gone from
 //!   the log is let go with a line in the log.

@@ -37,7 +37,9 @@ const PULLED_AHEAD: usize = 16;
 /// Where a queue begins for which the group has no offset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConsumeFrom {
+    /// With the oldest message.
     First,
+    /// With the next message that is stored.
     Last,
     /// The first message stored at or after this time, ms since 1970.
     TimestampMs(i64),
@@ -55,18 +57,24 @@ pub enum Membership {
 /// What to consume, and as whom.
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
+    /// The consumer group.
     pub group: GroupName,
+    /// Whether it shares the messages of the group.
     pub membership: Membership,
+    /// Its name in the group; no two members have the same.
     pub client_id: ClientId,
     /// Its version must be set: milliseconds since 1970.
     pub subscription: SubscriptionData,
+    /// Where it begins when the group has no offset yet.
     pub from: ConsumeFrom,
 }
 
 /// A message as it was pulled.
 #[derive(Clone, Debug)]
 pub struct ReceivedMessage {
+    /// Where it lies.
     pub queue: MessageQueue,
+    /// The message, as it is stored.
     pub message: StoredMessage,
 }
 
@@ -285,6 +293,7 @@ impl Consumer {
         &self.options.subscription.topic
     }
 
+    /// The consumer group it is a member of.
     pub fn group(&self) -> &GroupName {
         &self.options.group
     }

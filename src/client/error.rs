@@ -14,6 +14,7 @@ use crate::types::TopicName;
 /// Why a call did not succeed. Only after [`TimedOut`](ClientError::TimedOut) and
 /// [`Closed`](ClientError::Closed) may the server have done what was asked.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // each says itself what it is
 pub enum ClientError {
     #[error("cannot connect to {addr}")]
     Connect { addr: String, source: io::Error },

@@ -25,7 +25,9 @@ const TRIES: usize = 3;
 /// A message to be sent.
 #[derive(Clone, Debug)]
 pub struct OutgoingMessage {
+    /// Where it goes.
     pub topic: TopicName,
+    /// What it says.
     pub body: Bytes,
     /// Neither names nor values may hold the bytes 1 and 2.
     pub properties: Vec<(String, String)>,
@@ -38,8 +40,11 @@ pub struct OutgoingMessage {
 pub struct SentMessage {
     /// The unique key.
     pub message_id: String,
+    /// The id that the broker gave it: its address and place in the log.
     pub offset_message_id: String,
+    /// The queue that took it.
     pub queue: MessageQueue,
+    /// Its number in that queue.
     pub queue_offset: i64,
     /// Success, or that the message is stored but not as durably as configured.
     pub code: ResponseCode,
@@ -56,6 +61,7 @@ pub struct Producer {
 }
 
 impl Producer {
+    /// A producer that reaches its brokers through the name servers of `servers`.
     pub fn new(servers: Servers, group: GroupName, clock: SharedClock) -> Self {
         let process = std::process::id();
         let keys = UniqueKeys::new([127, 0, 0, 1], process as u16, process, clock.now());

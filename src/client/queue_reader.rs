@@ -26,14 +26,18 @@ const READ_MAX: i32 = 32;
 /// A message and the broker it lies on.
 #[derive(Clone, Debug)]
 pub struct FoundMessage {
+    /// The broker that has it.
     pub broker_name: BrokerName,
+    /// The message.
     pub message: StoredMessage,
 }
 
 /// What kind of key a message is looked for by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyKind {
+    /// A key that its sender gave it; many messages may have it.
     Key,
+    /// The id that its client gave it.
     UniqueKey,
     /// Brokers index tags since 5.5.
     Tag,
@@ -42,10 +46,15 @@ pub enum KeyKind {
 /// Looks for messages by key. Times are in ms, both ends included.
 #[derive(Clone, Debug)]
 pub struct KeySearch {
+    /// The topic it is looked for in.
     pub topic: TopicName,
+    /// What it is looked for by.
     pub key: String,
+    /// What kind of key that is.
     pub kind: KeyKind,
+    /// Stored at this time or later.
     pub from_ms: i64,
+    /// Stored at this time or before.
     pub to_ms: i64,
     /// Messages of each broker.
     pub max: i32,
@@ -54,13 +63,16 @@ pub struct KeySearch {
 /// Whether a read at the end of a queue waits for a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AtEnd {
+    /// Returns without a message.
     Return,
+    /// Waits until one is stored, for some seconds.
     Wait,
 }
 
 /// What one read brought.
 #[derive(Clone, Debug)]
 pub struct ReadBatch {
+    /// The messages, in their order.
     pub messages: Vec<StoredMessage>,
     /// Where to read on.
     pub next: i64,
@@ -69,6 +81,7 @@ pub struct ReadBatch {
 /// Reads one queue.
 #[derive(Clone, Debug)]
 pub struct QueueReader {
+    /// The queue, and who has it.
     pub at: QueueAt,
     connection: RemotingConnection,
     timeout: Duration,
@@ -139,16 +152,20 @@ impl QueueReader {
 /// Offsets of a queue: `[min, max)`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
+    /// Offset of the oldest message.
     pub min: i64,
+    /// The offset behind the newest message.
     pub max: i64,
 }
 
 impl Servers {
+    /// A reader of one queue.
     pub async fn queue_reader(&mut self, at: &QueueAt) -> Result<QueueReader, ClientError> {
         let connection = self.connection(&at.addr).await?;
         Ok(QueueReader { at: at.clone(), connection, timeout: self.timeout() })
     }
 
+    /// Where a queue begins and ends.
     pub async fn extent(&mut self, at: &QueueAt) -> Result<Extent, ClientError> {
         let header = QueueHeader { topic: at.queue.topic.clone(), queue_id: at.queue.queue_id };
         let min = self.offset(at, Call::new(RequestCode::GET_MIN_OFFSET).header(&header)).await?;

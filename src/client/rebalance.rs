@@ -24,7 +24,10 @@ pub enum AssignmentStrategy {
     /// `AllocateMessageQueueConsistentHash`.
     ConsistentHash,
     /// Only brokers in these rooms. RocketMQ: `AllocateMessageQueueByMachineRoom`.
-    MachineRoom { rooms: BTreeSet<String> },
+    MachineRoom {
+        /// Whose queues are taken.
+        rooms: BTreeSet<String>,
+    },
     /// By the strategy inside, and among members in the broker's room as long as there are any. RocketMQ:
     /// `AllocateMachineRoomNearby`.
     Nearby(Box<AssignmentStrategy>),

@@ -106,21 +106,25 @@ pub struct Call {
 }
 
 impl Call {
+    /// A request without header and body.
     pub fn new(code: RequestCode) -> Self {
         Self { code, fields: Vec::new(), body: Bytes::new() }
     }
 
+    /// Sets the fields of a typed header.
     pub fn header(mut self, header: &impl TypedHeader) -> Self {
         let pairs = FieldWriter::of(header).into_pairs();
         self.fields.extend(pairs.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)));
         self
     }
 
+    /// Sets one field.
     pub fn field(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
         self.fields.push((name.into(), value.into()));
         self
     }
 
+    /// Sets the body.
     pub fn body(self, body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), ..self }
     }
@@ -134,9 +138,13 @@ impl Call {
 /// What a server answered.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Response {
+    /// Whether it succeeded.
     pub code: ResponseCode,
+    /// A sentence beside the code; why it was refused.
     pub remark: Option<String>,
+    /// The header.
     pub fields: ExtFields,
+    /// The body.
     pub body: Bytes,
 }
 
@@ -149,10 +157,12 @@ impl Response {
         }
     }
 
+    /// The header as a type.
     pub fn header<H: TypedHeader>(&self) -> Result<H, ClientError> {
         Ok(H::from_fields(&self.fields)?)
     }
 
+    /// The body as JSON of fastjson's dialect.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         Ok(fastjson::from_slice(&self.body)?)
     }
@@ -161,6 +171,7 @@ impl Response {
 /// A request that came from the server, with the way back.
 #[derive(Debug)]
 pub struct ServerRequest {
+    /// The request.
     pub command: Command,
     connection: RemotingConnection,
 }
@@ -320,6 +331,7 @@ impl RemotingConnection {
         self.shared.closing.notify_one();
     }
 
+    /// Whether it is closed, by either side.
     pub fn is_closed(&self) -> bool {
         self.outgoing.is_closed()
     }

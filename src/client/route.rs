@@ -6,14 +6,18 @@ use crate::types::{BrokerName, MessageQueue, TopicName};
 /// A message queue and the broker address that serves it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QueueAt {
+    /// The queue.
     pub queue: MessageQueue,
+    /// Where its broker is reached, `host:port`.
     pub addr: String,
 }
 
 /// A broker name and an address of it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct BrokerAt {
+    /// Its name.
     pub broker_name: BrokerName,
+    /// Where its broker is reached, `host:port`.
     pub addr: String,
 }
 

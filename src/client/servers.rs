@@ -45,6 +45,7 @@ impl Servers {
         self.name_servers.join(";")
     }
 
+    /// How long an answer is waited for.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }

@@ -322,7 +322,7 @@ impl<'a> RecordView<'a> {
         self.at_properties..self.buf.len()
     }
 
-    /// The property text, to be read with [`properties::pairs`](super::properties::pairs).
+    /// The property text, to be read with [`properties::pairs`].
     pub fn properties(&self) -> &'a [u8] {
         &self.buf[self.at_properties..]
     }

@@ -79,7 +79,7 @@ struct Located<'a> {
     position: usize,
 }
 
-/// See the [module](self).
+/// Reads what is published; clones read the same log.
 #[derive(Clone, Debug)]
 pub struct CommitLogReader {
     pub(super) shared: Arc<SharedLog>,

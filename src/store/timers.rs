@@ -2,7 +2,7 @@
 //!
 //! Derived from the commit log, like consume queues: a record of the timer topic adds an entry, a record with the
 //! property [`TIMER_SETTLES`](crate::protocol::properties::names::TIMER_SETTLES) takes one away. Entries that came
-//! lately are in memory ([`PendingTimers`]) and in a journal; 64 Ki of them at a time become a [run](run), a file sorted
+//! lately are in memory ([`PendingTimers`]) and in a journal; 64 Ki of them at a time become a `run`, a file sorted
 //! by due time of which only the part that is due next is in memory. Runs of a size are merged, without what was
 //! settled meanwhile.
 //!

@@ -66,6 +66,7 @@ impl SendCall {
         self
     }
 
+    /// What consumers may choose it by.
     pub fn tag(self, tag: &str) -> Self {
         self.property(property::TAGS, tag)
     }
@@ -93,6 +94,7 @@ impl SendCall {
             .property(property::PRODUCER_GROUP, group)
     }
 
+    /// Any property.
     pub fn property(mut self, name: &str, value: &str) -> Self {
         self.header.properties.push_str(&format!("{name}\u{1}{value}\u{2}"));
         self
@@ -141,6 +143,7 @@ impl PullCall {
         self
     }
 
+    /// As many messages as most.
     pub fn at_most(mut self, messages: u32) -> Self {
         self.0.max_msg_nums = messages as i32;
         self
@@ -164,6 +167,7 @@ pub fn heartbeat(client_id: &str) -> HeartbeatCall {
 }
 
 impl HeartbeatCall {
+    /// Produces for a group.
     pub fn produces(mut self, group: &str) -> Self {
         self.0.producer_data_set.push(ProducerData { group_name: group.into() });
         self

@@ -23,6 +23,7 @@ use crate::protocol::request_code::RequestCode;
 
 /// The test's end of a connection that has no socket.
 pub struct FakeClient {
+    /// Number of the connection.
     pub id: ConnectionId,
     /// Answers to requests.
     pub replies: UnboundedReceiver<Reply>,
@@ -204,24 +205,29 @@ pub fn request(code: RequestCode) -> RequestBuilder {
 }
 
 impl RequestBuilder {
+    /// Sets one ext field.
     pub fn field(mut self, name: &str, value: impl ToString) -> Self {
         self.fields.push((name.to_owned(), value.to_string()));
         self
     }
 
+    /// Sets the body.
     pub fn body(self, body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), ..self }
     }
 
+    /// Sets the body to JSON.
     pub fn json(self, body: &impl Serialize) -> Self {
         self.body(fastjson::to_vec(body).expect("bodies of tests have a JSON form"))
     }
 
+    /// Wants no answer.
     pub fn one_way(mut self) -> Self {
         self.head.flag |= FLAG_ONE_WAY;
         self
     }
 
+    /// The request, as it was received from that client.
     pub fn from(self, link: &Arc<ClientLink>) -> Request {
         let fields: ExtFields = self.fields.into_iter().collect();
         Request {

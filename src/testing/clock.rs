@@ -17,6 +17,7 @@ pub struct RuntimeClock {
 }
 
 impl RuntimeClock {
+    /// As it is handed around.
     pub fn shared() -> Arc<Self> {
         Arc::new(Self::default())
     }

@@ -63,9 +63,13 @@ pub fn message_with(topic: &str, body: &str, pairs: &[(&str, &str)]) -> PendingM
 
 /// An empty log in memory, in its parts.
 pub struct TestLog {
+    /// The disk it is on.
     pub files: MemoryFiles,
+    /// Its write half.
     pub appender: CommitLogAppender,
+    /// Its read half.
     pub reader: CommitLogReader,
+    /// Who makes its next segments.
     pub preparer: SegmentPreparer,
 }
 
@@ -76,6 +80,7 @@ impl Default for TestLog {
 }
 
 impl TestLog {
+    /// An empty log, with segments of [`SEGMENT_BYTES`].
     pub fn new() -> Self {
         let files = MemoryFiles::new();
         let dir = SegmentDir {
@@ -93,6 +98,7 @@ impl TestLog {
         self.append_at(message, queue_offset, CLOCK_BEGINS)
     }
 
+    /// Stores a message at a time, published.
     pub fn append_at(&mut self, message: PendingMessage, queue_offset: u64, at: WallMs) -> Appended {
         let appended = self.appender.append(&[message], QueueOffset(queue_offset), at);
         self.appender.publish().expect("memory takes bytes");
@@ -132,6 +138,7 @@ pub fn topic_table(topics: &[(&str, u32)], parts: &QueueParts) -> TopicTable {
     topic_table_of(configs, parts)
 }
 
+/// Topics of these settings, over `parts`.
 pub fn topic_table_of(configs: impl IntoIterator<Item = TopicConfig>, parts: &QueueParts) -> TopicTable {
     let topics = configs
         .into_iter()

@@ -60,8 +60,11 @@ pub struct Asked {
 /// What the broker asks a client.
 #[derive(Clone, Debug)]
 pub struct BrokerCall {
+    /// What is asked.
     pub code: RequestCode,
+    /// The header.
     pub fields: ExtFields,
+    /// The body.
     pub body: Bytes,
 }
 

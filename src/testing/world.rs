@@ -24,6 +24,7 @@ impl Default for Chance {
 }
 
 impl Chance {
+    /// The same seed, the same chance.
     pub fn of_seed(seed: u64) -> Self {
         Self(seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
@@ -36,6 +37,7 @@ impl Chance {
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
     }
 
+    /// True once in `bound` times.
     pub fn one_in(&mut self, bound: u64) -> bool {
         self.below(bound) == 0
     }
@@ -63,16 +65,22 @@ pub fn each_seed(name: &str, seeds: u64, world: impl Fn(u64) + UnwindSafe + RefU
 /// A message that was stored, as the dispatcher finds it.
 #[derive(Clone, Debug)]
 pub struct StoredUnit {
+    /// Where it lies.
     pub topic: TopicName,
+    /// Where it lies.
     pub queue_id: QueueId,
+    /// Its number.
     pub queue_offset: QueueOffset,
+    /// What its consume queue has of it.
     pub unit: ConsumeQueueUnit,
+    /// When it was stored.
     pub stored_at_ms: i64,
 }
 
 /// A log in memory that outlives the actors over it. What the writer and the dispatcher do, the test does when it likes.
 #[derive(Default)]
 pub struct PlayedLog {
+    /// The log.
     pub log: TestLog,
     undispatched: VecDeque<StoredUnit>,
 }

@@ -1,5 +1,5 @@
 //! The request that asks what became of a message. It gathers what the log and the owners know; what that means is said
-//! by [`message_story`](crate::actors::message_story).
+//! by [`message_story`].
 
 use std::collections::BTreeSet;
 

@@ -78,7 +78,7 @@ impl TimerEntry {
         bytes.put_u32(self.topic_hash);
     }
 
-    /// Reads [`ENTRY_BYTES`].
+    /// Reads as many bytes as [`put`](Self::put) writes.
     pub fn get(mut bytes: &[u8]) -> Self {
         Self {
             key: TimerKey { due_ms: bytes.get_i64(), queue_offset: QueueOffset(bytes.get_u64()) },

@@ -26,7 +26,7 @@ pub const JOURNAL_STEPS: u64 = 64 * 1024;
 pub struct TimerDir {
     pub files: Arc<dyn StoreFiles>,
     pub path: PathBuf,
-    /// See [`JOURNAL_STEPS`]; tests have smaller ones.
+    /// Steps that the journal has room for; tests have fewer.
     pub journal_steps: u64,
 }
 
