@@ -2,6 +2,7 @@
 //!
 //! It is what the tests of this crate use. Other crates get it by the feature `testing`.
 
+mod broker;
 pub mod calls;
 mod client;
 mod clock;
@@ -14,8 +15,9 @@ mod transcript;
 mod wording;
 pub mod world;
 
+pub use broker::{SceneBroker, SceneBrokerBuilder};
 pub use client::{FakeClient, RequestBuilder, fake_client, request};
-pub use clock::{CLOCK_BEGINS, RuntimeClock, pass, settle};
+pub use clock::{CLOCK_BEGINS, RuntimeClock, pass, settle, stop_time};
 pub use mailbox::{Act, MailboxScript, Taken, fake_mailbox, fake_sink, full_mailbox};
 pub use probe::Probe;
 pub use remote_client::{Asked, BrokerCall, SceneClient};

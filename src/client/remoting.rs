@@ -53,6 +53,7 @@ type Dialing = BoxFuture<'static, io::Result<Box<dyn ByteStream>>>;
 pub struct Dial(Arc<dyn Fn(&str) -> Dialing + Send + Sync>);
 
 impl Dial {
+    /// Connects by `dial`, which is given an address, `host:port`.
     pub fn new(dial: impl Fn(&str) -> Dialing + Send + Sync + 'static) -> Self {
         Self(Arc::new(dial))
     }

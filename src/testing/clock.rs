@@ -35,16 +35,35 @@ impl Clock for RuntimeClock {
     }
 }
 
+/// Stops the clock of the runtime at a whole millisecond of its timers: from now on time passes only when everybody
+/// waits, at once, and timers are exact.
+pub async fn stop_time() {
+    tokio::time::pause();
+    // Timers fire at whole milliseconds since the runtime was built, and a clock that stands between two of them is
+    // late by one each time. Where it stands, it does not tell; how late a timer is, does.
+    let (mut early, mut late) = (Duration::ZERO, Duration::from_millis(1));
+    while late - early > Duration::from_nanos(1) {
+        let between = early + (late - early) / 2;
+        let began = Instant::now();
+        tokio::time::sleep(between).await;
+        match began.elapsed() > Duration::from_millis(1) {
+            true => late = between,
+            false => early = between,
+        }
+    }
+    tokio::time::advance(early).await;
+}
+
 /// Lets `time` pass: everything that is due within it happens, each at its own time. With the clock of the runtime
-/// stopped ([`tokio::time::pause`]) an hour takes as long as what happens in it.
+/// [stopped](stop_time) an hour takes as long as what happens in it.
 ///
 /// ```
 /// # use std::time::Duration;
 /// # use telstar::clock::Clock;
-/// # use telstar::testing::{RuntimeClock, pass};
+/// # use telstar::testing::{RuntimeClock, pass, stop_time};
 /// # #[actix::main]
 /// # async fn main() {
-/// tokio::time::pause();
+/// stop_time().await;
 /// let clock = RuntimeClock::default();
 /// let before = clock.now();
 /// pass(Duration::from_secs(3600)).await;
@@ -52,9 +71,8 @@ impl Clock for RuntimeClock {
 /// # }
 /// ```
 pub async fn pass(time: Duration) {
-    // Timers fire at whole milliseconds; what is due at the very end has happened, too.
     tokio::time::sleep(time).await;
-    settle().await;
+    settle().await; // what is due at the very end has happened, too
 }
 
 /// Lets every actor of this thread do what is due.
@@ -67,6 +85,16 @@ pub async fn settle() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[actix::test]
+    async fn timers_are_exact_once_time_is_stopped() {
+        stop_time().await;
+        let began = Instant::now();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+        assert_eq!(began.elapsed(), Duration::from_millis(70));
+    }
 
     #[actix::test]
     async fn clock_jumps_with_the_runtime() {

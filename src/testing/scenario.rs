@@ -10,7 +10,7 @@ use actix::prelude::*;
 
 use super::mailbox::{MailboxScript, Show, fake_mailbox, name_of};
 use super::transcript::{Heard, Transcript, Way};
-use super::{RuntimeClock, pass};
+use super::{RuntimeClock, pass, stop_time};
 use crate::clock::SharedClock;
 
 /// A scene: time that stands still until something is waited for, names, and a transcript of who sent what to whom.
@@ -36,7 +36,7 @@ use crate::clock::SharedClock;
 ///
 /// # #[actix::main]
 /// # async fn main() {
-/// let scene = Scenario::begin();
+/// let scene = Scenario::begin().await;
 /// let (stock, _) = scene.fake::<Reserve>("shop -> stock").shown(|reserve| reserve.0.to_string()).start();
 /// let shop = scene.wire("client -> shop").to(Shop(stock).start().recipient());
 /// shop.send(Reserve(3)).await.unwrap();
@@ -56,8 +56,8 @@ pub struct Scenario {
 impl Scenario {
     /// Begins a scene at `00:00:00.000`, and stops the clock of the runtime: from now on time passes only when
     /// everybody waits, and then at once.
-    pub fn begin() -> Self {
-        tokio::time::pause();
+    pub async fn begin() -> Self {
+        stop_time().await;
         Self { transcript: Transcript::begin(), clock: RuntimeClock::shared() }
     }
 

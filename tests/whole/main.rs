@@ -22,6 +22,7 @@ mod replay;
 mod retention;
 mod retries;
 mod rot;
+mod scenarios;
 mod story;
 mod supervision;
 mod support;
