@@ -378,7 +378,7 @@ mod tests {
 
         async fn append(&mut self, sends: Vec<SendUnit>, first: u64) -> BatchAppended {
             self.ask(sends, first);
-            self.answers.recv().await.unwrap()
+            self.answers.next().await
         }
 
         fn bodies(&self) -> Vec<(u64, String)> {
@@ -458,14 +458,14 @@ mod tests {
             bench.ask(vec![one("a")], n);
         }
         for _ in 0..5 {
-            bench.answers.recv().await.unwrap();
+            bench.answers.next().await;
         }
         bench.append(vec![one("b")], 5).await;
-        bench.told.recv().await.unwrap();
+        bench.told.next().await;
         assert!(bench.told.try_recv().is_err(), "five batches of one turn and a later one tell once");
         bench.signal.take();
         bench.append(vec![one("c")], 6).await;
-        bench.told.recv().await.unwrap();
+        bench.told.next().await;
     }
 
     #[actix::test]
@@ -510,9 +510,9 @@ mod tests {
             bench.writer.do_send(AppendBatch { sends, first_queue_offset, reply_to, flushed_to });
         }
         for _ in 0..3 {
-            bench.answers.recv().await.unwrap();
+            bench.answers.next().await;
         }
-        assert_eq!(bench.flushes.recv().await.unwrap().tell.len(), 2);
+        assert_eq!(bench.flushes.next().await.tell.len(), 2);
         bench.append(vec![one("b")], 3).await;
         assert!(bench.flushes.try_recv().is_err(), "nobody waits for the others");
     }
@@ -526,7 +526,7 @@ mod tests {
         bench.ask(vec![one("lost"), vec![message("T", "lost"), message("T", "lost")]], 1);
         bench.ask(vec![impossible(), one("lost too")], 9);
         for next in [1, 9] {
-            let answer = bench.answers.recv().await.unwrap();
+            let answer = bench.answers.next().await;
             assert!(answer.outcomes.iter().all(Result::is_err), "{answer:?}");
             assert_eq!((answer.next_queue_offset, answer.stored_bytes), (QueueOffset(next), 0));
         }
@@ -541,7 +541,7 @@ mod tests {
         // The second needs a new segment, so the first is written before it.
         bench.ask(vec![one(&large), one(&large), one("behind")], 0);
         bench.files.fail_after(FileOperation::Write, 2, io::ErrorKind::StorageFull); // the record, the blank; then the rest
-        let answer = bench.answers.recv().await.unwrap();
+        let answer = bench.answers.next().await;
         let stored: Vec<_> = answer.outcomes.iter().map(Result::is_ok).collect();
         assert_eq!(stored, [true, false, false]);
         assert_eq!(answer.next_queue_offset, QueueOffset(1));

@@ -347,10 +347,10 @@ mod tests {
         dedup.send(bench.send("k", 1)).await.unwrap();
         dedup.send(bench.send("other", 1)).await.unwrap();
         assert!(bench.client.replies.try_recv().is_err(), "nothing is promised yet");
-        answer(bench.appends.recv().await.unwrap(), Ok(()));
+        answer(bench.appends.next().await, Ok(()));
         assert_eq!(bench.answered().await, Ok((0, 0)));
         assert_eq!(bench.answered().await, Ok((0, 0)));
-        answer(bench.appends.recv().await.unwrap(), Ok(()));
+        answer(bench.appends.next().await, Ok(()));
         assert_eq!(bench.answered().await, Ok((1, 0)));
         // The writer of the test lives in 1970.
         let ever = SendOnce { window_ms: i64::MAX, ..bench.send("k", 1) };
@@ -367,10 +367,10 @@ mod tests {
         dedup.send(bench.send("k", 0)).await.unwrap();
         dedup.send(bench.send("k", 0)).await.unwrap();
         let full = || Refusal::NotWritable { cause: "full".into() };
-        answer(bench.appends.recv().await.unwrap(), Err(full()));
+        answer(bench.appends.next().await, Err(full()));
         assert!(bench.answered().await.is_err() && bench.answered().await.is_err());
         dedup.send(bench.send("k", 0)).await.unwrap();
-        answer(bench.appends.recv().await.unwrap(), Ok(()));
+        answer(bench.appends.next().await, Ok(()));
         assert_eq!(bench.answered().await, Ok((0, 0)));
     }
 
@@ -384,7 +384,7 @@ mod tests {
             once.send.promise = Promise::OnDisk;
             dedup.send(once).await.unwrap();
         }
-        answer(bench.appends.recv().await.unwrap(), Ok(()));
+        answer(bench.appends.next().await, Ok(()));
         for _ in 0..2 {
             // Nobody says that it is on disk: the clock of the test goes on to the deadline.
             let content = bench.client.replies.recv().await.unwrap().content;
@@ -409,7 +409,7 @@ mod tests {
         assert_eq!(bench.answered().await, Ok((1, 0)));
         tokio::time::advance(Duration::from_millis(60_001)).await;
         dedup.send(bench.send("k", 0)).await.unwrap();
-        answer(bench.appends.recv().await.unwrap(), Ok(()));
+        answer(bench.appends.next().await, Ok(()));
         assert_eq!(bench.answered().await, Ok((0, 0)));
     }
 }

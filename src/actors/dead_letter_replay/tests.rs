@@ -57,7 +57,7 @@ impl Bench {
 
     /// Answers the sends of the next append; returns their bodies.
     async fn stored(&mut self) -> Vec<String> {
-        let batch = self.appends.recv().await.unwrap();
+        let batch = self.appends.next().await;
         let messages = batch.sends.iter().flatten();
         let bodies = messages
             .map(|message| {
@@ -155,7 +155,7 @@ async fn message_counts_as_replayed_no_earlier_than_it_is_on_disk() {
     let mut bench = Bench::new(1).await;
     let replay = bench.start();
     replay.send(order(1)).await.unwrap().unwrap();
-    let batch = bench.appends.recv().await.unwrap();
+    let batch = bench.appends.next().await;
     let disk = batch.flushed_to.clone().expect("a replay waits for the disk");
     answer(batch, Ok(()));
     settle().await;
@@ -192,7 +192,7 @@ async fn refused_messages_are_tried_again_and_the_others_are_not() {
     let mut bench = Bench::new(2).await;
     let replay = bench.start();
     replay.send(order(1_000)).await.unwrap().unwrap();
-    answer(bench.appends.recv().await.unwrap(), Err(Refusal::NotWritable { cause: "full".into() }));
+    answer(bench.appends.next().await, Err(Refusal::NotWritable { cause: "full".into() }));
     let mut bodies = Vec::new();
     while bodies.len() < 2 {
         bodies.extend(bench.stored().await);

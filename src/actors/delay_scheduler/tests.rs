@@ -1,5 +1,4 @@
 use bytes::Bytes;
-use tokio::time::advance;
 
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
@@ -7,7 +6,7 @@ use crate::actors::topic_queue::{Dispatched, QueueParts};
 use crate::clock::ManualClock;
 use crate::store::metadata::Metadata;
 use crate::testing::log::{TestLog, answer, message_with, queue_of, settle, store_host, topic_table};
-use crate::testing::{CLOCK_BEGINS, RuntimeClock, Taken, fake_sink};
+use crate::testing::{CLOCK_BEGINS, RuntimeClock, Taken, fake_sink, pass};
 use crate::types::QueueOffset;
 
 const TOPICS: [(&str, u32); 2] = [(SCHEDULE_TOPIC, 18), ("T", 2)];
@@ -92,8 +91,7 @@ impl Bench {
     }
 
     async fn pass(&self, ms: u64) {
-        advance(Duration::from_millis(ms)).await;
-        settle().await;
+        pass(Duration::from_millis(ms)).await;
     }
 
     fn mark(&self) -> Option<String> {

@@ -218,7 +218,7 @@ async fn delayed_messages_carry_their_due_time_and_go_to_the_delay_scheduler() {
     let mut bench = start(&[(SCHEDULE_TOPIC, 18)]);
     let stored = bench.log.append(to(SCHEDULE_TOPIC, 2), 0);
     bench.dispatch_all().await;
-    let scheduled = bench.scheduled.recv().await.unwrap();
+    let scheduled = bench.scheduled.next().await;
     let due = CLOCK_BEGINS.0 + 10_000; // level 3
     assert_eq!((scheduled.queue_id, scheduled.first), (QueueId(2), QueueOffset(0)));
     assert_eq!(scheduled.units, [TestLog::unit(&stored, due)]);
@@ -256,7 +256,7 @@ async fn unique_key_every_word_of_keys_and_the_tag_are_indexed() {
         stored_at_ms: CLOCK_BEGINS.0,
     };
     let entries = ["U", "k1", "k2", "T#t"].map(entry);
-    assert_eq!(bench.indexed.recv().await.unwrap().0, entries);
+    assert_eq!(bench.indexed.next().await.0, entries);
     assert!(bench.indexed.try_recv().is_err(), "no entries, no message");
 }
 
@@ -270,7 +270,7 @@ async fn half_messages_of_old_stores_are_indexed_and_never_consumed() {
     bench.log.append(keyed(TransactionType::Prepared), 0);
     bench.log.append(keyed(TransactionType::Rollback), 0);
     bench.dispatch_all().await;
-    assert_eq!(bench.indexed.recv().await.unwrap().0.len(), 1, "what was rolled back is not found");
+    assert_eq!(bench.indexed.next().await.0.len(), 1, "what was rolled back is not found");
     assert_eq!(bench.positions("A", 0).await, []);
 }
 
@@ -343,7 +343,7 @@ async fn record_that_recovery_found_damaged_becomes_a_gap_and_is_not_indexed() {
     let units =
         queue_of(&bench.topics, "A", 0).send(ReadUnits { offset: QueueOffset(0), max: 9 }).await.unwrap();
     assert_eq!(units.iter().map(|unit| unit.is_gap()).collect::<Vec<_>>(), [false, true, false]);
-    assert_eq!(bench.indexed.recv().await.unwrap().0.len(), 2);
+    assert_eq!(bench.indexed.next().await.0.len(), 2);
 }
 
 #[actix::test]

@@ -157,8 +157,8 @@ async fn all_who_wait_share_a_flush_and_are_told_how_far_it_went() {
     let end = bench.log.reader.published();
     bench.flusher.do_send(FlushWanted { tell: vec![waiting.clone(), other] });
     bench.flusher.do_send(FlushWanted { tell: vec![waiting] });
-    assert_eq!(told.recv().await.unwrap(), LogFlushed { up_to: end });
-    assert_eq!(other_told.recv().await.unwrap(), LogFlushed { up_to: end });
+    assert_eq!(told.next().await, LogFlushed { up_to: end });
+    assert_eq!(other_told.next().await, LogFlushed { up_to: end });
     assert!(told.try_recv().is_err(), "told once");
     woken.recv().await.expect("the dispatcher may have waited");
     assert_eq!(bench.after_power_failure(&[]).1, end);
@@ -179,7 +179,7 @@ async fn after_a_failed_flush_nothing_is_claimed_any_more() {
     bench.plans.set(Some(bench.log.appender.tail()), &[&queue]);
     bench.fail_sync();
     bench.flusher.do_send(FlushWanted { tell: vec![waiting] });
-    let failed = failures.recv().await.unwrap();
+    let failed = failures.next().await;
     assert!(failed.cause.contains("00000000000000000000"), "{failed:?} names the file");
     // The disk would take it now, and might say so of pages that the kernel has given up.
     assert!(bench.flusher.send(FlushNow).await.unwrap().is_err());
@@ -224,7 +224,7 @@ async fn failed_sync_of_a_queue_ends_the_process_and_keeps_the_old_check_point()
     bench.flusher.send(FlushNow).await.unwrap().unwrap();
     bench.fail_sync();
     assert!(bench.check_point().await.is_err());
-    failures.recv().await.unwrap();
+    failures.next().await;
     assert!(bench.check_point().await.is_err());
     assert_eq!(bench.after_power_failure(&[]).0, None);
 }
@@ -265,7 +265,7 @@ async fn key_index_is_flushed_before_and_its_failure_keeps_the_old_check_point()
     assert_eq!(bench.check_point().await, Err("no".to_owned()));
     *fails.lock().unwrap() = false;
     bench.check_point().await.unwrap();
-    flushes.recv().await.unwrap();
+    flushes.next().await;
     assert_eq!(bench.after_power_failure(&[0]), (Some(tail), tail.end, vec![1]));
 }
 

@@ -154,7 +154,7 @@ async fn expired_segments_go_and_what_was_derived_from_them() {
     bench.round().await;
     let log_min = PhysicalOffset(2 * SEGMENT_BYTES);
     assert_eq!(bench.log.min_offset(), log_min);
-    assert_eq!(bench.trims.recv().await.unwrap().log_min, log_min);
+    assert_eq!(bench.trims.next().await.log_min, log_min);
     let extent = queue_of(&bench.topics, "T", 0).send(QueryExtent).await.unwrap();
     assert_eq!((extent.min.0, extent.max.0), (2, 3));
     let idle = bench.topics.get("idle").unwrap();
@@ -167,14 +167,14 @@ async fn file_that_cannot_be_removed_is_tried_again_before_anything_else_goes() 
     bench.files.fail_next(FileOperation::Remove, io::ErrorKind::PermissionDenied);
     bench.clock.set(WallMs(72 * HOUR_MS));
     bench.round().await;
-    assert_eq!(bench.trims.recv().await.unwrap().log_min, PhysicalOffset(SEGMENT_BYTES));
+    assert_eq!(bench.trims.next().await.log_min, PhysicalOffset(SEGMENT_BYTES));
     assert_eq!(bench.segment_files(), 3, "it left the log, and is still there");
     bench.clock.set(WallMs(73 * HOUR_MS));
     bench.round().await;
     assert_eq!(bench.segment_files(), 2);
     assert_eq!(bench.log.min_offset(), PhysicalOffset(SEGMENT_BYTES));
     bench.round().await;
-    assert_eq!(bench.trims.recv().await.unwrap().log_min, PhysicalOffset(2 * SEGMENT_BYTES));
+    assert_eq!(bench.trims.next().await.log_min, PhysicalOffset(2 * SEGMENT_BYTES));
     assert_eq!(bench.segment_files(), 1);
 }
 
@@ -184,14 +184,14 @@ async fn writes_are_refused_once_the_disk_is_full_and_taken_again() {
     assert!(bench.refusals.try_recv().is_err());
     bench.fill(0.95);
     bench.round().await;
-    let RefuseWrites(cause) = bench.refusals.recv().await.unwrap();
+    let RefuseWrites(cause) = bench.refusals.next().await;
     assert!(cause.as_deref().is_some_and(|cause| cause.contains("95.0 %")), "{cause:?}");
     bench.fill(0.95);
     bench.round().await;
     assert!(bench.refusals.try_recv().is_err(), "the writer knows");
     bench.files.set_capacity(None);
     bench.round().await;
-    assert_eq!(bench.refusals.recv().await.unwrap().0, None);
+    assert_eq!(bench.refusals.next().await.0, None);
 }
 
 #[actix::test]
@@ -199,7 +199,7 @@ async fn writes_are_taken_again_soon_after_there_is_room() {
     let mut bench = start().await;
     bench.fill(0.95);
     bench.round().await;
-    assert!(bench.refusals.recv().await.unwrap().0.is_some());
+    assert!(bench.refusals.next().await.0.is_some());
     bench.files.set_capacity(None);
     tokio::time::advance(Duration::from_millis(1_001)).await;
     bench.done().await;

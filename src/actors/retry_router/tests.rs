@@ -53,7 +53,7 @@ impl Bench {
     async fn sent_back(&mut self, back: SendBackMessage) -> PendingMessage {
         let answered = self.router.send(back);
         let answered = actix_rt::spawn(answered);
-        let batch = self.appends.recv().await.unwrap();
+        let batch = self.appends.next().await;
         let stored = batch.sends[0][0].clone();
         assert!(!answered.is_finished(), "answered once it is stored");
         answer(batch, Ok(()));
@@ -94,7 +94,7 @@ async fn send_back_climbs_the_ladder_of_delay_levels() {
         let id = offset_message_id(stored.store_host, offset);
         assert_eq!(property_of(&stored, "ORIGIN_MESSAGE_ID"), Some(id));
         assert_eq!((stored.reconsume_times, &stored.body[..]), (reconsume_times + 1, &b"again"[..]));
-        assert_eq!(&*bench.ensured.recv().await.unwrap().config.topic_name, "%RETRY%g");
+        assert_eq!(&*bench.ensured.next().await.config.topic_name, "%RETRY%g");
     }
 }
 
@@ -152,7 +152,7 @@ async fn message_tried_too_often_or_given_up_is_dead() {
         assert_eq!(property_of(&stored, "DLQ_RETRIES"), Some(reconsume_times.to_string()));
         let reason = property_of(&stored, "DLQ_REASON").unwrap();
         assert_eq!(reason.contains("gave it up"), delay_level < 0, "{reason}");
-        let dlq = bench.ensured.recv().await.unwrap().config;
+        let dlq = bench.ensured.next().await.config;
         assert_eq!((&*dlq.topic_name, dlq.perm.is_readable()), ("%DLQ%g", true));
     }
 }
@@ -185,7 +185,7 @@ async fn refused_store_refuses_the_send_back() {
     let mut bench = start();
     let offset = bench.consumed(0, &[]);
     let answered = actix_rt::spawn(bench.router.send(back(offset)));
-    answer(bench.appends.recv().await.unwrap(), Err(Refusal::NotWritable { cause: "full".into() }));
+    answer(bench.appends.next().await, Err(Refusal::NotWritable { cause: "full".into() }));
     let answered = answered.await.unwrap().unwrap();
     assert!(matches!(answered, Err(Refusal::NotWritable { .. })));
 }
@@ -202,11 +202,11 @@ async fn client_that_retries_itself_too_often_gets_its_message_into_the_dead_let
     let cause = DeathCause::GivenUpInOrder;
     let dead = SendToDeadLetterQueue { group: "g".into(), send, cause, client: "c".into() };
     bench.router.send(dead).await.unwrap().unwrap();
-    let batch = bench.appends.recv().await.unwrap();
+    let batch = bench.appends.next().await;
     let message = &batch.sends[0][0];
     assert_eq!((&*message.topic, message.queue_id), ("%DLQ%g", QueueId(0)));
     assert_eq!(property_of(message, "TAGS").as_deref(), Some("a"));
     assert_eq!(property_of(message, "DLQ_CLIENT").as_deref(), Some("c"));
     answer(batch, Ok(()));
-    assert_eq!(told.recv().await.unwrap().token, 9, "who sent it is told");
+    assert_eq!(told.next().await.token, 9, "who sent it is told");
 }

@@ -2,7 +2,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::advance;
 
 use super::*;
 use crate::actors::commit_log_writer::AppendBatch;
@@ -13,7 +12,7 @@ use crate::protocol::names::TIMER_TOPIC;
 use crate::protocol::properties::PropertyList;
 use crate::store::timers::{TimerDir, TimerKey, open_timers};
 use crate::testing::log::{TestLog, answer, message_with, settle, store_host, topic_table};
-use crate::testing::{CLOCK_BEGINS, RuntimeClock, Taken, fake_sink};
+use crate::testing::{CLOCK_BEGINS, RuntimeClock, Taken, fake_sink, pass};
 use crate::types::QueueOffset;
 
 const TOPICS: [(&str, u32); 2] = [(TIMER_TOPIC, 1), ("T", 2)];
@@ -109,11 +108,7 @@ impl Bench {
     }
 
     async fn pass(&self, ms: u64) {
-        // By steps, as a sleep is no longer than its limit.
-        for _ in 0..ms / 10 {
-            advance(Duration::from_millis(10)).await;
-            settle().await;
-        }
+        pass(Duration::from_millis(ms)).await;
     }
 
     async fn pending(&self) -> i64 {

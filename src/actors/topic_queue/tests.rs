@@ -170,26 +170,26 @@ impl Bench {
 async fn numbers_are_consecutive_across_refused_sends() {
     let mut bench = start();
     bench.send(&["a", "refused", "b"]);
-    let batch = bench.batches.recv().await.unwrap();
+    let batch = bench.batches.next().await;
     assert_eq!((batch.first_queue_offset, batch.sends.len()), (QueueOffset(0), 3));
     answer(batch, &[1]);
     let fates = [bench.stored().await, bench.stored().await, bench.stored().await];
     assert_eq!(fates, [Ok(0), Err(ResponseCode::MESSAGE_ILLEGAL), Ok(1)]);
     bench.send(&["c"]);
-    assert_eq!(bench.batches.recv().await.unwrap().first_queue_offset, QueueOffset(2));
+    assert_eq!(bench.batches.next().await.first_queue_offset, QueueOffset(2));
 }
 
 #[actix::test]
 async fn one_append_is_in_flight_and_what_arrives_meanwhile_makes_the_next() {
     let mut bench = start();
     bench.send(&["a"]);
-    let first = bench.batches.recv().await.unwrap();
+    let first = bench.batches.next().await;
     bench.send(&["b"]);
     bench.send(&["c", "d"]);
     assert!(bench.is_silent().await);
     assert!(bench.batches.try_recv().is_err(), "the writer has one batch of this queue");
     answer(first, &[]);
-    let second = bench.batches.recv().await.unwrap();
+    let second = bench.batches.next().await;
     assert_eq!((second.first_queue_offset, second.sends.len()), (QueueOffset(1), 3));
 }
 
@@ -215,15 +215,15 @@ impl Bench {
 async fn send_that_is_promised_the_disk_is_answered_when_it_is_there() {
     let mut bench = start();
     bench.send_as(Promise::OnDisk, "a");
-    let batch = bench.batches.recv().await.unwrap();
+    let batch = bench.batches.next().await;
     assert!(batch.flushed_to.is_some());
     answer(batch, &[]);
     assert!(bench.is_silent().await);
     // The queue goes on meanwhile, and who waits for nothing is answered.
     bench.send_as(Promise::OnDisk, "b");
-    answer(bench.batches.recv().await.unwrap(), &[]);
+    answer(bench.batches.next().await, &[]);
     bench.send_as(Promise::StoredAndFlushing, "c");
-    let batch = bench.batches.recv().await.unwrap();
+    let batch = bench.batches.next().await;
     assert!(batch.flushed_to.is_some(), "consumers wait for the disk, though the sender does not");
     answer(batch, &[]);
     assert_eq!(bench.kept().await, (2, Kept::Promised));
@@ -233,7 +233,7 @@ async fn send_that_is_promised_the_disk_is_answered_when_it_is_there() {
     bench.flushed(300);
     assert_eq!(bench.kept().await, (1, Kept::Promised));
     bench.send_as(Promise::Stored, "d");
-    assert!(bench.batches.recv().await.unwrap().flushed_to.is_none());
+    assert!(bench.batches.next().await.flushed_to.is_none());
 }
 
 #[actix::test]
@@ -241,11 +241,11 @@ async fn late_disk_is_told_once_and_the_message_counts_as_stored() {
     tokio::time::pause();
     let mut bench = start();
     bench.send_as(Promise::OnDisk, "a");
-    answer(bench.batches.recv().await.unwrap(), &[]);
+    answer(bench.batches.next().await, &[]);
     assert!(bench.is_silent().await);
     advance(Duration::from_secs(3)).await;
     bench.send_as(Promise::OnDisk, "b");
-    answer(bench.batches.recv().await.unwrap(), &[]);
+    answer(bench.batches.next().await, &[]);
     assert!(bench.is_silent().await);
     advance(Duration::from_millis(2_100)).await;
     assert_eq!(bench.kept().await, (0, Kept::InMemory));
@@ -260,7 +260,7 @@ async fn late_disk_is_told_once_and_the_message_counts_as_stored() {
 async fn deleted_queue_still_answers_those_who_wait_for_the_disk() {
     let mut bench = start();
     bench.send_as(Promise::OnDisk, "a");
-    answer(bench.batches.recv().await.unwrap(), &[]);
+    answer(bench.batches.next().await, &[]);
     bench.queue.send(DeleteQueue).await.unwrap();
     bench.flushed(100);
     assert_eq!(bench.kept().await, (0, Kept::Promised));
@@ -288,7 +288,7 @@ async fn one_append_takes_no_more_than_its_bytes_and_one_send() {
     bench.send(&["a", "b", "c", "d", "e"]); // 92 bytes each
     let mut sizes = Vec::new();
     for _ in 0..2 {
-        let batch = bench.batches.recv().await.unwrap();
+        let batch = bench.batches.next().await;
         sizes.push((batch.first_queue_offset.0, batch.sends.len()));
         answer(batch, &[]);
     }
@@ -309,7 +309,7 @@ async fn replies_of_one_turn_to_one_connection_leave_as_one_message() {
     });
     let sends = vec![send_by(&other, "a"), send_by(&bench.link, "b"), send_by(&other, "c")];
     bench.queue.do_send(SendMessages(sends));
-    answer(bench.batches.recv().await.unwrap(), &[]);
+    answer(bench.batches.next().await, &[]);
     assert_eq!(one.recv().await.unwrap().0.len(), 2);
     assert_eq!(bench.stored().await, Ok(1));
     assert!(one.try_recv().is_err());
@@ -348,13 +348,13 @@ async fn full_writer_refuses_every_waiting_send_as_busy() {
 async fn too_many_waiting_sends_are_refused_as_busy_with_nothing_stored() {
     let mut bench = start_with(|parts| parts.config.max_waiting_sends = 2);
     bench.send(&["in work"]);
-    let batch = bench.batches.recv().await.unwrap();
+    let batch = bench.batches.next().await;
     bench.send(&["b", "c"]);
     bench.send(&["too many"]);
     assert_eq!(bench.stored().await, Err(ResponseCode::SYSTEM_BUSY));
     answer(batch, &[]);
     assert_eq!(bench.stored().await, Ok(0));
-    let next = bench.batches.recv().await.unwrap();
+    let next = bench.batches.next().await;
     assert_eq!(next.sends.iter().map(|send| send[0].body.clone()).collect::<Vec<_>>(), ["b", "c"]);
 }
 
@@ -368,8 +368,8 @@ async fn actors_are_told_the_fate_of_their_sends() {
         promise: Promise::Stored,
         reply,
     }]));
-    answer(bench.batches.recv().await.unwrap(), &[0]);
-    let stored = told.recv().await.unwrap();
+    answer(bench.batches.next().await, &[0]);
+    let stored = told.next().await;
     assert_eq!((stored.token, stored.outcome.is_err()), (17, true));
 }
 
@@ -377,14 +377,14 @@ async fn actors_are_told_the_fate_of_their_sends() {
 async fn messages_are_counted_also_when_dispatch_is_quicker_than_the_answer() {
     let mut bench = start();
     bench.send(&["a", "b"]);
-    let batch = bench.batches.recv().await.unwrap();
+    let batch = bench.batches.next().await;
     bench.dispatch(0, &["x", "x"]).await;
     answer(batch, &[]);
     bench.stored().await.unwrap();
     let puts = bench.parts.counters.read().puts;
     assert_eq!((puts.messages, puts.bytes), (2, 200));
     bench.send(&["c"]);
-    assert_eq!(bench.batches.recv().await.unwrap().first_queue_offset, QueueOffset(2));
+    assert_eq!(bench.batches.next().await.first_queue_offset, QueueOffset(2));
 }
 
 #[actix::test]
@@ -604,7 +604,7 @@ async fn deleted_queue_answers_holds_and_every_send() {
     bench.dispatch(0, &["a"]).await;
     bench.queue.send(bench.held(1, 15)).await.unwrap();
     bench.send(&["in work"]);
-    let batch = bench.batches.recv().await.unwrap();
+    let batch = bench.batches.next().await;
     bench.send(&["waiting"]);
     bench.queue.send(DeleteQueue).await.unwrap();
     let unknown = Err(ResponseCode::TOPIC_NOT_EXIST);
@@ -686,11 +686,11 @@ async fn questions_about_the_queue_are_answered_from_units_and_log() {
 async fn messages_pulled_count_for_their_group() {
     let (stats, mut counted) = fake_mailbox::<CountTraffic>().answers(|_| ()).start();
     let mut bench = start_with(|parts| parts.stats = stats);
-    assert!(matches!(counted.recv().await.unwrap().of, TrafficOf::TopicPuts(topic) if &*topic == "T"));
+    assert!(matches!(counted.next().await.of, TrafficOf::TopicPuts(topic) if &*topic == "T"));
     bench.dispatch(0, &["a", "b"]).await;
     bench.pulled(bench.pull(0)).await;
     bench.pulled(bench.pull(1)).await;
-    let CountTraffic { of, traffic } = counted.recv().await.unwrap();
+    let CountTraffic { of, traffic } = counted.next().await;
     assert!(matches!(of, TrafficOf::GroupGets { group, .. } if &*group == "g"));
     assert_eq!(traffic.read().messages, 3);
     assert!(counted.try_recv().is_err(), "told once");

@@ -17,7 +17,7 @@ use crate::protocol::response_code::ResponseCode;
 use crate::protocol::transaction::{TransactionFact, half_properties};
 use crate::store::metadata::Metadata;
 use crate::testing::log::{TestLog, message_with, settle, store_host, topic_table};
-use crate::testing::{FakeClient, RuntimeClock, Taken, fake_client, fake_mailbox, fake_sink};
+use crate::testing::{FakeClient, RuntimeClock, Taken, fake_client, fake_mailbox, fake_sink, pass};
 use crate::types::{QueueId, TopicName};
 
 const GIVEN_UP: &str = TRANSACTION_CHECK_MAX_TIME_TOPIC;
@@ -154,11 +154,7 @@ impl Bench {
     }
 
     async fn pass(&self, ms: u64) {
-        // In steps: a turn of checks leads to the next.
-        for _ in 0..20 {
-            advance(Duration::from_millis(ms / 20)).await;
-            settle().await;
-        }
+        pass(Duration::from_millis(ms)).await;
     }
 
     /// A producer of the group is there from now on.
