@@ -356,6 +356,7 @@ async fn producer_is_asked_in_its_time_and_given_up_after_the_last_check() {
     assert_eq!((&*shown.topic, shown.queue_id, &shown.body[..]), ("T", QueueId(1), &b"hello"[..]));
     assert_eq!(properties::get(&shown.properties, property::TRANSACTION_CHECK_TIMES), Some("1"));
 
+    bench.save().await;
     bench.pass(3_600_000).await;
     let mut asked = 1;
     while bench.client.calls.try_recv().is_ok() {
@@ -395,6 +396,7 @@ async fn half_that_asks_for_time_gets_it_and_decides_late_only_when_asked() {
 async fn transaction_without_a_producer_is_kept_and_shown_as_such() {
     let mut bench = Bench::start_with(false);
     bench.half().await;
+    bench.save().await;
     bench.pass(3_600_000).await;
     let page = bench.checker.send(ListTransactions { max: 9, ..Default::default() }).await.unwrap();
     let info = &page.transactions[0];
