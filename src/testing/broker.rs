@@ -174,7 +174,7 @@ struct Opening {
 impl Opening {
     async fn open(self) -> Result<BrokerTree, StartError> {
         let Self { plan, thread, disk, metadata, clock } = self;
-        let threads = Threads::of(1, plan.flush, || thread.clone());
+        let threads = Threads::of(1, plan.flush, |_| thread.clone());
         // A disk that fails is known to the test that made it fail.
         let (failed, _) = fake_sink::<DiskFailed>();
         let recovery = RecoveryProgress::default();
