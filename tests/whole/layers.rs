@@ -8,16 +8,32 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, File, ItemFn, ItemMod, ItemUse, UseTree};
 
 /// What each part of the crate may import besides itself.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("types", &[]),
     ("clock", &[]),
     ("kill_point", &[]),
+    ("planted", &[]),
+    ("collections", &[]),
     ("protocol", &["types", "clock"]),
     ("error", &["protocol", "types"]),
     ("filter", &["protocol"]),
     ("store", &["filter", "protocol", "clock", "kill_point", "types"]),
-    ("client", &["protocol", "clock", "types"]),
-    ("actors", &["store", "client", "filter", "protocol", "error", "clock", "kill_point", "types"]),
+    ("client", &["protocol", "clock", "types", "collections"]),
+    (
+        "actors",
+        &[
+            "store",
+            "client",
+            "filter",
+            "protocol",
+            "error",
+            "clock",
+            "kill_point",
+            "types",
+            "planted",
+            "collections",
+        ],
+    ),
     ("config", &["protocol", "types"]),
     ("fatal", &["actors", "config", "store"]),
     ("plan", &["actors", "config", "fatal", "filter", "store"]),
@@ -141,7 +157,7 @@ pub fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
-        if matches!(name, "tests" | "testing" | "fixtures" | "golden") {
+        if matches!(name, "tests" | "testing" | "simulation" | "bin" | "fixtures" | "golden") {
             continue;
         }
         if path.is_dir() {
