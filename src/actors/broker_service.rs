@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use actix::prelude::*;
 use arc_swap::Guard;
-use tracing::{debug, warn};
+use tracing::{Instrument, Span, debug, trace, trace_span, warn};
 
 use super::connection::Service;
 use super::dedup_window::SendOnce;
@@ -99,7 +99,7 @@ impl BrokerService {
     /// A send that first needs its topic created, or goes to a retry topic, or is decided on by extensions.
     fn send_with_care(&self, request: Request) {
         let (router, rules) = (self.router.clone(), self.rules.clone());
-        actix_rt::spawn(async move {
+        spawn_task(async move {
             let (link, to) = (request.from.clone(), request.reply_to());
             if let Err(refusal) = send_carefully(&router, &rules, request).await {
                 link.reply(refused(to, refusal));
@@ -110,7 +110,7 @@ impl BrokerService {
     /// A pull of a group that is new, or while somebody has reset offsets.
     fn pull_with_care(&self, request: Request) {
         let router = self.router.clone();
-        actix_rt::spawn(async move {
+        spawn_task(async move {
             let (link, to) = (request.from.clone(), request.reply_to());
             let topics = router.topics.load_full();
             if let Err(refusal) = router.pulls.pull_carefully(request, &topics).await {
@@ -122,7 +122,7 @@ impl BrokerService {
     /// A reply to a request that another client has sent as a message.
     fn send_reply(&self, request: Request) {
         let (router, rules, gate) = (self.router.clone(), self.rules.clone(), self.gate.clone());
-        actix_rt::spawn(async move {
+        spawn_task(async move {
             let peers = ReplyPeers {
                 producers: &router.producers,
                 topics: &router.topics,
@@ -138,7 +138,7 @@ impl BrokerService {
 
     fn spawn(&self, request: Request) {
         let router = self.router.clone();
-        actix_rt::spawn(async move {
+        spawn_task(async move {
             let answered = router.answer_with_extensions(&request).await;
             finish(request, answered);
         });
@@ -150,6 +150,7 @@ impl Service for BrokerService {
         let topics = self.router.topics.load();
         let mut gathered = Vec::new();
         for request in requests.drain(..) {
+            let _span = span_of(&request).entered();
             match RequestCode::from_i32(request.command.head.code) {
                 RequestCode::SEND_MESSAGE
                 | RequestCode::SEND_MESSAGE_V2
@@ -176,6 +177,23 @@ impl Service for BrokerService {
             hand_over(&entry, queue_id, sends, replies);
         }
     }
+}
+
+/// The span of a request, which its task goes on in, if it has one. The target is off unless `log.level` names it.
+fn span_of(request: &Request) -> Span {
+    trace_span!(
+        target: "telstar::requests",
+        "request",
+        code = %RequestCode::from_i32(request.command.head.code),
+        opaque = request.command.head.opaque,
+        connection = request.from.id.0,
+        peer = %request.from.peer
+    )
+}
+
+/// Runs a task of a request, in its span.
+fn spawn_task(task: impl Future<Output = ()> + 'static) {
+    actix_rt::spawn(task.in_current_span());
 }
 
 /// Gives sends to their queue; a full one refuses them at once.
@@ -274,6 +292,7 @@ fn refused(to: ReplyTo, refusal: Refusal) -> Reply {
 /// Sends the outcome of a request to whoever asked.
 pub fn finish(request: Request, answered: Answered) {
     let to = request.reply_to();
+    trace!(target: "telstar::requests", refused = answered.is_err(), "answered");
     let content = match answered {
         Ok(Some(answer)) => ReplyContent::Answer(answer),
         Ok(None) => ReplyContent::Silence,

@@ -2,6 +2,7 @@
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::{LogFormat, LogSection};
 
@@ -21,7 +22,11 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse_lossy(from_environment.unwrap_or(&log.level));
-    let text = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    // The spans are those of requests: what they took is told when they end.
+    let text = tracing_subscriber::fmt()
+        .with_span_events(FmtSpan::CLOSE)
+        .with_env_filter(filter)
+        .with_writer(writer);
     match log.format {
         LogFormat::Text => tracing::Dispatch::new(text.with_ansi(is_terminal()).finish()),
         LogFormat::Json => tracing::Dispatch::new(text.json().flatten_event(true).finish()),
@@ -60,6 +65,7 @@ mod tests {
         tracing::dispatcher::with_default(&subscriber, || {
             tracing::info!(topic = "orders", "topic created");
             tracing::debug!("a detail");
+            tracing::trace_span!(target: "telstar::requests", "request", opaque = 7).in_scope(|| ());
         });
         String::from_utf8(written.0.lock().unwrap().clone()).unwrap()
     }
@@ -75,6 +81,13 @@ mod tests {
         let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
         assert_eq!((&first["message"], &first["topic"]), (&"topic created".into(), &"orders".into()));
         assert_eq!(json.lines().count(), 2);
+    }
+
+    #[test]
+    fn requests_are_told_of_with_what_they_took_where_that_is_asked_for() {
+        assert!(!logged("debug", LogFormat::Text, None).contains("telstar::requests"));
+        let text = logged("off,telstar::requests=trace", LogFormat::Text, None);
+        assert!(text.contains("request{opaque=7}: telstar::requests: close time.busy="), "{text}");
     }
 
     #[test]
