@@ -164,11 +164,13 @@ fn shown(seen: Seen, actors: &ActorList, asked: &ListActors) -> ActorState {
         busy_us: micros(figures.busy),
         busy_share: figures.busy.as_secs_f64() / age.as_secs_f64().max(f64::MIN_POSITIVE),
         longest_turn_us: micros(figures.longest_turn),
-        turn: figures.turn.filter(|_| depth.is_none()).map(|turn| TurnState {
-            message: kind_name(turn.kind),
-            // It did not answer since it was looked at.
-            lasts_us: micros(entry.figures.seen(now).turn.map_or(turn.lasts, |still| still.lasts)),
-        }),
+        // Who did not answer is shown with what it is at by now.
+        turn: entry
+            .figures
+            .seen(now)
+            .turn
+            .filter(|_| depth.is_none())
+            .map(|turn| TurnState { message: kind_name(turn.kind), lasts_us: micros(turn.lasts) }),
         kinds,
         facts,
         recorder: recorded.collect(),
@@ -298,6 +300,14 @@ mod tests {
         stuck.send(Work).await.unwrap(); // it has begun
         let (let_go, until) = std::sync::mpsc::channel();
         stuck.do_send(Hold(until));
+        let held = || {
+            let entry = actors.entries(|entry| &*entry.label == "stuck").remove(0);
+            let turn = entry.figures.seen(actors.uptime()).turn;
+            turn.is_some_and(|turn| entry.kind_name(turn.kind) == Some("Hold"))
+        };
+        while !held() {
+            tokio::task::yield_now().await;
+        }
         let page: ActorPage = body(list(&actors, ListActors { sort: "depth".to_owned(), ..asked() }).await);
         assert_eq!(names(&page), ["Worker stuck", "Worker idle"]);
         assert_eq!(page.actors[0].depth, None);
