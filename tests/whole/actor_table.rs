@@ -120,34 +120,33 @@ fn what_an_actor_sends_another_takes() {
     }
 }
 
-/// Where the actors that messages pass stand in the picture: column and row.
-const PLACES: [(&str, i32, i32); 17] = [
-    ("Connection", 0, 2),
-    ("ConsumerGroup", 0, 4),
-    ("Producers", 0, 5),
-    ("RetryRouter", 1, 0),
-    ("DedupWindow", 1, 1),
-    ("TopicQueue", 1, 3),
-    ("DelayScheduler", 1, 5),
-    ("Topics", 1, 6),
-    ("DeadLetterReplay", 2, 0),
-    ("CommitLogWriter", 2, 2),
-    ("Dispatcher", 2, 4),
-    ("TransactionChecker", 2, 6),
-    ("Compactor", 3, 0),
-    ("Retention", 3, 1),
-    ("Flusher", 3, 3),
-    ("KeyIndex", 3, 4),
-    ("TimerScheduler", 3, 6),
+/// Where the actors that messages pass stand in the picture: column and row, so that no line crosses a box.
+const PLACES: [(&str, f64, f64); 16] = [
+    ("Connection", 0.3, 3.0),
+    ("ConsumerGroup", 0.3, 0.6),
+    ("Producers", 0.3, 6.4),
+    ("DedupWindow", 0.95, 1.3),
+    ("TransactionChecker", 1.15, 6.4),
+    ("RetryRouter", 1.4, 0.0),
+    ("TopicQueue", 2.0, 3.0),
+    ("DelayScheduler", 1.88, 6.4),
+    ("DeadLetterReplay", 2.55, 0.0),
+    ("Compactor", 3.1, 1.0),
+    ("CommitLogWriter", 3.2, 2.5),
+    ("Dispatcher", 3.02, 4.7),
+    ("TimerScheduler", 2.75, 6.4),
+    ("Flusher", 4.1, 3.7),
+    ("Retention", 5.0, 0.2),
+    ("KeyIndex", 4.9, 5.2),
 ];
-const COLUMN: i32 = 330;
-const LINE: i32 = 120;
-const WIDE: i32 = 150;
+const COLUMN: f64 = 300.0;
+const LINE: f64 = 115.0;
+const WIDE: i32 = 164;
 const HIGH: i32 = 40;
 
 fn picture() -> String {
     let table = table();
-    let middle = |column: i32, row: i32| (40 + WIDE / 2 + column * COLUMN, 60 + row * LINE);
+    let middle = |column: f64, row: f64| (30 + WIDE / 2 + (column * COLUMN) as i32, 40 + (row * LINE) as i32);
     let mut edges: BTreeMap<(usize, usize), Vec<&str>> = BTreeMap::new();
     for (from, (sender, ..)) in PLACES.iter().enumerate() {
         for (to, (taker, ..)) in PLACES.iter().enumerate() {
@@ -158,9 +157,10 @@ fn picture() -> String {
             }
         }
     }
-    let (width, height) = (40 + WIDE + 3 * COLUMN + 40, 60 + 6 * LINE + 60);
+    let (right, bottom) = middle(5.0, 6.4);
+    let (width, height) = (right + WIDE / 2 + 30, bottom + 50);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"DejaVu Sans, Verdana, sans-serif\" font-size=\"11\">\n\
          <!-- Painted from the table of actors in ARCHITECTURE.md by tests/whole/actor_table.rs. -->\n\
          <defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\">\
          <path d=\"M0 0 8 4 0 8z\" fill=\"#567\"/></marker></defs>\n\
@@ -173,10 +173,10 @@ fn picture() -> String {
         let (_, to_column, to_row) = PLACES[*to];
         let ((x1, y1), (x2, y2)) = (middle(from_column, from_row), middle(to_column, to_row));
         let (start, end) = (edge_of((x1, y1), (x2, y2)), edge_of((x2, y2), (x1, y1)));
-        // Both ways between two actors are bent apart.
         let (dx, dy) = (f64::from(end.0 - start.0), f64::from(end.1 - start.1));
         let length = dx.hypot(dy).max(1.0);
-        let bend = if from_column == to_column && (from_row - to_row).abs() > 1 { 95.0 } else { 22.0 };
+        // Both ways between two actors are bent apart.
+        let bend = if edges.contains_key(&(*to, *from)) { 52.0 } else { 0.0 };
         let (bx, by) = (-dy / length * bend, dx / length * bend);
         let (mx, my) = (f64::from(start.0) + dx / 2.0 + bx, f64::from(start.1) + dy / 2.0 + by);
         let _ = writeln!(
@@ -184,11 +184,17 @@ fn picture() -> String {
             "<path d=\"M{} {} Q{mx:.0} {my:.0} {} {}\" fill=\"none\" stroke=\"#89a\" marker-end=\"url(#tip)\"/>",
             start.0, start.1, end.0, end.1
         );
-        let (tx, ty) = (mx - bx / 2.0, my - by / 2.0 - 6.0 * (messages.len() as f64 - 1.0));
+        let (tx, ty) = (mx - bx / 2.0, my - by / 2.0 - 6.0 * (messages.len() as f64 - 1.0) + 4.0);
+        // Beside a line that is bent to the side, on any other.
+        let (anchor, tx) = match bx {
+            _ if bx > 20.0 => ("start", tx - 6.0),
+            _ if bx < -20.0 => ("end", tx + 6.0),
+            _ => ("middle", tx),
+        };
         for (line, message) in messages.iter().enumerate() {
             let _ = writeln!(
                 words,
-                "<text x=\"{tx:.0}\" y=\"{:.0}\" text-anchor=\"middle\" fill=\"#246\" stroke=\"#fff\" stroke-width=\"3\" \
+                "<text x=\"{tx:.0}\" y=\"{:.0}\" text-anchor=\"{anchor}\" fill=\"#246\" stroke=\"#fff\" stroke-width=\"3\" \
                  paint-order=\"stroke\">{message}</text>",
                 ty + 12.0 * line as f64
             );
