@@ -31,7 +31,7 @@ use super::name_server::{NameServer, NameServerConfig};
 use super::name_server_service::NameServerService;
 use super::name_server_settings::NameServerPlace;
 use super::opening_service::OpeningService;
-use super::threads::Threads;
+use super::threads::{Threads, come_to_rest};
 use crate::clock::SharedClock;
 use crate::store::file::StoreFiles;
 use crate::store::metadata::{Metadata, MetadataError};
@@ -39,10 +39,10 @@ use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::store_lock::{LockError, StoreLock};
 use crate::types::FlushMode;
 
+/// How long a stop waits until replies on their way have left.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// Clients that may wait to be accepted.
 const BACKLOG: u32 = 4096;
-/// Time that replies on their way have to leave before the threads end.
-const LINGER: Duration = Duration::from_millis(50);
 
 /// What a process is to be.
 pub struct NodePlan {
@@ -279,6 +279,7 @@ impl Handler<Stop> for Root {
         info!("stopping: no new clients, finishing what was begun");
         let listeners = std::mem::take(&mut self.listeners);
         let broker = self.broker.take();
+        let workers = self.threads.as_ref().map(|threads| threads.workers.clone()).unwrap_or_default();
         let ending = async move {
             for listener in listeners {
                 if listener.send(StopListening).await.is_err() {
@@ -288,7 +289,9 @@ impl Handler<Stop> for Root {
             if let Some(broker) = broker {
                 broker.stop().await;
             }
-            tokio::time::sleep(LINGER).await;
+            if tokio::time::timeout(REST_MAX, come_to_rest(&workers)).await.is_err() {
+                warn!("clients may miss answers: a thread is still busy with its last work");
+            }
         };
         Box::pin(ending.into_actor(self).map(|(), root, _| {
             if let Some(threads) = root.threads.take() {

@@ -3,6 +3,7 @@
 use actix::prelude::*;
 #[cfg(any(test, feature = "testing"))]
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::actor_list::{ActorList, name_thread};
@@ -10,6 +11,10 @@ use crate::types::FlushMode;
 
 /// From so many workers on, those who follow the writer of the log have threads of their own.
 const MANY_WORKERS: usize = 3;
+
+/// Turns of a thread after which it has nothing more to do with what it was sent: a message may bring about another, and
+/// a connection keeps replies for one more.
+const TURNS_TO_REST: usize = 8;
 
 /// What a thread of a simulation runs.
 #[cfg(any(test, feature = "testing"))]
@@ -134,6 +139,25 @@ impl Threads {
             }
         }
     }
+}
+
+/// Waits until threads have done what they were woken for, several times in turn: what was sent to connections before is
+/// written to their sockets then.
+pub async fn come_to_rest(threads: &[Thread]) {
+    let mut resting = Vec::new();
+    for thread in threads {
+        let (rested, rests) = oneshot::channel();
+        thread.spawn(async move {
+            for _ in 0..TURNS_TO_REST {
+                tokio::task::yield_now().await;
+            }
+            // Who waits for it may have stopped to.
+            let _ = rested.send(());
+        });
+        resting.push(rests);
+    }
+    // One that has ended rests.
+    futures::future::join_all(resting).await;
 }
 
 /// A thread, named for the list of actors.
