@@ -16,7 +16,7 @@ pub enum Planted {
     CommitAhead,
     /// Halves that were not saved before a crash are not read out of the log.
     HalvesForgotten,
-    /// Units that a recovery derives a second time are taken for new ones.
+    /// A recovery leaves units that it derives a second time, and these are taken for new ones.
     DoubleDispatch,
     /// The flusher claims what was written, without syncing it.
     FlushSkipped,

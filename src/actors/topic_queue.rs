@@ -392,7 +392,9 @@ impl TopicQueue {
 
 fn open_queue(topic: &TopicName, queue_id: QueueId, parts: &QueueParts) -> Result<ConsumeQueue, String> {
     let dir = queue_dir(&parts.consume_queue_root, topic, queue_id);
-    let opened = ConsumeQueue::open(parts.files.clone(), dir, parts.config.units, parts.truncate_at);
+    // Otherwise a unit cannot be derived twice.
+    let truncate_at = parts.truncate_at.filter(|_| !is_planted(Planted::DoubleDispatch));
+    let opened = ConsumeQueue::open(parts.files.clone(), dir, parts.config.units, truncate_at);
     opened.map_err(|error| {
         error!(%topic, queue_id = queue_id.0, %error, "queue cannot be opened, trying again");
         error.to_string()

@@ -91,6 +91,14 @@ impl Faults {
 }
 
 async fn crash(world: &Rc<World>, chance: &mut Chance, broker: usize, end: End) {
+    // Some of what was under way is so when one who was to finish it has not had a turn for a while.
+    if chance.one_in(2)
+        && let Some(process) = world.brokers.borrow()[broker].process()
+    {
+        world.note(format_args!("a thread of broker-{broker} stalls, and goes on no more"));
+        world.schedule.stall_one(process);
+    }
+    world.pause(chance, 1, 300).await;
     world.end_broker(broker, end);
     world.pause(chance, 1, 5_000).await;
     world.start_broker(broker);
