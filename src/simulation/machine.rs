@@ -181,8 +181,11 @@ impl Port {
 
 impl World {
     pub fn start_name_server(self: &Rc<Self>) {
-        let process = self.schedule.new_process();
         let mut machine = self.name_server.borrow_mut();
+        if machine.process.is_some() {
+            return; // somebody else has
+        }
+        let process = self.schedule.new_process();
         machine.process = Some(process);
         let metadata = Metadata::in_memory(&machine.metadata);
         let (world, thread) = (self.clone(), self.schedule.start_thread(process));
