@@ -276,6 +276,9 @@ impl World {
         // With messages that nobody flushed, a loss of power takes what was acknowledged, and may.
         let end = if self.flush == FlushMode::Async { End::Kill } else { end };
         machine.lose_state(end);
+        if end == End::PowerLoss {
+            self.ledger.borrow_mut().power_lost();
+        }
         self.schedule.end(running.process);
         self.network.lose(machine.host());
         self.note(format_args!("broker-{number} ends: {end:?}"));
