@@ -339,8 +339,23 @@ impl TopicQueue {
         }
     }
 
+    /// Why nothing can be stored now.
     fn refused(&self) -> Option<Refusal> {
-        self.queue.as_ref().err().map(|cause| Refusal::StoreFailed { cause: cause.clone() })
+        let refused = |cause: &str| Refusal::StoreFailed { cause: cause.to_owned() };
+        match &self.queue {
+            Err(cause) => Some(refused(cause)),
+            Ok(_) if self.has_unknown_numbers() => Some(refused(
+                "the consume queue does not take the units of earlier messages, tried again every second",
+            )),
+            Ok(_) => None,
+        }
+    }
+
+    /// Messages that lie in the log since before we opened have numbers that `next` does not know of yet. Only
+    /// writing their units tells which of those numbers are real: that of a damaged record is not.
+    fn has_unknown_numbers(&self) -> bool {
+        let end = |dispatched: &Dispatched| dispatched.first.0 + dispatched.units.len() as u64;
+        self.in_work.is_none() && self.unwritten.iter().any(|dispatched| end(dispatched) > self.next.0)
     }
 
     fn extent(&self) -> (QueueOffset, QueueOffset) {

@@ -16,7 +16,7 @@ use crate::protocol::header::PullResponse;
 use crate::protocol::response_code::ResponseCode;
 use crate::store::message_filter::MessageFilter;
 use crate::store::pull::{PullStatus, Pulled, pull};
-use crate::types::GroupName;
+use crate::types::{GroupName, QueueOffset};
 
 /// Asks for messages. Losing it leaves the consumer to its time-out.
 #[derive(Message)]
@@ -49,6 +49,10 @@ impl TopicQueue {
         };
         let PullMessages { from, max_messages, filter, .. } = request;
         let limits = self.parts.config.pull;
+        if !self.unwritten.is_empty() && *from > queue.max_offset().0 as i64 {
+            // Not gone: its unit waits for the disk. A consumer that was told so would go back to the beginning.
+            return Ok(Pulled::nothing(PullStatus::OffsetOverflowOne, QueueOffset(*from as u64)));
+        }
         pull(queue, &self.parts.log, *from, *max_messages, filter, limits, &mut self.units).map_err(|error| {
             error!(topic = %self.topic, queue_id = self.queue_id.0, %error, "queue cannot be read");
             Refusal::Failed(error.to_string())

@@ -107,6 +107,17 @@ impl Bench {
         self.queue.send(dispatched).await.unwrap();
     }
 
+    /// What the dispatcher would hand over of messages that lie anywhere in the log.
+    fn units(&self, first: u64, count: u64) -> Dispatched {
+        let unit =
+            |n| ConsumeQueueUnit { physical_offset: PhysicalOffset(n * 200), size_bytes: 200, tags_code: 0 };
+        Dispatched {
+            first: QueueOffset(first),
+            units: (first..first + count).map(unit).collect(),
+            last_stored_at_ms: 1,
+        }
+    }
+
     fn store(&mut self, first: u64, tags: &[&str]) -> Dispatched {
         let units = tags
             .iter()
@@ -633,6 +644,26 @@ async fn units_that_could_not_be_written_hold_back_the_check_point_until_they_ar
     settle().await;
     assert_eq!(positions(&bench.queue).await.len(), 3, "what came later does not wait another round");
     assert!(bench.queue.send(TakeUnflushed).await.unwrap().is_ok());
+}
+
+#[actix::test]
+async fn numbers_whose_units_could_not_be_written_are_given_to_nobody_else() {
+    tokio::time::pause();
+    let mut bench = start();
+    // As after a start: the messages are in the log, and the queue has none of their units.
+    bench.log.files.fail_always(FileOperation::Write, std::io::ErrorKind::StorageFull);
+    let (a, b) = (bench.units(0, 2), bench.units(2, 1));
+    bench.queue.send(a).await.unwrap();
+    bench.queue.send(b).await.unwrap();
+    bench.send(&["too early"]);
+    assert_eq!(bench.stored().await, Err(ResponseCode::SYSTEM_ERROR));
+    assert_eq!(bench.pulled(bench.pull(3)).await, (NOT_FOUND, 3), "what is not written yet is not gone");
+    bench.log.files.fail_nothing();
+    advance(Duration::from_millis(1_100)).await;
+    settle().await;
+    bench.send(&["now"]);
+    answer(bench.batches.next().await, &[]);
+    assert_eq!(bench.stored().await, Ok(3));
 }
 
 #[actix::test]

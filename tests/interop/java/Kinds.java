@@ -214,9 +214,8 @@ final class Kinds {
             int last = sent.size() - 1;
             Thread.sleep(2_000);   // a server may compact it meanwhile
             try (Clients.LitePull reader = new Clients.LitePull(Clients.unused("readers"))) {
-                for (MessageQueue queue : reader.assignAll(topic)) {
-                    reader.seekToBegin(queue);
-                }
+                // From the first offset, by its setting: a seek while a pull is under way may show messages twice.
+                reader.assignAll(topic);
                 List<MessageExt> read = new ArrayList<>();
                 for (int tries = 40; tries > 0 && read.stream().noneMatch(m -> number(m) == last); tries--) {
                     read.addAll(reader.poll(500));
