@@ -1,0 +1,259 @@
+use std::io;
+use std::path::Path;
+
+use super::*;
+use crate::clock::{ManualClock, WallMs};
+use crate::store::commit_log::CommitLogReader;
+use crate::store::file::StoreFiles;
+use crate::store::memory_files::{FileOperation, MemoryFiles};
+use crate::testing::log::{SEGMENT_BYTES, TestLog, message, message_with};
+use crate::testing::{RuntimeClock, Taken, fake_sink};
+
+struct Bench {
+    writer: Addr<CommitLogWriter>,
+    log: CommitLogReader,
+    files: MemoryFiles,
+    signal: PublishedSignal,
+    told: Taken<LogPublished>,
+    flushes: Taken<FlushWanted>,
+    queue: Recipient<BatchAppended>,
+    answers: Taken<BatchAppended>,
+}
+
+fn start() -> Bench {
+    start_at(RuntimeClock::shared())
+}
+
+fn start_at(clock: SharedClock) -> Bench {
+    let TestLog { files, appender, reader, .. } = TestLog::new();
+    let (dispatcher, told) = fake_sink::<LogPublished>();
+    let (queue, answers) = fake_sink::<BatchAppended>();
+    let signal = PublishedSignal::default();
+    let (flusher, flushes) = fake_sink::<FlushWanted>();
+    let writer = CommitLogWriter::new(appender, dispatcher, flusher, signal.clone(), clock, 64).start();
+    Bench { writer, log: reader, files, signal, told, flushes, queue, answers }
+}
+
+impl Bench {
+    fn ask(&self, sends: Vec<SendUnit>, first: u64) {
+        let batch = AppendBatch {
+            sends,
+            first_queue_offset: QueueOffset(first),
+            reply_to: self.queue.clone(),
+            flushed_to: None,
+        };
+        self.writer.try_send(batch).unwrap();
+    }
+
+    async fn append(&mut self, sends: Vec<SendUnit>, first: u64) -> BatchAppended {
+        self.ask(sends, first);
+        self.answers.next().await
+    }
+
+    fn bodies(&self) -> Vec<(u64, String)> {
+        let mut seen = Vec::new();
+        let take = |_, record: crate::protocol::message::RecordView<'_>| {
+            seen.push((record.queue_offset().0, String::from_utf8_lossy(record.body()).into_owned()))
+        };
+        self.log.for_each_record(PhysicalOffset(0), u64::MAX, take).unwrap();
+        seen
+    }
+}
+
+fn one(body: &str) -> SendUnit {
+    vec![message("T", body)]
+}
+
+fn impossible() -> SendUnit {
+    vec![message("T", "before it"), message_with("T", "x", &[("k", &"v".repeat(40_000))])]
+}
+
+fn owned(seen: &[(u64, &str)]) -> Vec<(u64, String)> {
+    seen.iter().map(|(n, body)| (*n, (*body).to_owned())).collect()
+}
+
+#[actix::test]
+async fn refused_send_burns_no_queue_offset_and_the_others_are_stored() {
+    let mut bench = start();
+    let batch = vec![one("a"), impossible(), vec![message("T", "b"), message("T", "c")], one("d")];
+    let answer = bench.append(batch, 7).await;
+    assert_eq!(answer.next_queue_offset, QueueOffset(11));
+    let firsts: Vec<_> = answer
+        .outcomes
+        .iter()
+        .map(|outcome| outcome.as_ref().map(|stored| stored.first_queue_offset.0).ok())
+        .collect();
+    assert_eq!(firsts, [Some(7), None, Some(8), Some(10)]);
+    assert!(matches!(answer.outcomes[1], Err(Refusal::MessageIllegal { .. })));
+    assert_eq!(bench.bodies(), owned(&[(7, "a"), (8, "b"), (9, "c"), (10, "d")]));
+}
+
+#[actix::test]
+async fn position_is_published_before_anybody_is_told_of_it() {
+    let TestLog { appender, reader, .. } = TestLog::new();
+    let (seen, mut published) = tokio::sync::mpsc::unbounded_channel();
+    let (log, told) = (reader.clone(), seen.clone());
+    let (dispatcher, _) = crate::testing::fake_mailbox()
+        .answers(move |_: &LogPublished| {
+            told.send(("dispatcher", log.published(), None)).unwrap();
+        })
+        .start();
+    let (queue, _) = crate::testing::fake_mailbox()
+        .answers(move |answer: &BatchAppended| {
+            let end = answer.outcomes[0].as_ref().unwrap().end;
+            seen.send(("queue", reader.published(), Some(end))).unwrap();
+        })
+        .start();
+    let signal = PublishedSignal::default();
+    let (flusher, _) = fake_sink::<FlushWanted>();
+    let writer =
+        CommitLogWriter::new(appender, dispatcher, flusher, signal, RuntimeClock::shared(), 64).start();
+    writer.do_send(AppendBatch {
+        sends: vec![one("a")],
+        first_queue_offset: QueueOffset(0),
+        reply_to: queue,
+        flushed_to: None,
+    });
+    let (who, at, end) = published.recv().await.unwrap();
+    assert_eq!((who, Some(at)), ("queue", end), "the queue hears first");
+    let (who, at, _) = published.recv().await.unwrap();
+    assert_eq!((who, Some(at)), ("dispatcher", end));
+}
+
+#[actix::test]
+async fn dispatcher_is_told_once_until_it_looks() {
+    let mut bench = start();
+    for n in 0..5 {
+        bench.ask(vec![one("a")], n);
+    }
+    for _ in 0..5 {
+        bench.answers.next().await;
+    }
+    bench.append(vec![one("b")], 5).await;
+    bench.told.next().await;
+    assert!(bench.told.try_recv().is_err(), "five batches of one turn and a later one tell once");
+    bench.signal.take();
+    bench.append(vec![one("c")], 6).await;
+    bench.told.next().await;
+}
+
+#[actix::test]
+async fn writes_are_refused_with_the_cause_and_taken_again() {
+    let mut bench = start();
+    bench.writer.send(RefuseWrites(Some("the disk is 91 % full".into()))).await.unwrap();
+    let answer = bench.append(vec![one("a"), one("b")], 3).await;
+    for outcome in &answer.outcomes {
+        let refusal = outcome.as_ref().unwrap_err();
+        assert!(refusal.to_string().contains("the disk is 91 % full"), "{refusal}");
+        assert!(matches!(refusal, Refusal::NotWritable { .. }));
+    }
+    assert_eq!((answer.next_queue_offset, answer.stored_bytes), (QueueOffset(3), 0));
+    assert_eq!(bench.log.published(), PhysicalOffset(0));
+    bench.writer.send(RefuseWrites(None)).await.unwrap();
+    assert!(bench.append(vec![one("a")], 3).await.outcomes[0].is_ok());
+    assert_eq!(bench.bodies(), owned(&[(3, "a")]));
+}
+
+#[actix::test]
+async fn full_disk_refuses_what_needs_a_segment_and_the_log_goes_on() {
+    let mut bench = start();
+    let large = "x".repeat(10_000);
+    bench.append(vec![one(&large)], 0).await;
+    bench.files.set_capacity(Some(SEGMENT_BYTES + 1));
+    let answer = bench.append(vec![one(&large), one("small")], 1).await;
+    assert!(matches!(answer.outcomes[0], Err(Refusal::NotWritable { .. })), "{:?}", answer.outcomes[0]);
+    assert_eq!(answer.outcomes[1].as_ref().unwrap().first_queue_offset, QueueOffset(1));
+    bench.files.set_capacity(None);
+    assert!(bench.append(vec![one(&large)], 2).await.outcomes[0].is_ok());
+    assert_eq!(bench.bodies(), owned(&[(0, &large), (1, "small"), (2, &large)]));
+}
+
+#[actix::test]
+async fn those_who_wait_for_the_disk_share_one_flush_a_turn() {
+    let mut bench = start();
+    let (waiting, _) = fake_sink::<LogFlushed>();
+    for (n, flushed_to) in [Some(waiting.clone()), None, Some(waiting)].into_iter().enumerate() {
+        let sends = vec![one("a")];
+        let first_queue_offset = QueueOffset(n as u64);
+        let reply_to = bench.queue.clone();
+        bench.writer.do_send(AppendBatch { sends, first_queue_offset, reply_to, flushed_to });
+    }
+    for _ in 0..3 {
+        bench.answers.next().await;
+    }
+    assert_eq!(bench.flushes.next().await.tell.len(), 2);
+    bench.append(vec![one("b")], 3).await;
+    assert!(bench.flushes.try_recv().is_err(), "nobody waits for the others");
+}
+
+#[actix::test]
+async fn failed_write_refuses_the_sends_of_its_turn_and_frees_their_numbers() {
+    let mut bench = start();
+    bench.append(vec![one("before")], 0).await;
+    bench.files.fail_next(FileOperation::Write, io::ErrorKind::Other);
+    // Both batches are handled in one turn.
+    bench.ask(vec![one("lost"), vec![message("T", "lost"), message("T", "lost")]], 1);
+    bench.ask(vec![impossible(), one("lost too")], 9);
+    for next in [1, 9] {
+        let answer = bench.answers.next().await;
+        assert!(answer.outcomes.iter().all(Result::is_err), "{answer:?}");
+        assert_eq!((answer.next_queue_offset, answer.stored_bytes), (QueueOffset(next), 0));
+    }
+    bench.append(vec![one("after")], 1).await;
+    assert_eq!(bench.bodies(), owned(&[(0, "before"), (1, "after")]));
+}
+
+#[actix::test]
+async fn what_was_written_early_stays_when_the_rest_of_the_turn_fails() {
+    let mut bench = start();
+    let large = "x".repeat(10_000);
+    // The second needs a new segment, so the first is written before it.
+    bench.ask(vec![one(&large), one(&large), one("behind")], 0);
+    bench.files.fail_after(FileOperation::Write, 2, io::ErrorKind::StorageFull); // the record, the blank; then the rest
+    let answer = bench.answers.next().await;
+    let stored: Vec<_> = answer.outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!(stored, [true, false, false]);
+    assert_eq!(answer.next_queue_offset, QueueOffset(1));
+    assert_eq!(answer.stored_bytes, message("T", &large).record_len() as u64);
+    bench.append(vec![one("after")], 1).await;
+    assert_eq!(bench.bodies(), owned(&[(0, &large), (1, "after")]));
+}
+
+#[actix::test]
+async fn stored_bytes_are_those_of_the_records_also_when_a_segment_ends() {
+    let mut bench = start();
+    let large = "x".repeat(10_000);
+    let len = message("T", &large).record_len() as u64;
+    assert_eq!(bench.append(vec![one(&large)], 0).await.stored_bytes, len);
+    let over_the_end = bench.append(vec![one(&large)], 1).await;
+    assert_eq!(over_the_end.outcomes[0].as_ref().unwrap().physical_offsets[0].0, SEGMENT_BYTES);
+    assert_eq!(over_the_end.stored_bytes, len, "the blank is no record");
+}
+
+#[actix::test]
+async fn tail_is_published_up_to_every_append_asked_for_before() {
+    let clock = ManualClock::at(WallMs(5_000));
+    let bench = start_at(clock);
+    bench.ask(vec![one("a"), one("b")], 0);
+    let tail = bench.writer.send(QueryLogTail).await.unwrap();
+    assert_eq!((tail.end, tail.last_stored_at), (bench.log.published(), WallMs(5_000)));
+    assert_eq!(bench.bodies().len(), 2);
+}
+
+#[actix::test]
+async fn segments_leave_the_log_and_their_files_stay_for_whoever_asked() {
+    let mut bench = start();
+    for n in 0..3 {
+        bench.append(vec![one(&"x".repeat(10_000))], n).await;
+    }
+    let retire = RetireSegmentsBefore { offset: PhysicalOffset(2 * SEGMENT_BYTES), max_segments: 1 };
+    let mut retired = bench.writer.send(retire).await.unwrap();
+    assert_eq!((retired.len(), bench.log.min_offset()), (1, PhysicalOffset(SEGMENT_BYTES)));
+    let file = Path::new("/commitlog/00000000000000000000");
+    assert!(bench.files.stat(file).unwrap().is_some());
+    assert!(retired.remove_oldest().unwrap());
+    assert!(bench.files.stat(file).unwrap().is_none());
+    assert!(!retired.remove_oldest().unwrap(), "that was all");
+    assert_eq!(bench.writer.send(retire).await.unwrap().len(), 1);
+    assert_eq!(bench.writer.send(retire).await.unwrap().len(), 0);
+}
