@@ -207,6 +207,8 @@ enum Departure {
     /// It said so, and has settled what it held.
     Unregistered,
     ConnectionClosed,
+    /// It sent no heartbeat for too long.
+    Silent,
 }
 
 pub struct ConsumerGroup {
@@ -293,22 +295,34 @@ impl ConsumerGroup {
     }
 
     fn leave(&mut self, connection: ConnectionId, cause: Departure, ctx: &mut Context<Self>) {
-        self.links.remove(&connection);
         if let Some(member) = self.membership.leave(connection) {
-            info!(group = %self.group, client_id = %member.client_id, ?cause, "consumer left");
-            self.config.events.tell(EventKind::ConsumerLeft, || BrokerEvent::ConsumerLeft {
-                group: self.group.clone(),
-                client_id: member.client_id.clone(),
-            });
-            if !self.membership.members().any(|(_, other)| other.client_id == member.client_id) {
-                match cause {
-                    Departure::Unregistered => self.locks.release(&member.client_id),
-                    Departure::ConnectionClosed => self.locks.orphan(&member.client_id),
-                }
-            }
+            self.without(connection, &member, cause);
             self.publish();
             self.notify_soon(ctx);
         }
+        self.links.remove(&connection);
+    }
+
+    /// A connection is no member any more. A client has left with the last one of its.
+    fn without(&mut self, connection: ConnectionId, member: &Member, cause: Departure) {
+        let peer = self.links.get(&connection).map(|link| tracing::field::display(link.peer));
+        let client_id = &member.client_id;
+        info!(group = %self.group, %client_id, peer, ?cause, "consumer left");
+        if self.connections_of(client_id) > 0 {
+            return;
+        }
+        match cause {
+            Departure::Unregistered => self.locks.release(client_id),
+            Departure::ConnectionClosed | Departure::Silent => self.locks.orphan(client_id),
+        }
+        self.config.events.tell(EventKind::ConsumerLeft, || BrokerEvent::ConsumerLeft {
+            group: self.group.clone(),
+            client_id: client_id.clone(),
+        });
+    }
+
+    fn connections_of(&self, client_id: &ClientId) -> usize {
+        self.membership.members().filter(|(_, member)| member.client_id == *client_id).count()
     }
 }
 
@@ -339,7 +353,7 @@ impl Handler<ConsumerHeartbeat> for ConsumerGroup {
     fn handle(&mut self, heartbeat: ConsumerHeartbeat, ctx: &mut Self::Context) -> Self::Result {
         let ConsumerHeartbeat { link, member, consumer, fingerprint, without_subscriptions, notify } =
             heartbeat;
-        let client_id = member.client_id.clone();
+        let (client_id, peer) = (member.client_id.clone(), link.peer);
         let beat = Beat {
             connection: link.id,
             member,
@@ -355,16 +369,18 @@ impl Handler<ConsumerHeartbeat> for ConsumerGroup {
         let outcome = self.membership.beat(beat, Instant::now());
         if outcome.joined {
             info!(group = %self.group, %client_id, peer = %link.peer, "consumer joined");
-            self.config.events.tell(EventKind::ConsumerJoined, || BrokerEvent::ConsumerJoined {
-                group: self.group.clone(),
-                client_id: client_id.clone(),
-                peer: link.peer,
-            });
             self.watch(&link, ctx);
             self.links.insert(link.id, link);
         }
         if outcome.changed {
             self.publish();
+        }
+        if outcome.joined && self.connections_of(&client_id) == 1 {
+            self.config.events.tell(EventKind::ConsumerJoined, || BrokerEvent::ConsumerJoined {
+                group: self.group.clone(),
+                client_id,
+                peer,
+            });
         }
         if outcome.joined || outcome.topics_changed {
             self.notify_soon(ctx);
@@ -418,9 +434,9 @@ impl Handler<ScanDue> for ConsumerGroup {
 
     fn handle(&mut self, _: ScanDue, ctx: &mut Self::Context) {
         let expired = self.membership.expire(self.config.member_lifetime, Instant::now());
-        for connection in &expired {
+        for (connection, member) in &expired {
+            self.without(*connection, member, Departure::Silent);
             let Some(link) = self.links.remove(connection) else { continue };
-            info!(group = %self.group, peer = %link.peer, "consumer silent for too long");
             if link
                 .closes
                 .try_send(CloseConnection { cause: "a consumer sent no heartbeat in time" })

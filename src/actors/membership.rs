@@ -216,15 +216,12 @@ impl Membership {
     }
 
     /// Takes out the members that were silent for longer than `lifetime`.
-    pub fn expire(&mut self, lifetime: Duration, now: Instant) -> Vec<ConnectionId> {
+    pub fn expire(&mut self, lifetime: Duration, now: Instant) -> Vec<(ConnectionId, Member)> {
         let silent = |(connection, seen): (&ConnectionId, &Seen)| {
             (now.duration_since(seen.at) > lifetime).then_some(*connection)
         };
-        let expired: Vec<_> = self.members.iter().filter_map(silent).collect();
-        for connection in &expired {
-            self.leave(*connection);
-        }
-        expired
+        let silent: Vec<_> = self.members.iter().filter_map(silent).collect();
+        silent.into_iter().filter_map(|connection| Some((connection, self.leave(connection)?))).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -344,7 +341,7 @@ mod tests {
         membership.beat(beat(2, vec![subscription("T", "*", 1)]), began + Duration::from_secs(60));
         assert_eq!(membership.expire(LIFETIME, began + LIFETIME), []);
         let expired = membership.expire(LIFETIME, began + LIFETIME + Duration::from_millis(1));
-        assert_eq!(expired, [ConnectionId(1)]);
+        assert_eq!(expired, [(ConnectionId(1), member("c1"))]);
         assert_eq!(membership.leave(ConnectionId(1)), None);
         assert_eq!(membership.leave(ConnectionId(2)), Some(member("c2")));
         assert!(membership.is_empty() && membership.subscriptions().is_empty());
@@ -404,7 +401,7 @@ mod tests {
                         prop_assert_eq!(left, members.remove(&connection).is_some());
                     }
                     1 => {
-                        let expired: BTreeSet<u64> = membership.expire(LIFETIME, now).into_iter().map(|id| id.0).collect();
+                        let expired: BTreeSet<u64> = membership.expire(LIFETIME, now).into_iter().map(|(id, _)| id.0).collect();
                         let expected: BTreeSet<u64> = members.iter().filter(|(_, at)| second - **at > 120).map(|(id, _)| *id).collect();
                         prop_assert_eq!(&expired, &expected);
                         members.retain(|id, _| !expired.contains(id));
