@@ -311,11 +311,7 @@ impl TransactionChecker {
         match &outcome {
             Ok(()) => {
                 self.halves.ended(half, decision);
-                self.count(decision);
-                self.parts.events.tell(EventKind::TransactionSettled, || BrokerEvent::TransactionSettled {
-                    half,
-                    committed: decision == Decision::Commit,
-                });
+                self.settled(half, decision);
             }
             Err(refusal) => {
                 debug!(half = half.0, %refusal, "transaction stays open");
@@ -336,13 +332,18 @@ impl TransactionChecker {
         }
     }
 
-    fn count(&mut self, decision: Decision) {
+    /// Counts and tells a transaction whose end is in the log.
+    fn settled(&mut self, half: QueueOffset, decision: Decision) {
         let counter = match decision {
             Decision::Commit => &mut self.counts.committed,
             Decision::Rollback => &mut self.counts.rolled_back,
             Decision::GiveUp => &mut self.counts.given_up,
         };
         *counter += 1;
+        self.parts.events.tell(EventKind::TransactionSettled, || BrokerEvent::TransactionSettled {
+            half,
+            committed: decision == Decision::Commit,
+        });
     }
 
     fn take(&mut self, end: EndTransaction, own: Recipient<MessageStored>, answer: Answer) {

@@ -72,7 +72,7 @@ impl TransactionChecker {
             match &outcome {
                 Ok(()) => {
                     self.halves.op_stored(half);
-                    self.count(Decision::Rollback);
+                    self.settled(half, Decision::Rollback);
                 }
                 Err(_) => self.halves.abandon(half),
             }
