@@ -13,7 +13,8 @@ use super::context::Context;
 
 /// An actor that gathers during a turn and acts at its end.
 pub trait ActsAtTurnEnd: Actor<Context = Context<Self>> {
-    /// Called once after the messages of a turn, and whenever something else woke the actor.
+    /// Called once after the messages of a turn, and whenever something else woke the actor. Timers of the actor come
+    /// behind it: what they want done they do themselves.
     fn turn_end(&mut self, ctx: &mut Self::Context);
 }
 

@@ -17,6 +17,7 @@ use crate::actors::extensions::events::{BrokerEvent, EventKind};
 use crate::actors::flusher::LogFlushed;
 use crate::actors::request::{ClientLink, Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use crate::actors::topic_table::TopicEntry;
+use crate::actors::turn::ActsAtTurnEnd;
 use crate::error::Refusal;
 use crate::planted::{Planted, is_planted};
 use crate::protocol::message::PendingMessage;
@@ -142,10 +143,13 @@ impl TopicQueue {
         }
     }
 
-    /// Looks again in a moment whether those who listen have room for more: the turn that the timer makes ends with it.
+    /// Looks again in a moment whether those who listen have room for more.
     pub(super) fn wait_for_listeners(&mut self, ctx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.held_by_listeners, true) {
-            ctx.run_later(LISTENERS_PAUSE, |queue, _| queue.held_by_listeners = false);
+            ctx.run_later(LISTENERS_PAUSE, |queue, ctx| {
+                queue.held_by_listeners = false;
+                queue.turn_end(ctx);
+            });
         }
     }
 
