@@ -187,6 +187,7 @@ fn span_of(request: &Request) -> Span {
         code = %RequestCode::from_i32(request.command.head.code),
         opaque = request.command.head.opaque,
         connection = request.from.id.0,
+        client = request.from.client.get(),
         peer = %request.from.peer
     )
 }

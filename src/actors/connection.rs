@@ -29,8 +29,8 @@ use tracing::{debug, warn};
 use super::context::{Context, observed};
 use super::output::{MAX_SLICES, Output};
 use super::request::{
-    CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionClosed, ConnectionId,
-    Replies, Reply, Request, WatchConnection,
+    CallClient, CallFailed, ClientAnswer, ClientLink, ClientName, CloseConnection, ConnectionClosed,
+    ConnectionId, Replies, Reply, Request, WatchConnection,
 };
 use super::transport::Transport;
 use crate::clock::SharedClock;
@@ -352,6 +352,7 @@ impl Actor for Connection {
         let address = ctx.address();
         self.link = Some(Arc::new(ClientLink {
             id: self.id,
+            client: ClientName::default(),
             peer: self.parts.peer,
             local: self.parts.local,
             replies: address.clone().recipient(),

@@ -2,8 +2,8 @@
 //! connection turns an answer into bytes.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -18,7 +18,7 @@ use crate::protocol::fastjson;
 use crate::protocol::frame::HeaderCodec;
 use crate::protocol::header::{FieldWriter, PullResponse, TypedHeader};
 use crate::protocol::response_code::ResponseCode;
-use crate::types::{PhysicalOffset, QueueId, QueueOffset};
+use crate::types::{ClientId, PhysicalOffset, QueueId, QueueOffset};
 
 /// Number of a connection, unique within the process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -76,6 +76,8 @@ impl Request {
 #[derive(Debug)]
 pub struct ClientLink {
     pub id: ConnectionId,
+    /// As its heartbeats say.
+    pub client: ClientName,
     /// The client's end, as seen from here; the born host of its messages.
     pub peer: SocketAddr,
     /// Our end; tells by which port the client came.
@@ -89,6 +91,21 @@ pub struct ClientLink {
 impl ClientLink {
     pub fn reply(&self, reply: Reply) {
         self.replies.do_send(Replies(vec![reply]));
+    }
+}
+
+/// What the client of a connection calls itself; nothing before its first heartbeat, which decides.
+#[derive(Debug, Default)]
+pub struct ClientName(OnceLock<ClientId>);
+
+impl ClientName {
+    /// A heartbeat says who it is.
+    pub fn learn(&self, id: &ClientId) {
+        self.0.get_or_init(|| id.clone());
+    }
+
+    pub fn get(&self) -> Option<&str> {
+        self.0.get().map(|id| &**id)
     }
 }
 

@@ -12,8 +12,8 @@ use super::CLOCK_BEGINS;
 use super::transcript::Heard;
 use super::wording;
 use crate::actors::request::{
-    CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionClosed, ConnectionId,
-    Replies, Reply, Request, WatchConnection,
+    CallClient, CallFailed, ClientAnswer, ClientLink, ClientName, CloseConnection, ConnectionClosed,
+    ConnectionId, Replies, Reply, Request, WatchConnection,
 };
 use crate::protocol::command::{Command, FLAG_ONE_WAY, Head};
 use crate::protocol::ext_fields::ExtFields;
@@ -74,6 +74,7 @@ pub(super) fn fake_client_heard(heard: Option<Heard>) -> (Arc<ClientLink>, FakeC
     .start();
     let link = ClientLink {
         id,
+        client: ClientName::default(),
         peer: SocketAddr::from(([10, 0, 0, 9], 50_000u16.wrapping_add(id.0 as u16))),
         local: SocketAddr::from(([10, 0, 0, 1], 10_911)),
         replies: connection.clone().recipient(),

@@ -20,7 +20,7 @@ use tracing::debug;
 use super::decisions::{DecideDelivery, DeliveryDecision};
 use super::hook_table::HookTable;
 use crate::actors::context::{Context, observed};
-use crate::actors::request::{ClientLink, PulledReply, Replies, Reply, ReplyContent, ReplyTo};
+use crate::actors::request::{ClientLink, ClientName, PulledReply, Replies, Reply, ReplyContent, ReplyTo};
 use crate::actors::topic_queue::{PullMessages, TopicQueue};
 use crate::error::Refusal;
 use crate::protocol::message::{RecordView, StoredMessage};
@@ -80,6 +80,7 @@ impl Handler<ScreenPull> for DeliveryScreen {
         let (link, to) = (pull.link.clone(), pull.to);
         pull.link = Arc::new(ClientLink {
             id: link.id,
+            client: ClientName::default(),
             peer: link.peer,
             local: link.local,
             replies: ctx.address().recipient(),

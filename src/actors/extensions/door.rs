@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use crate::actors::connection::Service;
 use crate::actors::context::{Context, observed};
 use crate::actors::request::{
-    CallClient, CallFailed, ClientAnswer, ClientLink, CloseConnection, ConnectionId, Replies, Reply,
-    ReplyContent, Request, WatchConnection,
+    CallClient, CallFailed, ClientAnswer, ClientLink, ClientName, CloseConnection, ConnectionId, Replies,
+    Reply, ReplyContent, Request, WatchConnection,
 };
 use crate::clock::SharedClock;
 use crate::error::Refusal;
@@ -86,6 +86,7 @@ impl Actor for Door {
         let address = ctx.address();
         self.link = Some(Arc::new(ClientLink {
             id: self.id,
+            client: ClientName::default(),
             peer: self.peer,
             local: self.peer,
             replies: address.clone().recipient(),

@@ -44,6 +44,7 @@ pub struct HeartbeatPeers<'a> {
 /// HEART_BEAT (34). Answered when every group of the client is registered, and its retry topic with it.
 pub async fn heartbeat(request: &Request, peers: &HeartbeatPeers<'_>) -> Answered {
     let data: HeartbeatData = request.json_body("HEART_BEAT", "the heartbeat of a client")?;
+    request.from.client.learn(&data.client_id);
     let head = &request.command.head;
     let member = Member { client_id: data.client_id.clone(), language: head.language, version: head.version };
     let groups: Vec<_> = data.producer_data_set.into_iter().map(|producer| producer.group_name).collect();

@@ -5,7 +5,7 @@ use tokio::time::advance;
 use super::*;
 use crate::actors::commit_log_writer::{BatchAppended, StoredSend};
 use crate::actors::flusher::LogFlushed;
-use crate::actors::request::{ClientLink, Kept, Replies, ReplyTo};
+use crate::actors::request::{ClientLink, ClientName, Kept, Replies, ReplyTo};
 use crate::clock::{ManualClock, WallMs};
 use crate::filter::{FilterRules, SqlFilter};
 use crate::protocol::attributes::FLUSH_DISK_TYPE;
@@ -312,6 +312,7 @@ async fn replies_of_one_turn_to_one_connection_leave_as_one_message() {
     let (replies, mut one) = fake_sink::<Replies>();
     let (link, _client) = fake_client();
     let other = Arc::new(ClientLink {
+        client: ClientName::default(),
         replies,
         calls: link.calls.clone(),
         watches: link.watches.clone(),
