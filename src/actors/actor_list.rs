@@ -234,6 +234,8 @@ pub struct SeenFigures {
     pub longest_turn: Duration,
     /// Messages that may wait.
     pub capacity: usize,
+    /// How often what it looks after was started again.
+    pub restarts: u64,
     pub turn: Option<Turn>,
 }
 
@@ -248,6 +250,7 @@ pub struct Figures {
     turn_began_ns: AtomicU64,
     now: AtomicUsize,
     capacity: AtomicUsize,
+    restarts: AtomicU64,
 }
 
 impl Figures {
@@ -264,6 +267,7 @@ impl Figures {
             busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
             longest_turn: Duration::from_nanos(self.longest_ns.load(Ordering::Relaxed)),
             capacity: self.capacity.load(Ordering::Relaxed),
+            restarts: self.restarts.load(Ordering::Relaxed),
             turn,
         }
     }
@@ -284,6 +288,10 @@ impl Figures {
 
     pub(super) fn set_capacity(&self, capacity: usize) {
         self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_restart(&self) {
+        self.restarts.store(self.restarts.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     pub(super) fn turn_begins(&self, uptime: Duration) {

@@ -48,16 +48,16 @@ pub trait Observed: Actor<Context = Context<Self>> + Handler<Pulse> {
 }
 
 /// What all our actors have: they answer a [`Pulse`], with facts by the function that may be named, and `start` runs
-/// one on this thread, on a list of its own.
+/// one on this thread, on a list of its own. Type parameters stand before the actor: `observed!([T: Bound] Actor<T>)`.
 macro_rules! observed {
-    ($actor:ty $(, $facts:path)?) => {
-        impl $crate::actors::context::Observed for $actor {
+    ([$($parameters:tt)*] $actor:ty $(, $facts:path)?) => {
+        impl<$($parameters)*> $crate::actors::context::Observed for $actor {
             $(fn facts(&self) -> serde_json::Value {
                 $facts(self)
             })?
         }
 
-        impl actix::Handler<$crate::actors::context::Pulse> for $actor {
+        impl<$($parameters)*> actix::Handler<$crate::actors::context::Pulse> for $actor {
             type Result = $crate::actors::context::Pulsed;
 
             fn handle(
@@ -69,13 +69,16 @@ macro_rules! observed {
             }
         }
 
-        impl $actor {
+        impl<$($parameters)*> $actor {
             /// Runs the actor on this thread, on a list of its own.
             #[allow(dead_code, reason = "most actors are alone only in tests")]
             pub fn start(self) -> actix::Addr<Self> {
                 $crate::actors::actor_list::ActorList::default().start("", self)
             }
         }
+    };
+    ($actor:ty $(, $facts:path)?) => {
+        $crate::actors::context::observed!([] $actor $(, $facts)?);
     };
 }
 pub(crate) use observed;
@@ -113,6 +116,11 @@ impl<A: Actor<Context = Self>> Context<A> {
     pub fn set_mailbox_capacity(&mut self, capacity: usize) {
         self.entry.figures.set_capacity(capacity);
         self.parts.set_mailbox_capacity(capacity);
+    }
+
+    /// Counts that what this actor looks after has failed and was started again.
+    pub fn count_restart(&mut self) {
+        self.entry.figures.count_restart();
     }
 
     /// The list this actor is on, for those whom it starts.

@@ -140,6 +140,9 @@ impl NameServerConnection {
         if matches!(self.state, State::Left) {
             return;
         }
+        if self.generation > 0 {
+            ctx.count_restart();
+        }
         self.generation += 1;
         let generation = self.generation;
         // Its own handle, or the connection would end with ours and nobody would hear why.

@@ -43,20 +43,6 @@ impl Thread {
         }
     }
 
-    /// Starts an actor there that is on no list. It may be sent to at once.
-    pub fn start<A>(&self, make: impl FnOnce() -> A + Send + 'static) -> Addr<A>
-    where
-        A: Actor<Context = Context<A>>,
-    {
-        /// As actix has it; [`Actor::started`] may set another.
-        const MAILBOX_CAPACITY: usize = 16;
-        let (sender, receiver) = actix::dev::channel::channel(MAILBOX_CAPACITY);
-        self.run(move || {
-            Context::with_receiver(receiver).run(make());
-        });
-        Addr::new(sender)
-    }
-
     /// Runs a future there.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.run(|| {

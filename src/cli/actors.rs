@@ -95,6 +95,7 @@ fn as_text(page: &ActorPage) -> String {
         Column::Number("BUSY"),
         Column::Number("SHARE"),
         Column::Number("LONGEST"),
+        Column::Number("RESTARTS"),
         Column::Text("NOW"),
     ];
     let mut levels: HashMap<u64, usize> = HashMap::new();
@@ -113,6 +114,7 @@ fn as_text(page: &ActorPage) -> String {
             time(actor.busy_us),
             format!("{:.1} %", actor.busy_share * 100.0),
             time(actor.longest_turn_us),
+            actor.restarts.to_string(),
             now,
         ]
     });

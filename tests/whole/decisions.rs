@@ -231,3 +231,41 @@ async fn extension_that_does_not_decide_refuses_by_its_name_if_it_is_strict() {
     );
     broker.stop().unwrap();
 }
+
+#[tokio::test]
+async fn what_was_asked_and_decided_is_shown_with_the_actors() {
+    let (broker, client) = guarded(false).await;
+    for body in ["bad", "early"] {
+        client.refused(Send::to("T", 0, body).call()).await;
+    }
+    for body in ["good", "puzzle", "puzzle", "not asked"] {
+        client.send(Send::to("T", 0, body)).await;
+    }
+    let addr = broker.broker().expect("it is a broker").to_string();
+    let shown = |words: &[&str]| {
+        let (status, output, error) = run_words(&[&["actors", "--broker", &addr], words].concat());
+        assert_eq!((status, error.as_str()), (0, ""));
+        output
+    };
+    let page: serde_json::Value = serde_json::from_str(&shown(&["DecisionGate", "--json"])).unwrap();
+    let gate =
+        |name: &str| page["actors"].as_array().unwrap().iter().find(|gate| gate["name"] == name).unwrap();
+    assert_eq!(
+        gate("DecisionGate guard sends")["facts"],
+        serde_json::json!({
+            "asked": 5, "passed": 0, "changed": 1, "refused": 2, "late": 2, "down": 0, "notAsked": 1, "withheld": 0,
+            "breaker": "open", "onFailure": "pass", "deadlineMs": 100,
+        })
+    );
+    let admin = &gate("DecisionGate guard administration")["facts"];
+    assert_eq!(
+        (&admin["asked"], &admin["passed"], &admin["breaker"]),
+        (&1.into(), &1.into(), &"closed".into())
+    );
+    let text = shown(&["DecisionGate guard sends"]);
+    assert!(
+        text.contains("asked 5, breaker \"open\", onFailure \"pass\", deadlineMs 100, passed 0, changed 1"),
+        "{text}"
+    );
+    broker.stop().unwrap();
+}

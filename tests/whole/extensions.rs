@@ -109,6 +109,13 @@ async fn extension_that_panics_is_started_again_and_the_broker_runs_on() {
         client.create_topic(topic, 1).await;
     }
     assert_eq!(lines(&client, 2).await, ["there is diary", "there is flowers"]);
+    let addr = broker.broker().expect("it is a broker").to_string();
+    let (status, output, error) = run_words(&["actors", "ExtensionHost diary", "--json", "--broker", &addr]);
+    assert_eq!((status, error.as_str()), (0, ""));
+    let page: serde_json::Value = serde_json::from_str(&output).unwrap();
+    let host = &page["actors"][0];
+    assert_eq!((&host["restarts"], &host["facts"]["running"]), (&1.into(), &true.into()));
+    assert!(host["facts"]["eventsDropped"].as_u64().unwrap() >= 1, "the batch it failed with: {host}");
     broker.stop().unwrap();
 }
 

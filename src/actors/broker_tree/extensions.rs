@@ -15,7 +15,7 @@ use crate::actors::broker_plan::HttpPlan;
 use crate::actors::connection::Service;
 use crate::actors::extensions::broker_handle::BrokerHandle;
 use crate::actors::extensions::decision_gate::{Decider, DecisionCounters, DecisionGate};
-use crate::actors::extensions::decisions::{DecisionRules, Question};
+use crate::actors::extensions::decisions::{Decidable, DecisionRules};
 use crate::actors::extensions::door::Door;
 use crate::actors::extensions::hook_table::{HookTable, Hooked, Owner};
 use crate::actors::extensions::hooks::{ExtensionError, ExtensionPlan};
@@ -191,7 +191,7 @@ impl ExtensionGround {
         Ok(())
     }
 
-    fn decider<Q: Question + Unpin>(
+    fn decider<Q: Decidable>(
         &self,
         extension: &'static str,
         own: ConnectionId,
@@ -201,7 +201,8 @@ impl ExtensionGround {
         let counters = Arc::new(DecisionCounters::default());
         let gate = {
             let counters = counters.clone();
-            self.gates.start(move || DecisionGate::new(extension, rules, host, counters))
+            let gate = move || DecisionGate::new(extension, rules, host, counters);
+            self.actors.start_on(&self.gates, format!("{extension} {}", Q::ON), gate)
         };
         Decider { extension, own, on_failure: rules.on_failure, gate, counters }
     }

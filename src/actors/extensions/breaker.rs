@@ -1,5 +1,6 @@
 //! A circuit breaker: whoever fails too often in a row is not asked for a while. Pure; time comes in.
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,6 +23,16 @@ enum State {
     },
     /// One question is under way, and decides.
     Trying,
+}
+
+impl fmt::Display for Breaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.state {
+            State::Closed { .. } => "closed",
+            State::Open { .. } => "open",
+            State::Trying => "trying",
+        })
+    }
 }
 
 /// What a failure has done.
@@ -92,13 +103,16 @@ mod tests {
         assert_eq!(breaker.failed(at(0)), AfterFailure::Opened);
         assert_eq!(breaker.failed(at(1)), AfterFailure::WasOpen);
         assert!(!breaker.lets_through(at(9)));
+        assert_eq!(breaker.to_string(), "open");
 
         assert!(breaker.lets_through(at(10)), "one tries");
+        assert_eq!(breaker.to_string(), "trying");
         assert!(!breaker.lets_through(at(10)), "and only one");
         assert_eq!(breaker.failed(at(11)), AfterFailure::Opened);
         assert!(!breaker.lets_through(at(20)));
         assert!(breaker.lets_through(at(21)));
         assert!(breaker.succeeded());
+        assert_eq!(breaker.to_string(), "closed");
         assert!(breaker.lets_through(at(21)) && breaker.lets_through(at(21)));
     }
 }

@@ -13,13 +13,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix::prelude::*;
+use serde::Serialize;
+use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::breaker::{AfterFailure, Breaker};
-use super::decisions::{DecisionRules, OnFailure, Question};
+use super::decisions::{Decidable, DecisionRules, OnFailure, Question, Verdict};
 use super::host::HandOver;
+use crate::actors::context::{Context, observed};
 use crate::actors::request::ConnectionId;
 use crate::error::Refusal;
 
@@ -44,19 +47,28 @@ pub enum Undecided {
 /// What was asked; each question is answered, or failed, or was not asked.
 #[derive(Debug, Default)]
 pub struct DecisionCounters {
-    answered: AtomicU64,
-    failed: AtomicU64,
+    passed: AtomicU64,
+    changed: AtomicU64,
+    refused: AtomicU64,
+    late: AtomicU64,
+    down: AtomicU64,
     not_asked: AtomicU64,
     withheld: AtomicU64,
 }
 
 /// Figures of the questions of one kind to one extension.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct DecisionFigures {
-    pub answered: u64,
-    /// Not answered in time, or at all.
-    pub failed: u64,
-    /// Not asked, since it has failed too often.
+    pub passed: u64,
+    /// Passed with other properties, or without the messages that were withheld.
+    pub changed: u64,
+    pub refused: u64,
+    /// Not answered in time.
+    pub late: u64,
+    /// Not answered, since the extension has failed.
+    pub down: u64,
+    /// Not asked, since the breaker was open.
     pub not_asked: u64,
     /// Messages that consumers did not get, of deliveries.
     pub withheld: u64,
@@ -64,12 +76,28 @@ pub struct DecisionFigures {
 
 impl DecisionCounters {
     pub fn figures(&self) -> DecisionFigures {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DecisionFigures {
-            answered: self.answered.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
-            not_asked: self.not_asked.load(Ordering::Relaxed),
-            withheld: self.withheld.load(Ordering::Relaxed),
+            passed: read(&self.passed),
+            changed: read(&self.changed),
+            refused: read(&self.refused),
+            late: read(&self.late),
+            down: read(&self.down),
+            not_asked: read(&self.not_asked),
+            withheld: read(&self.withheld),
         }
+    }
+
+    fn count(&self, verdict: Result<Verdict, Undecided>) {
+        let counter = match verdict {
+            Ok(Verdict::Passed) => &self.passed,
+            Ok(Verdict::Changed) => &self.changed,
+            Ok(Verdict::Refused) => &self.refused,
+            Err(Undecided::TooSlow { .. }) => &self.late,
+            Err(Undecided::Down) => &self.down,
+            Err(Undecided::BreakerOpen) => &self.not_asked,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Messages were kept from a consumer.
@@ -78,7 +106,7 @@ impl DecisionCounters {
     }
 }
 
-pub struct DecisionGate<Q: Question> {
+pub struct DecisionGate<Q: Decidable> {
     extension: &'static str,
     rules: DecisionRules,
     breaker: Breaker,
@@ -86,7 +114,7 @@ pub struct DecisionGate<Q: Question> {
     counters: Arc<DecisionCounters>,
 }
 
-impl<Q: Question> DecisionGate<Q> {
+impl<Q: Decidable> DecisionGate<Q> {
     /// Questions that may wait to be asked.
     const MAILBOX_CAPACITY: usize = 64 * 1024;
 
@@ -102,30 +130,45 @@ impl<Q: Question> DecisionGate<Q> {
 
     fn settle(&mut self, answer: Result<Q::Result, Undecided>) -> Result<Q::Result, Undecided> {
         let extension = self.extension;
+        self.counters.count(answer.as_ref().map(Q::verdict).map_err(|why| *why));
         match &answer {
             Ok(_) => {
-                self.counters.answered.fetch_add(1, Ordering::Relaxed);
                 if self.breaker.succeeded() {
                     info!(extension, "extension decides again");
                 }
             }
-            Err(why) => {
-                self.counters.failed.fetch_add(1, Ordering::Relaxed);
-                match self.breaker.failed(Instant::now()) {
-                    AfterFailure::Opened => {
-                        let open_ms = self.rules.open_for.as_millis() as u64;
-                        warn!(extension, %why, open_ms, on_failure = ?self.rules.on_failure, "extension does not decide, it is not asked for a while");
-                    }
-                    AfterFailure::StaysClosed => warn!(extension, %why, "extension did not decide"),
-                    AfterFailure::WasOpen => {}
+            Err(why) => match self.breaker.failed(Instant::now()) {
+                AfterFailure::Opened => {
+                    let open_ms = self.rules.open_for.as_millis() as u64;
+                    warn!(extension, %why, open_ms, on_failure = ?self.rules.on_failure, "extension does not decide, it is not asked for a while");
                 }
-            }
+                AfterFailure::StaysClosed => warn!(extension, %why, "extension did not decide"),
+                AfterFailure::WasOpen => {}
+            },
         }
         answer
     }
+
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        let figures = self.counters.figures();
+        let asked = figures.passed + figures.changed + figures.refused + figures.late + figures.down;
+        let mut facts = json!({
+            "asked": asked,
+            "breaker": self.breaker.to_string(),
+            "onFailure": self.rules.on_failure,
+            "deadlineMs": self.rules.deadline.as_millis() as u64,
+        });
+        if let (Value::Object(facts), Ok(Value::Object(figures))) =
+            (&mut facts, serde_json::to_value(figures))
+        {
+            facts.extend(figures);
+        }
+        facts
+    }
 }
 
-impl<Q: Question + Unpin> Actor for DecisionGate<Q> {
+impl<Q: Decidable> Actor for DecisionGate<Q> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
@@ -133,12 +176,14 @@ impl<Q: Question + Unpin> Actor for DecisionGate<Q> {
     }
 }
 
-impl<Q: Question + Unpin> Handler<Ask<Q>> for DecisionGate<Q> {
+observed!([Q: Decidable] DecisionGate<Q>, DecisionGate::facts);
+
+impl<Q: Decidable> Handler<Ask<Q>> for DecisionGate<Q> {
     type Result = ResponseActFuture<Self, Result<Q::Result, Undecided>>;
 
     fn handle(&mut self, Ask(question): Ask<Q>, _: &mut Self::Context) -> Self::Result {
         if !self.breaker.lets_through(Instant::now()) {
-            self.counters.not_asked.fetch_add(1, Ordering::Relaxed);
+            self.counters.count(Err(Undecided::BreakerOpen));
             return Box::pin(fut::ready(Err(Undecided::BreakerOpen)));
         }
         let deadline = self.rules.deadline;
@@ -154,7 +199,7 @@ impl<Q: Question + Unpin> Handler<Ask<Q>> for DecisionGate<Q> {
 }
 
 /// Whoever decides on requests of a kind, as those who ask see it.
-pub struct Decider<Q: Question + Unpin> {
+pub struct Decider<Q: Decidable> {
     pub extension: &'static str,
     /// The extension itself is not asked about its own requests.
     pub own: ConnectionId,
@@ -163,7 +208,7 @@ pub struct Decider<Q: Question + Unpin> {
     pub counters: Arc<DecisionCounters>,
 }
 
-impl<Q: Question + Unpin> Decider<Q> {
+impl<Q: Decidable> Decider<Q> {
     /// What it decides; `None`: it does not, and the request passes.
     pub async fn decide(&self, question: Q) -> Result<Option<Q::Result>, Refusal> {
         match self.gate.send(Ask(question)).await? {
@@ -183,6 +228,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::actors::context::Pulse;
     use crate::actors::extensions::decisions::{AdminDecision, DecideAdmin};
     use crate::protocol::request_code::RequestCode;
     use crate::testing::{Act, fake_mailbox};
@@ -207,8 +253,17 @@ mod tests {
     async fn decision_is_handed_to_who_asked() {
         let refuse = || AdminDecision::Refuse { reason: "not on Sundays".into() };
         let (host, _asked) = fake_mailbox().answers(move |_| Some(refuse())).start();
-        let decided = decider(host, OnFailure::Pass).decide(question()).await.unwrap();
+        let decider = decider(host, OnFailure::Pass);
+        let decided = decider.decide(question()).await.unwrap();
         assert_eq!(decided, Some(refuse()));
+        let facts = decider.gate.send(Pulse).await.unwrap().facts;
+        assert_eq!(
+            facts,
+            json!({
+                "asked": 1, "breaker": "closed", "onFailure": "pass", "deadlineMs": 50,
+                "passed": 0, "changed": 0, "refused": 1, "late": 0, "down": 0, "notAsked": 0, "withheld": 0,
+            })
+        );
     }
 
     #[actix::test]
@@ -223,7 +278,7 @@ mod tests {
         // The runtime's timers are whole milliseconds, some later.
         assert!(begun.elapsed() < Duration::from_millis(110), "the third was not asked");
         let figures = decider.counters.figures();
-        assert_eq!(figures, DecisionFigures { failed: 2, not_asked: 1, ..Default::default() });
+        assert_eq!(figures, DecisionFigures { late: 2, not_asked: 1, ..Default::default() });
     }
 
     #[actix::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::hooks::Taken;
 use crate::protocol::message::StoredMessage;
@@ -43,7 +44,8 @@ impl Default for DecisionRules {
 }
 
 /// What happens to a request that an extension was to decide on, and did not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// It goes on as if nobody had been asked.
     Pass,
@@ -211,6 +213,53 @@ pub trait Question: Message<Result: Send> + Send + 'static {
     fn asked<'a>(&self, taken: &'a Taken) -> Option<&'a Recipient<Self>>
     where
         Self: Sized;
+}
+
+/// A question whose answer decides what becomes of a request.
+pub trait Decidable: Question + Unpin {
+    /// What is decided on, for who looks at the broker.
+    const ON: &'static str;
+
+    fn verdict(answer: &Self::Result) -> Verdict;
+}
+
+/// What an answer comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Passed,
+    Changed,
+    Refused,
+}
+
+impl Decidable for DecideSend {
+    const ON: &'static str = "sends";
+
+    fn verdict(answer: &SendDecision) -> Verdict {
+        match answer {
+            SendDecision::Pass => Verdict::Passed,
+            SendDecision::SetProperties(_) => Verdict::Changed,
+            SendDecision::Refuse { .. } | SendDecision::Later { .. } => Verdict::Refused,
+        }
+    }
+}
+
+impl Decidable for DecideDelivery {
+    const ON: &'static str = "deliveries";
+
+    fn verdict(answer: &DeliveryDecision) -> Verdict {
+        if answer.withheld.is_empty() { Verdict::Passed } else { Verdict::Changed }
+    }
+}
+
+impl Decidable for DecideAdmin {
+    const ON: &'static str = "administration";
+
+    fn verdict(answer: &AdminDecision) -> Verdict {
+        match answer {
+            AdminDecision::Pass => Verdict::Passed,
+            AdminDecision::Refuse { .. } => Verdict::Refused,
+        }
+    }
 }
 
 impl Question for DecideSend {

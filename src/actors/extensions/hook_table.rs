@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::decision_gate::{Decider, DecisionFigures};
+use super::decision_gate::Decider;
 use super::decisions::{
     AdminDecision, DecideAdmin, DecideDelivery, DecideSend, HttpRequest, OfferedMessage, OwnRequest,
     SendDecision,
@@ -138,17 +138,6 @@ impl HookTable {
             Ok(None) => undecided("it has failed and is being started again".to_owned()),
             Err(_) => undecided(format!("it did not answer within {} s", OWN_REQUEST_PATIENCE.as_secs())),
         })
-    }
-
-    /// What was asked of those who decide, by extension and kind of request.
-    pub fn figures(&self) -> Vec<(&'static str, &'static str, DecisionFigures)> {
-        let Some(hooked) = self.hooked() else { return Vec::new() };
-        let of = |kind| move |(extension, figures)| (extension, kind, figures);
-        let sends = hooked.sends.iter().map(|decider| (decider.extension, decider.counters.figures()));
-        let deliveries =
-            hooked.deliveries.iter().map(|decider| (decider.extension, decider.counters.figures()));
-        let admin = hooked.admin.iter().map(|decider| (decider.extension, decider.counters.figures()));
-        sends.map(of("send")).chain(deliveries.map(of("delivery"))).chain(admin.map(of("admin"))).collect()
     }
 }
 

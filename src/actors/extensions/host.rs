@@ -154,13 +154,12 @@ impl ExtensionHost {
     }
 
     fn facts(&self) -> serde_json::Value {
-        let ExtensionObserved { running, restarts, events, .. } = self.observe();
+        let ExtensionObserved { running, events, .. } = self.observe();
         serde_json::json!({
             "running": running,
-            "restarts": restarts,
-            "events_waiting": events.waiting,
-            "events_offered": events.offered,
-            "events_dropped": events.dropped,
+            "eventsWaiting": events.waiting,
+            "eventsOffered": events.offered,
+            "eventsDropped": events.dropped,
         })
     }
 
@@ -261,6 +260,7 @@ impl Handler<RestartDue> for ExtensionHost {
         match start(&self.plan, &self.broker) {
             Ok(taken) => {
                 self.restarts += 1;
+                ctx.count_restart();
                 self.started_at = Instant::now();
                 self.running = Some(taken);
                 if let Some(level) = &self.level {

@@ -161,6 +161,7 @@ fn shown(seen: Seen, actors: &ActorList, asked: &ListActors) -> ActorState {
         capacity: figures.capacity,
         handled: figures.handled,
         turns: figures.turns,
+        restarts: figures.restarts,
         busy_us: micros(figures.busy),
         busy_share: figures.busy.as_secs_f64() / age.as_secs_f64().max(f64::MIN_POSITIVE),
         longest_turn_us: micros(figures.longest_turn),

@@ -35,6 +35,9 @@ pub struct ActorState {
     /// Messages taken from there.
     pub handled: u64,
     pub turns: u64,
+    /// How often what it looks after (an extension, a connection to a name server) was started again. Nothing restarts
+    /// the other actors: when one of them fails the process ends.
+    pub restarts: u64,
     pub busy_us: u64,
     /// Of its age, 0 to 1.
     pub busy_share: f64,
