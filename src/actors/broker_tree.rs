@@ -326,6 +326,7 @@ impl Society {
             events,
             hooks,
             http: plan.http,
+            threads: threads.extensions.clone(),
             gates: threads.members.clone(),
             actors: threads.actors.clone(),
         };

@@ -76,6 +76,8 @@ pub struct Threads {
     pub index: Thread,
     /// Timers, which wait for memory and disk, and whose error is not to be that of others.
     pub timers: Thread,
+    /// Where extensions get their threads.
+    pub extensions: ExtensionThreads,
     /// Those that end with [`stop`](Self::stop).
     started: Vec<Arbiter>,
 }
@@ -92,8 +94,18 @@ impl Threads {
         Self { started, ..threads }
     }
 
-    /// Threads that `start` starts, given their names, and that end without being told.
-    pub fn of(workers: usize, flush: FlushMode, mut start: impl FnMut(&'static str) -> Thread) -> Self {
+    /// Threads of a simulation that `start` starts, given their names, and that end without being told.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn simulated(
+        workers: usize,
+        flush: FlushMode,
+        mut start: impl FnMut(&'static str) -> Thread,
+    ) -> Self {
+        let threads = Self::of(workers, flush, &mut start);
+        Self { extensions: ExtensionThreads::Simulated(start("extensions")), ..threads }
+    }
+
+    fn of(workers: usize, flush: FlushMode, mut start: impl FnMut(&'static str) -> Thread) -> Self {
         let are_many = workers >= MANY_WORKERS;
         let workers = (0..workers.max(1)).map(|_| start("worker")).collect();
         let [settings, groups, members, offsets, writer, index, timers] =
@@ -110,6 +122,7 @@ impl Threads {
             writer,
             index,
             timers,
+            extensions: ExtensionThreads::Own,
             started: Vec::new(),
         }
     }
@@ -123,6 +136,30 @@ impl Threads {
             if arbiter.join().is_err() {
                 warn!("a thread had panicked before it was stopped");
             }
+        }
+    }
+}
+
+/// Where extensions get their threads.
+#[derive(Clone, Debug)]
+pub enum ExtensionThreads {
+    /// Each has one of its own.
+    Own,
+    /// All are on one of a simulation, which none of them may block.
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(Thread),
+}
+
+impl ExtensionThreads {
+    /// The thread of one more extension; with the arbiter that is to be ended, where it has one of its own.
+    pub fn one_more(&self) -> (Thread, Option<Arbiter>) {
+        match self {
+            Self::Own => {
+                let arbiter = Arbiter::new();
+                (Thread::Arbiter(arbiter.handle()), Some(arbiter))
+            }
+            #[cfg(any(test, feature = "testing"))]
+            Self::Simulated(thread) => (thread.clone(), None),
         }
     }
 }

@@ -238,7 +238,7 @@ impl World {
         drop(brokers);
         let world = self.clone();
         self.schedule.spawn(process, async move {
-            let threads = Threads::of(workers, world.flush, |_| world.schedule.start_thread(process));
+            let threads = Threads::simulated(workers, world.flush, |_| world.schedule.start_thread(process));
             let (failed, failures) = unbounded_channel();
             let failed = FailureWatch(failed).start().recipient();
             let (plan, clock) = (plan(&world, number, addr), world.clock.clone());

@@ -16,11 +16,13 @@ use super::{Scenario, fake_sink, settle};
 use crate::actors::aside::simulated::{InPlace, Pace, in_place};
 use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::broker_tree::{BrokerTree, StartError};
+use crate::actors::extensions::hooks::{ExtensionPlan, Hooks};
 use crate::actors::facts::LogPositions;
 use crate::actors::flusher::DiskFailed;
 use crate::actors::threads::{Job, Thread, Threads};
 use crate::clock::SharedClock;
 use crate::config::{Config, Sources};
+use crate::extension::{Extension, ExtensionObserved, Extensions};
 use crate::plan::broker_plan;
 use crate::store::memory_files::MemoryFiles;
 use crate::store::memory_metadata::MemoryMetadata;
@@ -50,6 +52,10 @@ pub struct SceneBrokerBuilder {
     name: Box<str>,
     settings: Vec<String>,
     topics: Vec<(String, u32)>,
+    extensions: Extensions,
+    /// Names of the extensions above: all of them run.
+    started: Vec<&'static str>,
+    hooked: Vec<ExtensionPlan>,
 }
 
 impl SceneBrokerBuilder {
@@ -65,20 +71,68 @@ impl SceneBrokerBuilder {
         self
     }
 
+    /// Adds an extension, which runs from the start; its settings are those of `extensions.NAME`. It is on the thread of
+    /// the scene, and must not block it.
+    pub fn extension<E: Extension>(mut self) -> Self {
+        self.extensions = self.extensions.with::<E>();
+        self.started.push(E::NAME);
+        self
+    }
+
+    /// Adds an extension whose actors the test has made: fakes, say. `hook` says what they take part in, at the start
+    /// and whenever the extension is started again.
+    ///
+    /// ```
+    /// use telstar::extension::{BrokerEvents, EventKind, WhenBehind};
+    /// use telstar::testing::Scenario;
+    /// use telstar::testing::calls::create_topic;
+    ///
+    /// # #[actix::main]
+    /// # async fn main() {
+    /// let scene = Scenario::begin().await;
+    /// let (herald, _) = scene.fake::<BrokerEvents>("broker -> herald").start();
+    /// let broker = scene.broker("broker").hooks("herald", move |hooks| {
+    ///     hooks.on_events(&[EventKind::TopicCreated], herald.clone(), WhenBehind::DropAndCount, 10);
+    /// });
+    /// broker.start().await.client("admin").succeed(create_topic("orders", 1)).await;
+    /// scene.expect(
+    ///     "00:00:00.000 admin -> broker: UPDATE_AND_CREATE_TOPIC orders
+    ///      00:00:00.000 broker -> herald: BrokerEvents",
+    /// );
+    /// # }
+    /// ```
+    pub fn hooks(mut self, name: &'static str, hook: impl Fn(&mut Hooks) + Send + Sync + 'static) -> Self {
+        let start = move |hooks: &mut Hooks| {
+            hook(hooks);
+            Ok(())
+        };
+        self.hooked.push(ExtensionPlan { name, start: Arc::new(start) });
+        self
+    }
+
     /// Starts it.
     ///
     /// # Panics
-    /// With what is wrong, when a setting is.
+    /// With what is wrong, when a setting is, or an extension does not start.
     pub async fn start(self) -> SceneBroker {
-        let assignments = SMALL.map(str::to_owned).into_iter().chain(self.settings).collect();
+        let mut assignments: Vec<_> = SMALL.map(str::to_owned).into_iter().chain(self.settings).collect();
+        if !self.started.is_empty() {
+            assignments.push(format!("extensions.start={}", self.started.join(",")));
+        }
         let config = match Config::load(&Sources { assignments, ..Sources::default() }) {
             Ok(config) => config,
             Err(error) => panic!("{}: {error}", self.name),
         };
+        let mut extensions = match self.extensions.plans(&config.extensions) {
+            Ok(extensions) => extensions,
+            Err(error) => panic!("{}: {error}", self.name),
+        };
+        extensions.extend(self.hooked);
         let mut broker = SceneBroker {
             scene: self.scene,
             name: self.name,
             config,
+            extensions,
             disk: MemoryFiles::new(),
             metadata: MemoryMetadata::default(),
             running: None,
@@ -126,6 +180,9 @@ impl Scenario {
             name: name.into(),
             settings: Vec::new(),
             topics: Vec::new(),
+            extensions: Extensions::none(),
+            started: Vec::new(),
+            hooked: Vec::new(),
         }
     }
 }
@@ -135,6 +192,7 @@ pub struct SceneBroker {
     scene: Scenario,
     name: Box<str>,
     config: Config,
+    extensions: Vec<ExtensionPlan>,
     disk: MemoryFiles,
     metadata: MemoryMetadata,
     running: Option<Running>,
@@ -174,7 +232,7 @@ struct Opening {
 impl Opening {
     async fn open(self) -> Result<BrokerTree, StartError> {
         let Self { plan, thread, disk, metadata, clock } = self;
-        let threads = Threads::of(1, plan.flush, |_| thread.clone());
+        let threads = Threads::simulated(1, plan.flush, |_| thread.clone());
         // A disk that fails is known to the test that made it fail.
         let (failed, _) = fake_sink::<DiskFailed>();
         let recovery = RecoveryProgress::default();
@@ -209,6 +267,11 @@ impl SceneBroker {
     /// How far its log is, and what follows it.
     pub fn observe(&self) -> LogPositions {
         self.tree().facts.positions()
+    }
+
+    /// How each of its extensions is.
+    pub async fn extensions(&self) -> Vec<ExtensionObserved> {
+        self.tree().extensions.observe().await
     }
 
     /// Ends it in good order.
@@ -262,7 +325,10 @@ impl SceneBroker {
         });
         let (tell, told) = oneshot::channel();
         let opening = Opening {
-            plan: broker_plan(&self.config, SocketAddr::from(ADDRESS), None),
+            plan: BrokerPlan {
+                extensions: self.extensions.clone(),
+                ..broker_plan(&self.config, SocketAddr::from(ADDRESS), None)
+            },
             thread: Thread::Simulated(jobs),
             disk: self.disk.clone(),
             metadata: Metadata::in_memory(&self.metadata),

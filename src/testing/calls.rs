@@ -12,13 +12,14 @@ use crate::protocol::body::subscription::SubscriptionData;
 use crate::protocol::fastjson;
 use crate::protocol::header::{
     CheckTransactionState, ConsumerGroupHeader, CreateTopic, EndTransactionHeader, PULL_SUBSCRIPTION,
-    PULL_SUSPEND, PullHeader, QueryConsumerOffset, SendBack, SendMessageV2, SendResponse, TypedHeader,
-    UpdateConsumerOffset,
+    PULL_SUSPEND, PullHeader, QueryConsumerOffset, SendBack, SendMessageV2, SendResponse, TopicHeader,
+    TypedHeader, UnregisterClient, UpdateConsumerOffset,
 };
 use crate::protocol::message::StoredMessage;
 use crate::protocol::message_id::parse_offset_message_id;
 use crate::protocol::properties::names as property;
 use crate::protocol::request_code::RequestCode;
+use crate::protocol::subscription_group_config::SubscriptionGroupConfig;
 use crate::protocol::sys_flag::TransactionType;
 use crate::protocol::transaction::Decision;
 
@@ -207,6 +208,27 @@ pub fn create_topic(topic: &str, queues: u32) -> Call {
         attributes: None,
     };
     Call::new(RequestCode::UPDATE_AND_CREATE_TOPIC).header(&header)
+}
+
+/// DELETE_TOPIC_IN_BROKER (215).
+pub fn delete_topic(topic: &str) -> Call {
+    Call::new(RequestCode::DELETE_TOPIC_IN_BROKER).header(&TopicHeader { topic: topic.into() })
+}
+
+/// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP (200).
+pub fn create_group(config: &SubscriptionGroupConfig) -> Call {
+    let body = fastjson::to_vec(config).expect("settings of a group have a JSON form");
+    Call::new(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).body(body)
+}
+
+/// UNREGISTER_CLIENT (35): a consumer leaves its group, as when it is shut down in order.
+pub fn leave_group(client_id: &str, group: &str) -> Call {
+    let header = UnregisterClient {
+        client_id: client_id.into(),
+        producer_group: None,
+        consumer_group: Some(group.to_owned()),
+    };
+    Call::new(RequestCode::UNREGISTER_CLIENT).header(&header)
 }
 
 /// UPDATE_CONSUMER_OFFSET (15): the group will next consume `offset`.

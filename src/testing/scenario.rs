@@ -66,6 +66,11 @@ impl Scenario {
         self.clock.clone()
     }
 
+    /// The same scene with a transcript of its own: for those whose exchange is not to be written down in this one.
+    pub fn apart(&self) -> Self {
+        Self { transcript: Transcript::begin(), clock: self.clock.clone() }
+    }
+
     /// A fake mailbox whose messages are written down; `way` is as in the transcript, `"shop -> stock"`.
     pub fn fake<M>(&self, way: &str) -> MailboxScript<M>
     where

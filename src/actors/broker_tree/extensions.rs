@@ -26,7 +26,7 @@ use crate::actors::extensions::http_listener::{HttpListener, StopServing};
 use crate::actors::extensions::stream::{EventStream, EventTap};
 use crate::actors::group_table::GroupTable;
 use crate::actors::request::ConnectionId;
-use crate::actors::threads::Thread;
+use crate::actors::threads::{ExtensionThreads, Thread};
 use crate::actors::topic_table::TopicTable;
 use crate::clock::SharedClock;
 
@@ -45,6 +45,8 @@ pub struct ExtensionGround {
     pub peer: SocketAddr,
     pub events: EventTap,
     pub hooks: HookTable,
+    /// Where their own threads are from.
+    pub threads: ExtensionThreads,
     /// The thread of those who ask them, which none of them is on.
     pub gates: Thread,
     pub actors: ActorList,
@@ -55,7 +57,7 @@ pub struct ExtensionGround {
 /// A running extension.
 struct Hosted {
     name: &'static str,
-    /// `None` once somebody waits for it.
+    /// `None` once somebody waits for it, and in a simulation, which ends all threads itself.
     thread: Option<Arbiter>,
     host: Addr<ExtensionHost>,
 }
@@ -90,14 +92,15 @@ impl ExtensionGround {
         for plan in plans {
             let name = plan.name;
             let refused = |error| StartError::Extension { name, error };
-            let thread = Arbiter::new();
-            let (host, started, own) = self.start_one(plan, &thread).await.map_err(refused)?;
+            let (thread, arbiter) = self.threads.one_more();
+            let is_own = arbiter.is_some();
+            let (host, started, own) = self.start_one(plan, &thread, is_own).await.map_err(refused)?;
             if let Some((kinds, level)) = &started.stream {
                 let host = host.clone().recipient();
                 streams.push(EventStream { kinds: *kinds, level: level.clone(), host });
             }
             self.enter(&mut hooked, (name, own), &host, started).map_err(refused)?;
-            running.hosted.push(Hosted { name, thread: Some(thread), host });
+            running.hosted.push(Hosted { name, thread: arbiter, host });
             info!(extension = name, "extension started");
         }
         self.events.open(streams);
@@ -112,7 +115,8 @@ impl ExtensionGround {
     async fn start_one(
         &self,
         plan: ExtensionPlan,
-        thread: &Arbiter,
+        thread: &Thread,
+        is_own: bool,
     ) -> Result<(Addr<ExtensionHost>, host::Hosted, ConnectionId), ExtensionError> {
         let door = Door::new(self.service.clone(), self.peer, self.clock.clone());
         let own = door.id();
@@ -126,8 +130,10 @@ impl ExtensionGround {
         };
         let (tell, told) = oneshot::channel();
         let actors = self.actors.clone();
-        thread.spawn_fn(move || {
-            mark_thread();
+        thread.run(move || {
+            if is_own {
+                mark_thread();
+            }
             let name = plan.name;
             let started = ExtensionHost::start_extension(plan, broker);
             // Whoever starts the broker may have given up.
