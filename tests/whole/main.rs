@@ -9,6 +9,7 @@ mod crash;
 mod decisions;
 mod derived;
 mod embedded;
+mod events;
 mod examples;
 mod extensions;
 mod filters;

@@ -51,7 +51,8 @@ pub enum BrokerEvent {
         physical_offset: PhysicalOffset,
         stored_at_ms: i64,
     },
-    /// A message goes to the dead letter queue of its group.
+    /// A message goes to the dead letter queue of its group. Told again of one that could not be stored there, when its
+    /// consumer tries again.
     MessageDeadLettered { group: GroupName, reason: String },
     /// A transaction has ended.
     TransactionSettled {
@@ -60,7 +61,7 @@ pub enum BrokerEvent {
         /// Otherwise it was rolled back, or nobody has decided on it for too long.
         committed: bool,
     },
-    /// A client is a member of a group.
+    /// A client is a member of a group; one that connects anew before its old connection ends is so all along.
     ConsumerJoined { group: GroupName, client_id: ClientId, peer: SocketAddr },
     /// A member has left, its connection is closed, or it was silent for too long.
     ConsumerLeft { group: GroupName, client_id: ClientId },
