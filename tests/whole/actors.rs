@@ -1,6 +1,9 @@
 //! The actors of a running broker, as `telstar actors` shows them; and the table of them in ARCHITECTURE.md.
 
 use serde_json::Value;
+use telstar::client::Call;
+use telstar::protocol::request_code::RequestCode;
+use telstar::testing::calls::{heartbeat, members_of};
 
 use crate::support::*;
 
@@ -38,4 +41,21 @@ async fn everybody_is_on_the_list_of_broker_and_name_server() {
     }
     let (status, _, error) = run_words(&["actors", "--sort", "size", "--broker", &broker.broker]);
     assert_eq!(status, 2, "{error}");
+}
+
+#[tokio::test]
+async fn span_of_a_request_names_its_client_once_that_has_said_who_it_is() {
+    let dir = temp_dir();
+    let broker = Broker::start(dir.path(), &["log.level=off,telstar::requests=trace"]).await;
+    let client = broker.client().await;
+    client.call(Call::new(RequestCode::GET_BROKER_RUNTIME_INFO)).await.success().unwrap();
+    client.call(heartbeat("bank-1").consumes("payments", &["orders"]).into()).await.success().unwrap();
+    client.call(members_of("payments")).await.success().unwrap();
+    let log = broker.logs("request{code=GET_CONSUMER_LIST_BY_GROUP").await;
+    let span_of = |code: &str| {
+        let line = log.lines().find(|line| line.contains(&format!("request{{code={code}(")));
+        line.unwrap_or_else(|| panic!("no span of {code}:\n{log}"))
+    };
+    assert!(span_of("GET_CONSUMER_LIST_BY_GROUP").contains(" client=\"bank-1\" peer=127.0.0.1:"));
+    assert!(!span_of("GET_BROKER_RUNTIME_INFO").contains("client="), "it had not said yet");
 }

@@ -192,6 +192,19 @@ impl Broker {
         wait(&mut self.child)
     }
 
+    /// The log, once it says this.
+    pub async fn logs(&self, what: &str) -> String {
+        let begun = Instant::now();
+        loop {
+            let log = self.logged();
+            if log.contains(what) {
+                return log;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what:?} is not logged:\n{log}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// What all processes of this test wrote to standard error.
     pub fn logged(&self) -> String {
         logged(&self.dir)
