@@ -126,7 +126,7 @@ const PLACES: [(&str, f64, f64); 16] = [
     ("ConsumerGroup", 0.3, 0.6),
     ("Producers", 0.3, 6.4),
     ("DedupWindow", 0.95, 1.3),
-    ("TransactionChecker", 1.15, 6.4),
+    ("TransactionChecker", 1.2, 6.4),
     ("RetryRouter", 1.4, 0.0),
     ("TopicQueue", 2.0, 3.0),
     ("DelayScheduler", 1.88, 6.4),
@@ -166,6 +166,8 @@ fn picture() -> String {
          <path d=\"M0 0 8 4 0 8z\" fill=\"#567\"/></marker></defs>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
     );
+    let boxes = PLACES.iter().map(|(_, column, row)| Area::of_box(middle(*column, *row)));
+    let mut taken: Vec<Area> = boxes.collect();
     // Writing to a string cannot fail.
     let mut words = String::new();
     for ((from, to), messages) in &edges {
@@ -184,21 +186,24 @@ fn picture() -> String {
             "<path d=\"M{} {} Q{mx:.0} {my:.0} {} {}\" fill=\"none\" stroke=\"#89a\" marker-end=\"url(#tip)\"/>",
             start.0, start.1, end.0, end.1
         );
-        let (tx, ty) = (mx - bx / 2.0, my - by / 2.0 - 6.0 * (messages.len() as f64 - 1.0) + 4.0);
-        // Beside a line that is bent to the side, on any other.
-        let (anchor, tx) = match bx {
-            _ if bx > 20.0 => ("start", tx - 6.0),
-            _ if bx < -20.0 => ("end", tx + 6.0),
-            _ => ("middle", tx),
-        };
-        for (line, message) in messages.iter().enumerate() {
+        // Where along the line its words have room: in the middle if they can.
+        let line = [start, (mx as i32, my as i32), end].map(|(x, y)| (f64::from(x), f64::from(y)));
+        let label = ALONG
+            .iter()
+            .map(|along| Label::at(point_of(line, *along), bx, messages))
+            .find(|label| !taken.iter().any(|area| area.meets(&label.area)))
+            .unwrap_or_else(|| panic!("no room for {messages:?}: move an actor in PLACES"));
+        for (number, message) in messages.iter().enumerate() {
             let _ = writeln!(
                 words,
-                "<text x=\"{tx:.0}\" y=\"{:.0}\" text-anchor=\"{anchor}\" fill=\"#246\" stroke=\"#fff\" stroke-width=\"3\" \
+                "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"{}\" fill=\"#246\" stroke=\"#fff\" stroke-width=\"3\" \
                  paint-order=\"stroke\">{message}</text>",
-                ty + 12.0 * line as f64
+                label.x,
+                label.area.top + LETTER_HIGH * (number as f64 + 0.8),
+                label.anchor
             );
         }
+        taken.push(label.area);
     }
     svg += &words;
     for (name, column, row) in PLACES {
@@ -213,6 +218,66 @@ fn picture() -> String {
         );
     }
     svg + "</svg>\n"
+}
+
+/// Parts of a line at which its words may stand, the best first.
+const ALONG: [f64; 11] = [0.5, 0.45, 0.55, 0.4, 0.6, 0.34, 0.66, 0.28, 0.72, 0.22, 0.78];
+/// About as much as a letter takes.
+const LETTER_WIDE: f64 = 6.6;
+const LETTER_HIGH: f64 = 12.0;
+
+/// The point of a bent line from the first to the last of three.
+fn point_of([from, bend, to]: [(f64, f64); 3], along: f64) -> (f64, f64) {
+    let (a, b, c) = ((1.0 - along).powi(2), 2.0 * along * (1.0 - along), along.powi(2));
+    (a * from.0 + b * bend.0 + c * to.0, a * from.1 + b * bend.1 + c * to.1)
+}
+
+/// Part of the picture that words or a box take.
+#[derive(Clone, Copy)]
+struct Area {
+    left: f64,
+    top: f64,
+    right: f64,
+    bottom: f64,
+}
+
+impl Area {
+    fn of_box((x, y): (i32, i32)) -> Self {
+        let (x, y) = (f64::from(x), f64::from(y));
+        let (wide, high) = (f64::from(WIDE) / 2.0, f64::from(HIGH) / 2.0);
+        Self { left: x - wide, top: y - high, right: x + wide, bottom: y + high }
+    }
+
+    /// Whether the eye would take both for one.
+    fn meets(&self, other: &Self) -> bool {
+        const APART: f64 = 5.0;
+        self.left < other.right
+            && other.left < self.right
+            && self.top < other.bottom + APART
+            && other.top < self.bottom + APART
+    }
+}
+
+/// The words of a line.
+struct Label {
+    x: f64,
+    anchor: &'static str,
+    area: Area,
+}
+
+impl Label {
+    /// Beside a line that is bent to the side, on any other.
+    fn at((x, y): (f64, f64), bent: f64, messages: &[&str]) -> Self {
+        let wide = LETTER_WIDE * messages.iter().map(|message| message.len()).max().unwrap_or(0) as f64;
+        let high = LETTER_HIGH * messages.len() as f64;
+        let (anchor, x, left) = match bent {
+            _ if bent > 20.0 => ("start", x - 6.0, x - 6.0),
+            _ if bent < -20.0 => ("end", x + 6.0, x + 6.0 - wide),
+            _ => ("middle", x, x - wide / 2.0),
+        };
+        let (top, right) = (y - high / 2.0, left + wide);
+        Self { x, anchor, area: Area { left, top, right, bottom: top + high } }
+    }
 }
 
 /// Where the line from the middle of a box to `there` leaves the box.
