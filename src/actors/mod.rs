@@ -59,8 +59,6 @@ pub mod send_gate;
 pub mod settling;
 pub mod shared_flush;
 pub mod subscription_groups;
-#[cfg(any(test, feature = "testing"))]
-pub use crate::testing;
 pub mod threads;
 pub mod timer_scheduler;
 pub mod topic_queue;
