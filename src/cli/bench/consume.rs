@@ -18,6 +18,7 @@ use crate::protocol::response_code::ResponseCode;
 
 /// Silence after which the missing answers are given up.
 const PATIENCE: Duration = Duration::from_secs(10);
+pub const LATENCY_OF_PULLS: &str = "latency of pulls";
 
 /// Measure how fast a server gives messages back: read everything a topic holds
 #[derive(Debug, Args)]
@@ -104,7 +105,27 @@ pub fn read(
 ) -> Result<Report, CliError> {
     let moments = Moments::at_once();
     let progress = Progress::default();
-    let total = parts.iter().map(|part| (part.to - part.from) as u64).sum();
+    let total = count_of(&parts);
+    let jobs = pull_jobs(parts, &shape, conns, moments, &progress);
+    let jobs = jobs.into_iter().map(|job| move || job.run()).collect();
+    let (figures, costs) = run_jobs(jobs, watch, moments, Goal::Messages(total), &progress)?;
+    let elapsed = figures.elapsed(moments.start);
+    Ok(Report::new(&figures, elapsed, LATENCY_OF_PULLS, &costs))
+}
+
+/// How many messages `parts` hold.
+pub fn count_of(parts: &[QueuePart]) -> u64 {
+    parts.iter().map(|part| (part.to - part.from) as u64).sum()
+}
+
+/// `parts` shared out to `conns` connections, and at least one for each broker.
+pub fn pull_jobs(
+    parts: Vec<QueuePart>,
+    shape: &PullShape,
+    conns: u16,
+    moments: Moments,
+    progress: &Progress,
+) -> Vec<PullJob> {
     // One connection serves queues of one broker.
     let mut by_addr: Vec<(String, Vec<QueuePart>)> = Vec::new();
     for part in parts {
@@ -122,23 +143,20 @@ pub fn read(
             shares[index % connections].push((part.at.queue.queue_id, part.from, Some(part.to)));
         }
         for queues in shares {
-            let job = PullJob {
+            jobs.push(PullJob {
                 addr: addr.clone(),
                 shape: shape.clone(),
                 queues,
                 moments,
                 progress: progress.clone(),
-            };
-            jobs.push(move || job.run());
+            });
         }
     }
-    let (figures, costs) = run_jobs(jobs, watch, moments, Goal::Messages(total), &progress)?;
-    let elapsed = figures.elapsed(moments.start);
-    Ok(Report::new(&figures, elapsed, "latency of pulls", &costs))
+    jobs
 }
 
-/// What one connection reads.
-struct PullJob {
+/// What one connection reads: its queues to their ends, or until the moment is over.
+pub struct PullJob {
     addr: String,
     shape: PullShape,
     queues: Vec<(i32, i64, Option<i64>)>,
@@ -147,7 +165,7 @@ struct PullJob {
 }
 
 impl PullJob {
-    async fn run(self) -> Result<Figures, CliError> {
+    pub async fn run(self) -> Result<Figures, CliError> {
         let addr = self.addr.clone();
         let failed = |error: std::io::Error| CliError::Bench(format!("{addr}: {error}"));
         let mut socket = Socket::connect(&addr).await.map_err(failed)?;
@@ -162,7 +180,8 @@ impl PullJob {
         puller.begin(socket, now);
         // Beside frames that answer, the queues to be asked again: the frames are borrowed from the socket.
         let mut ask = Vec::new();
-        while !puller.is_idle() {
+        let is_over = |now| self.moments.until.is_some_and(|until| now >= until);
+        while !puller.is_idle() && !is_over(Instant::now()) {
             socket.write()?;
             if tokio::time::timeout(PATIENCE, socket.ready()).await.is_err() {
                 figures.unanswered += 1;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use uuid::Uuid;
 
-use super::figures::{Figures, Report};
+use super::figures::{Figures, Report, Seconds};
 use super::frame::{STAMP_BYTES, SendShape, read_stamp};
 use super::pull::{PullOutcome, PullShape, Puller};
 use super::run::{Goal, Moments, Progress, RunArgs, run_jobs, share, tell};
@@ -186,6 +186,7 @@ impl ReceiveJob {
 
     async fn carry(self, socket: &mut Socket) -> std::io::Result<Figures> {
         let mut figures = Figures::default();
+        let mut seconds = Seconds::new(self.moments.measure_from);
         let mut timer = Timer::new()?;
         let now = Instant::now();
         let mut puller = Puller::new(self.shape.clone(), self.queues.iter().cloned(), now);
@@ -199,7 +200,7 @@ impl ReceiveJob {
             if now >= look_at {
                 look_at = now + LOOK_EVERY;
                 if self.is_over(now, &mut senders_done_at) {
-                    return Ok(figures);
+                    return Ok(Figures { worst_second: seconds.worst(), ..figures });
                 }
             }
             tokio::select! {
@@ -215,7 +216,7 @@ impl ReceiveJob {
                 let Some((index, outcome)) = puller.take(&seen, frame, now) else { continue };
                 match outcome {
                     PullOutcome::Records { records, .. } => {
-                        self.take_records(records, now, &mut figures);
+                        self.take_records(records, now, &mut figures, &mut seconds);
                         ask.push(index);
                     }
                     PullOutcome::Nothing => ask.push(index),
@@ -228,7 +229,7 @@ impl ReceiveJob {
         }
     }
 
-    fn take_records(&self, mut records: &[u8], now: Instant, figures: &mut Figures) {
+    fn take_records(&self, mut records: &[u8], now: Instant, figures: &mut Figures, seconds: &mut Seconds) {
         while let Ok(record) = RecordView::parse(records) {
             records = &records[record.total_len()..];
             let Some(since_start) = read_stamp(record.body(), self.run) else { continue };
@@ -236,7 +237,9 @@ impl ReceiveJob {
             if intended < self.moments.measure_from {
                 continue;
             }
-            figures.latencies.record(now.saturating_duration_since(intended));
+            let latency = now.saturating_duration_since(intended);
+            figures.latencies.record(latency);
+            seconds.record(intended, latency);
             figures.messages += 1;
             figures.bytes += record.body().len() as u64;
             figures.last = Some(now);

@@ -67,6 +67,61 @@ impl Latencies {
     }
 }
 
+/// Latencies second by second, of which only the worst second is kept.
+#[derive(Debug)]
+pub struct Seconds {
+    begun: Instant,
+    second: u64,
+    latencies: Latencies,
+    worst: Option<WorstSecond>,
+}
+
+/// The second with the highest p99.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorstSecond {
+    /// Microseconds.
+    pub p99_us: f64,
+    /// Seconds since the measurement began.
+    pub at: u64,
+}
+
+impl WorstSecond {
+    fn worse(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        [one, other].into_iter().flatten().max_by(|a, b| a.p99_us.total_cmp(&b.p99_us))
+    }
+}
+
+impl Seconds {
+    pub fn new(begun: Instant) -> Self {
+        Self { begun, second: 0, latencies: Latencies::default(), worst: None }
+    }
+
+    /// `at` does not go back by more than a second: what belongs to an earlier one counts in the present one.
+    pub fn record(&mut self, at: Instant, latency: Duration) {
+        let second = at.saturating_duration_since(self.begun).as_secs();
+        if second > self.second {
+            self.end_second();
+            self.second = second;
+        }
+        self.latencies.record(latency);
+    }
+
+    fn end_second(&mut self) {
+        if !self.latencies.0.is_empty() {
+            let ended = WorstSecond { p99_us: self.latencies.percentiles().p99, at: self.second };
+            self.worst = WorstSecond::worse(self.worst, Some(ended));
+            self.latencies.0.reset();
+        }
+    }
+
+    /// The worst of all seconds.
+    pub fn worst(mut self) -> Option<WorstSecond> {
+        self.end_second();
+        self.worst
+    }
+}
+
 /// How many latencies lay in `[from_us, to_us)`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Bar {
@@ -111,6 +166,8 @@ pub struct Figures {
     pub unanswered: u64,
     /// When the last answer came.
     pub last: Option<Instant>,
+    /// `None`: not looked at. Of several connections, the worst of any.
+    pub worst_second: Option<WorstSecond>,
 }
 
 impl Figures {
@@ -125,6 +182,7 @@ impl Figures {
         }
         self.unanswered += other.unanswered;
         self.last = self.last.max(other.last);
+        self.worst_second = WorstSecond::worse(self.worst_second, other.worst_second);
     }
 
     /// From `begun` to the last answer.
@@ -144,7 +202,8 @@ pub struct Costs {
     pub own_cpu: Duration,
     /// `None` without `--server-pid`.
     pub server_cpu: Option<Duration>,
-    pub server_memory: Option<Memory>,
+    /// When measuring began, and when it ended.
+    pub server_memory: Option<[Memory; 2]>,
 }
 
 /// The result of a run.
@@ -162,6 +221,8 @@ pub struct Report {
     /// What the latencies are.
     pub latency_of: &'static str,
     pub latency_us: Percentiles,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_second: Option<WorstSecond>,
     #[serde(skip)]
     pub histogram: Vec<Bar>,
     pub errors: BTreeMap<String, Refusals>,
@@ -171,6 +232,9 @@ pub struct Report {
     pub server_cpu_us_per_message: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_memory: Option<Memory>,
+    /// When measuring began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_memory_before: Option<Memory>,
 }
 
 impl Report {
@@ -187,12 +251,14 @@ impl Report {
             megabytes_per_second: figures.bytes as f64 / 1e6 / seconds,
             latency_of,
             latency_us: figures.latencies.percentiles(),
+            worst_second: figures.worst_second,
             histogram: figures.latencies.histogram(),
             errors: figures.refused.iter().map(|(code, refusals)| (name(*code), refusals.clone())).collect(),
             unanswered: figures.unanswered,
             own_cpu_us_per_message: per_message(costs.own_cpu),
             server_cpu_us_per_message: costs.server_cpu.map(per_message),
-            server_memory: costs.server_memory,
+            server_memory: costs.server_memory.map(|[_, after]| after),
+            server_memory_before: costs.server_memory.map(|[before, _]| before),
         }
     }
 
@@ -221,6 +287,9 @@ impl Report {
                 ),
             ),
         ];
+        if let Some(WorstSecond { p99_us, at }) = self.worst_second {
+            facts.push(("worst second", format!("p99 {}, {at} s after the beginning", time_text(p99_us))));
+        }
         if let Some(passed) = self.passed_per_second {
             facts.push(("gone through", format!("{passed:.0} messages/s, those left out among them")));
         }
@@ -235,9 +304,11 @@ impl Report {
         }
         if let Some(memory) = self.server_memory {
             let mib = |bytes: u64| bytes as f64 / (1024.0 * 1024.0);
+            let before = self.server_memory_before.unwrap_or(memory);
             let text = format!(
-                "{:.1} MiB own, {:.1} MiB of files, {:.1} MiB at most",
+                "{:.1} MiB own ({:.1} before), {:.1} MiB of files, {:.1} MiB at most",
                 mib(memory.anonymous_bytes),
+                mib(before.anonymous_bytes),
                 mib(memory.file_bytes),
                 mib(memory.peak_bytes)
             );
@@ -274,6 +345,24 @@ mod tests {
         for (value, wanted) in [(p50, 5e3), (p90, 9e3), (p99, 9.9e3), (p999, 9.99e3), (max, 1e4)] {
             assert!((value - wanted).abs() <= wanted * 0.001, "{value} for {wanted}");
         }
+    }
+
+    #[test]
+    fn worst_second_is_the_one_with_the_highest_p99_and_not_with_the_highest_latency() {
+        let begun = Instant::now();
+        let mut seconds = Seconds::new(begun);
+        let mut record = |ms: u64, latency_ms, times| {
+            for _ in 0..times {
+                seconds.record(begun + Duration::from_millis(ms), Duration::from_millis(latency_ms));
+            }
+        };
+        record(10, 2, 1_000);
+        record(500, 900, 1);
+        record(1_200, 7, 10);
+        record(3_999, 3, 10);
+        let worst = seconds.worst().unwrap();
+        assert_eq!((worst.at, worst.p99_us.round() as u64 / 100), (1, 70));
+        assert_eq!(Seconds::new(begun).worst(), None);
     }
 
     #[test]

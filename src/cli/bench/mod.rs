@@ -12,6 +12,8 @@ mod filter;
 mod frame;
 mod hold;
 mod html;
+mod limits;
+mod mixed;
 mod pull;
 mod query;
 mod rebalance;
@@ -37,6 +39,7 @@ pub enum BenchCommand {
     Send(send::SendBenchArgs),
     Consume(consume::ConsumeBenchArgs),
     E2e(e2e::EndToEndArgs),
+    Mixed(mixed::MixedBenchArgs),
     Filter(filter::FilterBenchArgs),
     Delay(delay::DelayBenchArgs),
     Query(query::QueryBenchArgs),
@@ -46,6 +49,7 @@ pub enum BenchCommand {
     Retry(retry::RetryBenchArgs),
     Tx(tx::TxBenchArgs),
     Sink(sink::SinkArgs),
+    Limits(limits::LimitsArgs),
 }
 
 pub fn run(command: BenchCommand) -> Result<(), CliError> {
@@ -62,6 +66,10 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
             let queues = on_runtime(e2e::prepare(&args))?;
             e2e::run(args, queues)
         }
+        BenchCommand::Mixed(args) => {
+            let prepared = on_runtime(mixed::prepare(&args))?;
+            mixed::run(args, prepared)
+        }
         BenchCommand::Retry(args) => {
             let sample = on_runtime(retry::prepare(&args))?;
             retry::run(args, sample)
@@ -77,5 +85,6 @@ pub fn run(command: BenchCommand) -> Result<(), CliError> {
         BenchCommand::Hold(args) => on_runtime(hold::run(args)),
         BenchCommand::Rebalance(args) => on_runtime(rebalance::run(args)),
         BenchCommand::Sink(args) => on_runtime(sink::run(args)),
+        BenchCommand::Limits(args) => limits::run(args),
     }
 }

@@ -128,6 +128,8 @@ where
     wait_until(moments.measure_from, || workers.iter().all(|worker| worker.is_finished()));
     let own_before = server_process::own_cpu_time();
     let server_before = server_cpu(watch)?;
+    let memory = || server_process::memory(&watch.server_pid).filter(|_| !watch.server_pid.is_empty());
+    let memory_before = memory();
     let bar = progress_bar(goal, moments);
     while !workers.iter().all(|worker| worker.is_finished()) {
         std::thread::sleep(LOOK_EVERY.min(Duration::from_millis(20)));
@@ -137,10 +139,7 @@ where
     let costs = Costs {
         own_cpu: server_process::own_cpu_time() - own_before,
         server_cpu: server_cpu(watch)?.zip(server_before).map(|(after, before)| after.saturating_sub(before)),
-        server_memory: match watch.server_pid.is_empty() {
-            true => None,
-            false => server_process::memory(&watch.server_pid),
-        },
+        server_memory: memory_before.zip(memory()).map(<[_; 2]>::from),
     };
     let mut all = Figures::default();
     for worker in workers {
@@ -213,14 +212,18 @@ fn show(bar: &ProgressBar, goal: Goal, moments: Moments, messages: u64) {
     bar.set_message(format!("{:.0} messages/s", messages as f64 / passed.as_secs_f64().max(0.001)));
 }
 
+/// Writes the page that was asked for.
+pub fn write_page(report: &Report, watch: &WatchArgs) -> Result<(), CliError> {
+    let Some(file) = &watch.html else { return Ok(()) };
+    let command: Vec<String> = std::env::args().collect();
+    let page = html::page(report, &command.join(" "));
+    std::fs::write(file, page)
+        .map_err(|error| CliError::Bench(format!("cannot write {}: {error}", file.display())))
+}
+
 /// Tells the result. Messages that were refused or lost are a failure.
 pub fn tell(report: &Report, watch: &WatchArgs) -> Result<(), CliError> {
-    if let Some(file) = &watch.html {
-        let command: Vec<String> = std::env::args().collect();
-        let page = html::page(report, &command.join(" "));
-        std::fs::write(file, page)
-            .map_err(|error| CliError::Bench(format!("cannot write {}: {error}", file.display())))?;
-    }
+    write_page(report, watch)?;
     match watch.json {
         true => output::print(&output::json(report))?,
         false => output::print(&report.text())?,
