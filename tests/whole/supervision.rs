@@ -83,6 +83,11 @@ async fn broker_is_known_again_to_a_name_server_that_was_away() {
         assert!(begun.elapsed() < PATIENCE, "nobody has told it");
         tokio::time::sleep(Duration::from_millis(20)).await; // nobody tells when somebody registers
     }
+    let served_at = broker.broker().expect("it is a broker").to_string();
+    let (_, shown, error) = run_words(&["actors", "NameServerConnection", "--json", "--broker", &served_at]);
+    assert_eq!(error, "");
+    let page: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(page["actors"][0]["restarts"], 1, "{shown}");
     broker.stop().unwrap();
     back.stop().unwrap();
 }
