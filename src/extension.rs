@@ -54,6 +54,123 @@
 //! # broker.stop()
 //! # }
 //! ```
+//!
+//! # Deciding, and requests of one's own
+//!
+//! One actor may hook everything. This one is tested in a [scene](crate::testing), without sockets and in no time:
+//!
+//! ```
+//! use actix::prelude::*;
+//! use telstar::client::Call;
+//! use telstar::extension::*;
+//! use telstar::protocol::request_code::RequestCode;
+//! use telstar::testing::{Scenario, calls::*};
+//!
+//! const COUNT: i32 = EXTENSION_CODES.start;
+//!
+//! /// Lets nobody send what is too long, consume what is secret, or delete a topic; tells how much it let through.
+//! struct Doorman {
+//!     longest: usize,
+//!     passed: u64,
+//! }
+//!
+//! #[derive(serde::Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct DoormanSettings {
+//!     longest: usize,
+//! }
+//!
+//! impl Extension for Doorman {
+//!     const NAME: &'static str = "doorman";
+//!     type Settings = DoormanSettings;
+//!
+//!     fn start(settings: DoormanSettings, hooks: &mut Hooks) -> Result<(), ExtensionError> {
+//!         let doorman = Doorman { longest: settings.longest, passed: 0 }.start();
+//!         let rules = DecisionRules { on_failure: OnFailure::Refuse, ..DecisionRules::default() };
+//!         hooks.decides_sends(doorman.clone().recipient(), rules);
+//!         hooks.decides_deliveries(doorman.clone().recipient(), rules);
+//!         hooks.decides_admin(doorman.clone().recipient(), rules);
+//!         hooks.owns_code(COUNT, doorman.clone().recipient());
+//!         hooks.serves_http("/doorman", doorman.recipient());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Actor for Doorman {
+//!     type Context = Context<Self>;
+//! }
+//!
+//! impl Handler<DecideSend> for Doorman {
+//!     type Result = SendDecision;
+//!
+//!     fn handle(&mut self, question: DecideSend, _: &mut Self::Context) -> SendDecision {
+//!         let is_long = |message: &OfferedMessage| message.body.len() > self.longest;
+//!         if question.messages.iter().any(is_long) {
+//!             return SendDecision::Refuse { reason: format!("more than {} bytes", self.longest) };
+//!         }
+//!         self.passed += question.messages.len() as u64;
+//!         SendDecision::SetProperties(vec![("doorman".into(), "passed".into())])
+//!     }
+//! }
+//!
+//! impl Handler<DecideDelivery> for Doorman {
+//!     type Result = DeliveryDecision;
+//!
+//!     fn handle(&mut self, question: DecideDelivery, _: &mut Self::Context) -> DeliveryDecision {
+//!         let secrets = question.messages.iter().enumerate().filter(|(_, message)| message.body == "secret");
+//!         let withhold = |(index, _)| Withheld { index, reason: format!("not for {}", question.group) };
+//!         DeliveryDecision { withheld: secrets.map(withhold).collect() }
+//!     }
+//! }
+//!
+//! impl Handler<DecideAdmin> for Doorman {
+//!     type Result = AdminDecision;
+//!
+//!     fn handle(&mut self, question: DecideAdmin, _: &mut Self::Context) -> AdminDecision {
+//!         match question.request {
+//!             RequestCode::DELETE_TOPIC_IN_BROKER => AdminDecision::Refuse { reason: "topics stay".into() },
+//!             _ => AdminDecision::Pass,
+//!         }
+//!     }
+//! }
+//!
+//! impl Handler<OwnRequest> for Doorman {
+//!     type Result = Result<OwnAnswer, String>;
+//!
+//!     fn handle(&mut self, _: OwnRequest, _: &mut Self::Context) -> Self::Result {
+//!         Ok(OwnAnswer { fields: vec![("passed", self.passed.to_string())], ..OwnAnswer::default() })
+//!     }
+//! }
+//!
+//! impl Handler<HttpRequest> for Doorman {
+//!     type Result = HttpResponse;
+//!
+//!     fn handle(&mut self, _: HttpRequest, _: &mut Self::Context) -> HttpResponse {
+//!         HttpResponse::text(format!("{} messages passed", self.passed))
+//!     }
+//! }
+//!
+//! # #[actix::main]
+//! # async fn main() {
+//! let scene = Scenario::begin().await;
+//! let broker = scene
+//!     .broker("broker")
+//!     .topic("orders", 1)
+//!     .extension::<Doorman>()
+//!     .set("extensions.doorman.longest", 6)
+//!     .start()
+//!     .await;
+//! let mut shop = broker.client("shop");
+//! shop.succeed(send_to("orders", 0, "pay 7")).await;
+//! shop.succeed(send_to("orders", 0, "secret")).await;
+//! let refused = shop.call(send_to("orders", 0, "pay 70000")).await;
+//! assert_eq!(refused.remark.unwrap(), "refused by extension doorman: more than 6 bytes");
+//! assert!(shop.call(delete_topic("orders")).await.success().is_err());
+//! assert_eq!(shop.pull(pull_from("bank", "orders", 0, 0)).await.len(), 1);
+//! let counted = shop.succeed(Call::new(RequestCode::from_i32(COUNT))).await;
+//! assert_eq!(counted.fields.get("passed"), Some("2"));
+//! # }
+//! ```
 
 use std::sync::Arc;
 

@@ -1,6 +1,10 @@
 //! The test kit: simulates the mailboxes around an actor, the time, the disk and the clients.
 //!
-//! It is what the tests of this crate use. Other crates get it by the feature `testing`.
+//! It is what the tests of this crate use. Other crates get it by the feature `testing`. `docs/testing.md` goes through it
+//! by example: [`fake_mailbox`] stands for an actor beside the one under test, [`Scenario`] writes down who says what to
+//! whom, [`Scenario::broker`] puts a whole broker into the scene, with [clients](SceneBroker::client) and
+//! [extensions](SceneBrokerBuilder::extension), [`fake_client`] is a connection alone, [`mod@log`] a store, and [`world`]
+//! runs seeds.
 
 mod broker;
 pub mod calls;

@@ -78,7 +78,34 @@ pub struct ReadBatch {
     pub next: i64,
 }
 
-/// Reads one queue.
+/// Reads one queue, as no member of any group.
+///
+/// ```no_run
+/// use telstar::client::queue_reader::{AtEnd, KeyKind, KeySearch};
+/// use telstar::client::{ClientError, Servers, route};
+///
+/// /// Every message of a topic, and where those with a key are.
+/// async fn look_through(servers: &mut Servers, key: &str) -> Result<(), ClientError> {
+///     let topic = "orders".into();
+///     let route = servers.route(&topic).await?;
+///     for at in route::read_queues(&topic, &route) {
+///         let reader = servers.queue_reader(&at).await?;
+///         let extent = servers.extent(&at).await?;
+///         let mut from = extent.min;
+///         while from < extent.max {
+///             let batch = reader.read(from, 32, AtEnd::Return).await?;
+///             batch.messages.iter().for_each(|message| println!("{:?}", message.body));
+///             from = batch.next;
+///         }
+///     }
+///     let search =
+///         KeySearch { topic, key: key.into(), kind: KeyKind::Key, from_ms: 0, to_ms: i64::MAX, max: 32 };
+///     for found in servers.find_by_key(&search).await? {
+///         println!("{} on {}", found.message.queue_offset, found.broker_name);
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct QueueReader {
     /// The queue, and who has it.

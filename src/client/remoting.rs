@@ -3,6 +3,31 @@
 //! A handle is cheap to clone. All calls of all clones share the socket: they are told apart by their opaque
 //! number, their requests leave together in one write, their answers may come in any order. One task owns
 //! the socket and the table of waiting calls; it ends with the connection, or when the last handle is dropped.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use telstar::client::{Call, ConnectOptions, RemotingConnection};
+//! use telstar::protocol::header::{OffsetResponse, QueueHeader};
+//! use telstar::protocol::request_code::RequestCode;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let broker = telstar::Broker::builder().start()?;
+//! # let addr = broker.broker().expect("it is a broker").to_string();
+//! # let timeout = Duration::from_secs(20);
+//! let connection = RemotingConnection::connect(&addr, &ConnectOptions::default()).await?;
+//! let queue = QueueHeader { topic: "TBW102".into(), queue_id: 0 };
+//! let call = Call::new(RequestCode::GET_MAX_OFFSET).header(&queue);
+//! let answer = connection.call(call, timeout).await?.success()?; // a refusal is an error
+//! assert_eq!(answer.header::<OffsetResponse>()?.offset, 0);
+//!
+//! let unheard_of = connection.call(Call::new(RequestCode::from_i32(39_999)), timeout).await?;
+//! println!("{}: {}", unheard_of.code, unheard_of.remark.unwrap_or_default());
+//! # broker.stop()?;
+//! # Ok(())
+//! # }
+//! ```
 
 use std::borrow::Cow;
 use std::fmt;

@@ -51,6 +51,23 @@ impl FakeClient {
 }
 
 /// A client on port 50000 and its connection's number.
+///
+/// ```
+/// use telstar::actors::request::{Answer, Reply, ReplyContent};
+/// use telstar::protocol::request_code::RequestCode;
+/// use telstar::testing::{fake_client, request};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let (link, mut client) = fake_client();
+/// let asked = request(RequestCode::GET_MAX_OFFSET).field("topic", "orders").field("queueId", 0).from(&link);
+/// // Hand it to the handler under test, which does something like this:
+/// let content = ReplyContent::Answer(Answer::success().with_field("offset", "7"));
+/// asked.from.reply(Reply { to: asked.reply_to(), content });
+/// let reply = client.replies.recv().await.unwrap();
+/// assert!(matches!(reply.content, ReplyContent::Answer(answer) if answer.fields[0].1 == "7"));
+/// # }
+/// ```
 pub fn fake_client() -> (Arc<ClientLink>, FakeClient) {
     fake_client_heard(None)
 }

@@ -1,5 +1,21 @@
 //! A store in memory for tests of actors: a commit log with small segments, what is written to it, and the
 //! topics whose queues stand on it.
+//!
+//! ```
+//! use telstar::actors::topic_queue::QueryExtent;
+//! use telstar::testing::log::{TestLog, message, queue_of, topic_table};
+//!
+//! # #[actix::main]
+//! # async fn main() {
+//! let mut log = TestLog::new();
+//! let stored = log.append(message("orders", "pay 7"), 0);
+//! assert_eq!(log.reader.published(), stored.end);
+//! // A real queue over it, which knows nothing of the message before it is dispatched.
+//! let topics = topic_table(&[("orders", 1)], &log.queue_parts());
+//! let extent = queue_of(&topics, "orders", 0).send(QueryExtent).await.unwrap();
+//! assert_eq!(extent.min, extent.max);
+//! # }
+//! ```
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

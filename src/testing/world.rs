@@ -50,6 +50,22 @@ impl Chance {
 
 /// Runs a world for each seed: as many as the variable `NAME_SEEDS` says, or the one of `NAME_SEED`. A failure names
 /// its seed.
+///
+/// ```
+/// use telstar::testing::world::{Chance, each_seed};
+///
+/// each_seed("SHOP", 20, |seed| {
+///     let mut chance = Chance::of_seed(seed);
+///     let mut stock = 100;
+///     while stock > 0 {
+///         stock -= chance.below(10).min(stock); // somebody buys something
+///         if chance.one_in(5) {
+///             stock = stock.saturating_sub(1); // and at times something breaks
+///         }
+///     }
+///     assert_eq!(stock, 0);
+/// });
+/// ```
 pub fn each_seed(name: &str, seeds: u64, world: impl Fn(u64) + UnwindSafe + RefUnwindSafe) {
     let variable = |name: String| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match variable(format!("{name}_SEED")) {

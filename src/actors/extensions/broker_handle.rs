@@ -31,6 +31,32 @@ use crate::types::{GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 const AUTO_CREATED_QUEUES: i32 = 4;
 
 /// The broker, as an extension sees it. Cheap to clone.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use telstar::extension::*;
+/// use telstar::types::{GroupName, QueueId, TopicName};
+///
+/// /// Copies what comes next in a queue to another topic, and goes on from there the next time.
+/// async fn copy_next(broker: BrokerHandle, from: TopicName, to: TopicName) -> Result<(), Refusal> {
+///     let (group, queue_id) = (GroupName::from("copier"), QueueId(0));
+///     let next = broker.committed(&group, &from, queue_id).await?.unwrap_or_default();
+///     let (max_messages, wait) = (32, Duration::from_secs(15));
+///     let read = ReadQueue {
+///         group: group.clone(), topic: from.clone(), queue_id, from: next, max_messages, wait,
+///     };
+///     let Messages { messages, next } = broker.read(&read).await?;
+///     for message in messages {
+///         let copy = OutgoingMessage {
+///             topic: to.clone(), body: message.body, properties: Vec::new(), queue_id: None,
+///         };
+///         let sent: Sent = broker.send(copy).await?;
+///         println!("{} is copied to {}", message.queue_offset, sent.queue_offset);
+///     }
+///     broker.commit(&group, &from, queue_id, next).await
+/// }
+/// ```
 #[derive(Clone)]
 pub struct BrokerHandle {
     pub extension: &'static str,

@@ -54,7 +54,7 @@ pub enum OnFailure {
 }
 
 /// Asks whether messages may be stored, before they are. All of one send come together; they are stored together or
-/// not at all. Losing it is a failure of the extension.
+/// not at all. Losing it is a failure of the extension. [Example](crate::extension#deciding-and-requests-of-ones-own).
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "SendDecision")]
 pub struct DecideSend {
@@ -105,6 +105,7 @@ pub enum SendDecision {
 }
 
 /// Asks whether messages may be handed to a consumer, before they are. Losing it is a failure of the extension.
+/// [Example](crate::extension#deciding-and-requests-of-ones-own).
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "DeliveryDecision")]
 pub struct DecideDelivery {
@@ -130,7 +131,7 @@ pub struct Withheld {
 }
 
 /// Asks whether something that is not a message may be changed: see [`RequestCode::is_administration`]. Losing it is a
-/// failure of the extension.
+/// failure of the extension. [Example](crate::extension#deciding-and-requests-of-ones-own).
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "AdminDecision")]
 pub struct DecideAdmin {
@@ -151,6 +152,7 @@ pub enum AdminDecision {
 }
 
 /// A request with a code that the extension owns. Losing it leaves who asked with a refusal.
+/// [Example](crate::extension#deciding-and-requests-of-ones-own).
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "Result<OwnAnswer, String>")]
 pub struct OwnRequest {
@@ -168,6 +170,7 @@ pub struct OwnAnswer {
 }
 
 /// A request for an HTTP path that the extension serves. Losing it leaves who asked with status 502.
+/// [Example](crate::extension#deciding-and-requests-of-ones-own).
 #[derive(Message, Clone, Debug)]
 #[rtype(result = "HttpResponse")]
 pub struct HttpRequest {

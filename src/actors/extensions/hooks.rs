@@ -67,6 +67,7 @@ pub struct Listening {
 }
 
 /// What an extension takes part in. It is given one when it starts, and fills it.
+/// [Example](crate::extension#deciding-and-requests-of-ones-own).
 #[derive(Debug)]
 pub struct Hooks {
     broker: BrokerHandle,
