@@ -16,6 +16,9 @@ use telstar::protocol::ext_fields::ExtFields;
 use telstar::protocol::header::*;
 use telstar::protocol::message_id::parse_offset_message_id;
 use telstar::protocol::request_code::RequestCode;
+use telstar::protocol::transaction::Decision;
+use telstar::testing::Scenario;
+use telstar::testing::calls::{end_transaction, send_to};
 
 use crate::support::*;
 
@@ -262,4 +265,25 @@ async fn settle_one_store(first: u64, flush_mode: &str) {
     let answered = fates.values().filter(|fate| **fate == Fate::Decided).count();
     println!("{} transactions, {answered} decided by their producers in time", fates.len());
     assert!(answered > 50, "it got something done");
+}
+
+#[actix::test]
+async fn half_is_asked_for_in_time_when_the_one_before_it_has_ended() {
+    let scene = Scenario::begin().await;
+    let broker = scene.apart().broker("broker").topic("orders", 1).start().await;
+    let mut shop = broker.client("shop");
+    shop.produces("shops").await;
+    let first = shop.succeed(send_to("orders", 0, "pay 7").half("shops")).await;
+    scene.pass(Duration::from_secs(1)).await;
+    shop.succeed(send_to("orders", 0, "pay 8").half("shops")).await;
+    scene.pass(Duration::from_secs(1)).await;
+    shop.succeed(end_transaction("shops", &first, Decision::Commit)).await;
+    for _ in 0..2 {
+        assert_eq!(shop.asked().await.code, RequestCode::CHECK_TRANSACTION_STATE);
+        scene.note("asked");
+    }
+    scene.expect(
+        "00:00:07.000 -- asked
+         00:00:37.000 -- asked",
+    );
 }

@@ -61,8 +61,12 @@ impl TransactionChecker {
         self.let_go_of_deleted();
         let now_ms = self.parts.clock.now().0;
         let due = self.halves.due(now_ms, CHECKS_PER_TURN);
-        if due.is_empty() || self.checking {
-            return; // the end of the turn sets the timer
+        if due.is_empty() {
+            self.set_check_timer(ctx);
+            return;
+        }
+        if self.checking {
+            return; // it looks again when it is done
         }
         let settings = self.parts.settings.load();
         let (check_max, kept_ms) =
