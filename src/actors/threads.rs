@@ -155,7 +155,7 @@ impl ExtensionThreads {
     pub fn one_more(&self) -> (Thread, Option<Arbiter>) {
         match self {
             Self::Own => {
-                let arbiter = Arbiter::new();
+                let arbiter = named("extension");
                 (Thread::Arbiter(arbiter.handle()), Some(arbiter))
             }
             #[cfg(any(test, feature = "testing"))]

@@ -115,6 +115,7 @@ async fn extension_that_panics_is_started_again_and_the_broker_runs_on() {
     let page: serde_json::Value = serde_json::from_str(&output).unwrap();
     let host = &page["actors"][0];
     assert_eq!((&host["restarts"], &host["facts"]["running"]), (&1.into(), &true.into()));
+    assert_eq!(host["thread"], "extension");
     assert!(host["facts"]["eventsDropped"].as_u64().unwrap() >= 1, "the batch it failed with: {host}");
     broker.stop().unwrap();
 }
