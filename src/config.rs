@@ -22,7 +22,7 @@ pub use self::error::{ConfigError, Origin};
 pub use self::extensions::{ExtensionsSection, is_extension_name};
 pub use self::java_config::JavaLeftovers;
 pub use self::layer::{FlagGiven, Sources};
-pub use self::machine::Machine;
+pub use self::machine::{Machine, raise_open_file_limit};
 use crate::protocol::delay_level::DelayLevels;
 use crate::protocol::topic_config::Permission;
 use crate::types::{BrokerName, FlushMode, TopicName};
@@ -137,6 +137,12 @@ pub struct StoreSection {
     /// Memory of this machine; see [`StoreSection::in_memory_bytes`].
     #[serde(skip)]
     pub machine_memory_bytes: u64,
+    /// 0: see [`StoreSection::open_queue_files`].
+    #[serde(rename = "open_queue_files")]
+    pub max_open_queue_files: usize,
+    /// Files that this process may have open.
+    #[serde(skip)]
+    pub process_open_files: usize,
 }
 
 /// When files are deleted.
@@ -333,6 +339,7 @@ impl Config {
         config.java_leftovers = java_leftovers;
         config.extensions.sections = sections;
         config.store.machine_memory_bytes = machine.memory_bytes;
+        config.store.process_open_files = machine.open_files;
         config.check()?;
         Ok(config)
     }
@@ -433,6 +440,14 @@ impl StoreSection {
     /// How far back from its end the commit log counts as being in memory.
     pub fn in_memory_bytes(&self) -> u64 {
         self.machine_memory_bytes / 100 * u64::from(self.in_memory_percent)
+    }
+
+    /// Files of consume queues that are open at once; connections take what else the process may open.
+    pub fn open_queue_files(&self) -> usize {
+        match self.max_open_queue_files {
+            0 => (self.process_open_files / 2).max(1),
+            count => count,
+        }
     }
 }
 

@@ -124,6 +124,7 @@ pub fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<Socke
         filter: FilterRules {
             max_expression_bytes: filter.max_expression_bytes,
             max_body_depth: filter.max_body_depth,
+        open_queue_files: store.open_queue_files(),
             max_body_bytes: filter.max_body_bytes,
         },
         key_index: store

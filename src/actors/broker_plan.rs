@@ -55,6 +55,8 @@ pub struct BrokerPlan {
     pub trace_topic: Option<TopicName>,
     pub commit_log_segment_bytes: u64,
     pub queue: TopicQueueConfig,
+    /// Files of consume queues that are open at once.
+    pub open_queue_files: usize,
     /// What conditions of consumers may be.
     pub filter: FilterRules,
     /// `None`: messages are not indexed by key.

@@ -98,7 +98,7 @@ impl BrokerTree {
     ) -> Result<Self, StartError> {
         let ground = Ground { plan, threads, files, metadata, clock, events: EventTap::default() };
         let (store, known) = ground.open_store(recovery).await?;
-        let OpenedStore { log, recovered, check_point_file, check_point, .. } = store;
+        let OpenedStore { log, file_system, recovered, check_point_file, check_point, .. } = store;
         let CommitLog { appender, reader, preparer } = log;
         let underived = Underived {
             recovered,
@@ -119,7 +119,8 @@ impl BrokerTree {
         let owners = Owners { administration, clients, topics: topics_actor };
 
         // The way of a message, from its end to its beginning.
-        let log = LogView { reader, topics: topics.table.clone(), progress: Progress::default(), key_index };
+        let (table, progress) = (topics.table.clone(), Progress::default());
+        let log = LogView { reader, topics: table, progress, key_index, file_system };
         log.progress.set_flushed(underived.recovered.log_end);
         let deliveries = ground.start_deliveries(&log, &owners, store.timers, underived.from.end).await?;
         let owned = LogOwnership { appender, preparer, check_point_file, check_point };

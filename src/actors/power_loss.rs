@@ -43,6 +43,7 @@ use crate::store::consume_queue::{ConsumeQueueConfig, truncate_queues};
 use crate::store::known_derived::KnownDerived;
 use crate::store::memory_files::{FileOperation, MemoryFiles};
 use crate::store::metadata::Metadata;
+use crate::store::open_files::OpenFiles;
 use crate::store::recovery::{LastStop, open_commit_log};
 use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::segment::SegmentDir;
@@ -180,14 +181,16 @@ impl Life {
         let consume_queue_root = PathBuf::from(ROOT).join("consumequeue");
         let units = ConsumeQueueConfig { segment_units: 8 };
         if let Some(at) = truncate_at {
-            truncate_queues(&shared, &consume_queue_root, units, at).unwrap();
+            truncate_queues(&shared, files, &consume_queue_root, units, at).unwrap();
         }
 
         // The queues know the writer and the writer the dispatcher, which knows the queues; the mailbox between is
         // as the one of the running broker: a table of topics that starts queues on demand.
         let (to_writer, mut batches) = fake_sink::<AppendBatch>();
+        // Less than there are queues.
+        let open_files = OpenFiles::new(shared.clone(), Arc::new(files.clone()), 2);
         let parts = QueueParts {
-            files: shared.clone(),
+            files: Arc::new(open_files),
             consume_queue_root,
             log: reader.clone(),
             writer: to_writer,

@@ -14,7 +14,7 @@ use crate::actors::actor_list;
 use crate::actors::extensions::hooks::ExtensionPlan;
 use crate::actors::root::{Addresses, Root, Stop};
 use crate::clock::SystemClock;
-use crate::config::{Config, Role};
+use crate::config::{Config, Role, raise_open_file_limit};
 use crate::extension::{Extensions, is_extension_thread};
 use crate::fatal::Fatal;
 use crate::plan::node_plan;
@@ -23,6 +23,7 @@ use crate::store::file::DiskFiles;
 /// Serves until SIGINT or SIGTERM; a second signal ends it at once.
 pub fn run(args: &StartArgs, extensions: &Extensions) -> ExitCode {
     let begun = Instant::now();
+    raise_open_file_limit();
     let outcome = start::settings(args).and_then(|config| {
         if args.print_config {
             return output::print(&config.to_toml())

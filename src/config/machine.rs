@@ -3,10 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::rules::is_name;
 
 /// Memory that is assumed where the machine does not tell.
 const UNKNOWN_MEMORY_BYTES: u64 = 8 << 30;
+/// Open files that are counted on where there is no limit.
+const UNLIMITED_OPEN_FILES: usize = 1 << 20;
 /// What RocketMQ calls a broker whose host has no name.
 const NAMELESS: &str = "DEFAULT_BROKER";
 
@@ -22,6 +26,8 @@ pub struct Machine {
     /// Where data of programs belongs: `$XDG_DATA_HOME`.
     pub data_home: Option<PathBuf>,
     pub memory_bytes: u64,
+    /// Files and sockets that this process may have open.
+    pub open_files: usize,
     /// The variable NAMESRV_ADDR, which Java's programs go by.
     pub name_servers: Option<String>,
 }
@@ -36,6 +42,7 @@ impl Machine {
             home: absolute("HOME"),
             data_home: absolute("XDG_DATA_HOME"),
             memory_bytes: memory_bytes(),
+            open_files: open_files(),
             name_servers: std::env::var("NAMESRV_ADDR").ok().filter(|addresses| !addresses.trim().is_empty()),
         }
     }
@@ -76,6 +83,17 @@ fn memory_bytes() -> u64 {
     read().unwrap_or(UNKNOWN_MEMORY_BYTES)
 }
 
+/// Lets this process open as many files as the system would allow it.
+pub fn raise_open_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // What is refused stays as it was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+fn open_files() -> usize {
+    getrlimit(Resource::Nofile).current.map_or(UNLIMITED_OPEN_FILES, |files| files as usize)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +104,16 @@ mod tests {
         assert!(is_name(&machine.host_name));
         assert!(!machine.outgoing_ip.is_unspecified());
         assert!(machine.memory_bytes > 0);
+        assert!(machine.open_files > 0);
+    }
+
+    #[test]
+    fn limit_of_open_files_is_raised_and_never_lowered() {
+        let before = open_files();
+        raise_open_file_limit();
+        let allowed =
+            getrlimit(Resource::Nofile).maximum.map_or(UNLIMITED_OPEN_FILES, |files| files as usize);
+        assert!(before <= open_files() && open_files() == allowed);
     }
 
     #[test]

@@ -122,6 +122,7 @@ pub const RULES: &[Rule] = &[
     rule("store.check_point_interval_ms", whole(100, 600_000, "milliseconds")),
     rule("store.offsets_flush_interval_ms", whole(10, 600_000, "milliseconds")),
     rule("store.offsets_flush_mode", Kind::Word(&["async", "sync"])),
+    rule("store.open_queue_files", whole(0, 10_000_000, "files")),
     rule("store.in_memory_percent", whole(1, 90, "percent")),
     rule("retention.hours", whole(1, 876_000, "hours")),
     rule("retention.max_log_bytes", whole(0, i64::MAX, "bytes")),

@@ -12,6 +12,7 @@ fn machine() -> Machine {
         home: Some("/home/u".into()),
         data_home: None,
         memory_bytes: 1000,
+        open_files: 1024,
         name_servers: None,
     }
 }
@@ -80,6 +81,7 @@ fn what_is_left_empty_is_taken_from_the_machine() {
     assert_eq!(config.broker.name_servers, ["127.0.0.1:9876"]);
     assert_eq!(config.store.data_dir, PathBuf::from("/home/u/.local/share/telstar"));
     assert_eq!(config.store.in_memory_bytes(), 400);
+    assert_eq!(config.store.open_queue_files(), 512, "half of what the process may open");
     assert!(Config::default().threads.arbiter_count() > 0);
 
     let config = load(set(&["broker.listen=127.0.0.1:0", "name_server.listen=[::]:1234"])).unwrap();

@@ -31,7 +31,7 @@ pub use unit::{ConsumeQueueUnit, UNIT_BYTES};
 
 use serde::{Deserialize, Serialize};
 
-use super::file::StoreFiles;
+use super::file::{FileSystem, StoreFiles};
 use crate::protocol::message::MIN_RECORD_BYTES;
 use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
 
@@ -412,8 +412,7 @@ pub fn truncate_queues(
             }
         }
     }
-    let synced = files.create_dir_all(root).and_then(|()| files.sync_file_system(root));
-    synced.map_err(|source| ConsumeQueueError::Io { path: root.to_owned(), source })
+    file_system.sync().map_err(|source| ConsumeQueueError::Io { path: root.to_owned(), source })
 }
 
 /// Where the units of a queue lie, under `root` (`…/consumequeue`).
@@ -423,3 +422,4 @@ pub fn queue_dir(root: &Path, topic: &TopicName, queue_id: QueueId) -> PathBuf {
 
 #[cfg(test)]
 mod tests;
+    file_system: &dyn FileSystem,

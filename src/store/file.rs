@@ -43,8 +43,8 @@ pub trait StoreFiles: Send + Sync + Debug {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Which parts of `range` may hold bytes that are not zero; the others were never written. In order.
     fn written(&self, path: &Path, range: Range<u64>) -> io::Result<Vec<Range<u64>>>;
-    /// Makes everything on the file system that holds `path` durable, whoever wrote it.
-    fn sync_file_system(&self, path: &Path) -> io::Result<()>;
+    /// The file system that holds `path`, which must exist.
+    fn file_system(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>>;
     /// Room on the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<DiskSpace>;
 
@@ -84,6 +84,13 @@ pub trait StoreFile: Send + Sync + Debug {
             Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
+}
+
+/// A file system as a whole.
+pub trait FileSystem: Send + Sync + Debug {
+    /// Makes everything on it durable, whoever wrote it, names as well. Fails when the disk has refused anything since
+    /// the one before, of files that were closed meanwhile, too.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// What [`StoreFiles::open`] does about the name.
@@ -242,13 +249,23 @@ impl StoreFiles for DiskFiles {
         Ok(ranges)
     }
 
-    fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(path)?)?)
+    fn file_system(&self, path: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        Ok(Arc::new(DiskFileSystem(File::open(path)?)))
     }
 
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(DiskSpace::of_blocks(stat.f_blocks, stat.f_bfree, stat.f_bavail, stat.f_frsize))
+    }
+}
+
+/// Some file of it, held open: the kernel tells each opening what failed since.
+#[derive(Debug)]
+struct DiskFileSystem(File);
+
+impl FileSystem for DiskFileSystem {
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.0)?)
     }
 }
 
@@ -404,6 +421,7 @@ mod tests {
         files.remove_dir_all(&root.join("a")).unwrap();
         assert_eq!(files.stat(&path).unwrap(), None);
         assert!(files.space(root).unwrap().total_bytes > 0);
+        files.file_system(root).unwrap().sync().unwrap();
     }
 
     #[test]

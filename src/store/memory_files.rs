@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::file::{DirEntry, DiskSpace, FileStat, OpenMode, StoreFile, StoreFiles};
+use super::file::{DirEntry, DiskSpace, FileStat, FileSystem, OpenMode, StoreFile, StoreFiles};
 use super::mapped_file::{MapBacking, MapMemory, MappedFile};
 use crate::clock::WallMs;
 
@@ -56,6 +56,8 @@ struct Disk {
     durable: BTreeMap<PathBuf, Node>,
     now: WallMs,
     capacity_bytes: Option<u64>,
+    open_files: usize,
+    max_open_files: Option<usize>,
     failures: Vec<PlannedFailure>,
 }
 
@@ -152,6 +154,8 @@ impl MemoryFiles {
             durable: copy_all(&disk.durable),
             now: disk.now,
             capacity_bytes: disk.capacity_bytes,
+            open_files: 0,
+            max_open_files: disk.max_open_files,
             failures: Vec::new(),
         };
         Self { disk: Arc::new(Mutex::new(found)), stall: Arc::default() }
@@ -160,6 +164,16 @@ impl MemoryFiles {
     /// Limits the sum of all file lengths; beyond it creating and lengthening fail with `StorageFull`.
     pub fn set_capacity(&self, capacity_bytes: Option<u64>) {
         self.disk().capacity_bytes = capacity_bytes;
+    }
+
+    /// Plain files that are open.
+    pub fn open_files(&self) -> usize {
+        self.disk().open_files
+    }
+
+    /// Opening one more than `limit` plain files fails, as it does for a process.
+    pub fn limit_open_files(&self, limit: usize) {
+        self.disk().max_open_files = Some(limit);
     }
 
     /// Makes the next `operation` fail with `kind`, once.
@@ -310,6 +324,9 @@ impl StoreFiles for MemoryFiles {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StoreFile>> {
         let mut disk = self.disk();
+        if disk.max_open_files.is_some_and(|limit| disk.open_files >= limit) {
+            return Err(io::Error::other("too many open files"));
+        }
         let node = match (mode, disk.node(path)) {
             (OpenMode::Existing, found) => found?,
             (OpenMode::CreateMissing, Ok(node)) => node,
@@ -319,6 +336,7 @@ impl StoreFiles for MemoryFiles {
                 disk.create(path, Content { live, durable: Vec::new(), modified_at })?
             }
         };
+        disk.open_files += 1;
         Ok(Arc::new(MemoryFile { files: self.clone(), node }))
     }
 
@@ -383,7 +401,20 @@ impl StoreFiles for MemoryFiles {
         Ok(Vec::from_iter((!range.is_empty()).then_some(range)))
     }
 
-    fn sync_file_system(&self, _path: &Path) -> io::Result<()> {
+    fn file_system(&self, _path: &Path) -> io::Result<Arc<dyn FileSystem>> {
+        Ok(Arc::new(self.clone()))
+    }
+
+    fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
+        let disk = self.disk();
+        let total_bytes = disk.capacity_bytes.unwrap_or(UNLIMITED_BYTES);
+        Ok(DiskSpace { total_bytes, available_bytes: total_bytes.saturating_sub(disk.used_bytes()) })
+    }
+}
+
+impl FileSystem for MemoryFiles {
+    fn sync(&self) -> io::Result<()> {
+        self.wait_while_stalled(FileOperation::Sync);
         let mut disk = self.disk();
         disk.fail_if_planned(FileOperation::Sync)?;
         for node in disk.live.values() {
@@ -392,12 +423,6 @@ impl StoreFiles for MemoryFiles {
         }
         disk.durable = disk.live.clone();
         Ok(())
-    }
-
-    fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
-        let disk = self.disk();
-        let total_bytes = disk.capacity_bytes.unwrap_or(UNLIMITED_BYTES);
-        Ok(DiskSpace { total_bytes, available_bytes: total_bytes.saturating_sub(disk.used_bytes()) })
     }
 }
 
@@ -433,6 +458,12 @@ impl MemoryFile {
             Live::Mapped { .. } => return Err(io::ErrorKind::ResourceBusy.into()),
         }
         Ok(())
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        self.files.disk().open_files -= 1;
     }
 }
 

@@ -21,6 +21,7 @@ pub mod memory_files;
 pub mod memory_metadata;
 pub mod message_filter;
 pub mod metadata;
+pub mod open_files;
 pub mod opening;
 pub mod pull;
 pub mod recovery;

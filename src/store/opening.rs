@@ -8,7 +8,7 @@ use super::commit_log::{CommitLog, LogTail};
 use super::compacted_log::SegmentCheck;
 use super::consume_queue::{ConsumeQueueConfig, ConsumeQueueError, queue_dir, truncate_queues};
 use super::derived_check::{DerivedCheck, DerivedError, Missing};
-use super::file::StoreFiles;
+use super::file::{FileSystem, StoreFiles};
 use super::key_index::{IndexFileConfig, KeyIndex, KeyIndexError};
 use super::known_derived::KnownDerived;
 use super::recovery::{LastStop, Recovered, open_commit_log};
@@ -54,6 +54,8 @@ pub enum OpenError {
 /// An open store, before anything is derived again.
 pub struct OpenedStore {
     pub log: CommitLog,
+    /// That of the consume queues.
+    pub file_system: Arc<dyn FileSystem>,
     pub recovered: Recovered,
     pub check_point_file: CheckPointFile,
     pub check_point: StoreCheckPoint,
@@ -124,8 +126,11 @@ pub fn open_store(
     // What was derived beyond the check point is derived again; its files may lack what they seem to have.
     let truncate_at =
         (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
+    let queues_dir = root.join("consumequeue");
+    files.create_dir_all(&queues_dir).map_err(at_root)?;
+    let file_system = files.file_system(&queues_dir).map_err(at_root)?;
     if let Some(at) = truncate_at {
-        truncate_queues(files, &root.join("consumequeue"), *units, at)?;
+        truncate_queues(files, &*file_system, &queues_dir, *units, at)?;
     }
     let mut index = match key_index {
         Some(config) => Some(KeyIndex::open(files.clone(), root.join("index"), *config, truncate_at)?),
@@ -147,6 +152,7 @@ pub fn open_store(
     progress.begin_deriving(tail.end.0 - begin.0);
     Ok(OpenedStore {
         log,
+        file_system,
         recovered,
         check_point_file,
         check_point,

@@ -49,6 +49,7 @@ fn plan() -> BrokerPlan {
         trace_topic: None,
         commit_log_segment_bytes: 1 << 20,
         filter: FilterRules::default(),
+        open_queue_files: 64,
         queue: TopicQueueConfig::default(),
         key_index: Some(IndexFileConfig { slots: 64, entries: 256 }),
         flusher: FlusherConfig::default(),

@@ -1,5 +1,6 @@
 //! The steps of a start around the log: who delivers what waits in it, who writes, flushes and derives, who keeps house.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -31,9 +32,11 @@ use crate::store::commit_log::{CommitLogAppender, CommitLogReader, LogTail, Segm
 use crate::store::compacted_log::SegmentCheck;
 use crate::store::compaction_positions::CompactionPositions;
 use crate::store::derived_check::Missing;
+use crate::store::file::FileSystem;
 use crate::store::java_import::JavaTimers;
 use crate::store::key_index::KeyIndex as KeyIndexFiles;
 use crate::store::known_derived::KnownDerived;
+use crate::store::open_files::OpenFiles;
 use crate::store::recovery::Recovered;
 use crate::store::recovery_progress::RecoveryProgress;
 use crate::store::store_check_point::{CheckPointFile, StoreCheckPoint};
@@ -49,6 +52,8 @@ pub struct LogView {
     pub topics: TopicTable,
     pub progress: Progress,
     pub key_index: Option<Addr<KeyIndex>>,
+    /// That of the consume queues.
+    pub file_system: Arc<dyn FileSystem>,
 }
 
 /// Who sends again what waits in the log.
@@ -283,7 +288,9 @@ impl Ground<'_> {
         compacted: SegmentCheck,
     ) {
         let set = topics.queue_parts.set(QueueParts {
-            files: self.files.clone(),
+        let limit = self.plan.open_queue_files;
+        let files = OpenFiles::new(self.files.clone(), log.file_system.clone(), limit);
+            files: Arc::new(files),
             consume_queue_root: self.consume_queue_root(),
             log: log.reader.clone(),
             writer: line.writer.clone().recipient(),
