@@ -107,7 +107,10 @@ pub fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<Socke
         trace_topic: broker.trace_topic.clone(),
         commit_log_segment_bytes: store.commit_log_segment_bytes,
         queue: TopicQueueConfig {
-            units: ConsumeQueueConfig { segment_units: store.consume_queue_segment_units },
+            units: ConsumeQueueConfig {
+                segment_units: store.consume_queue_segment_units,
+                ..ConsumeQueueConfig::default()
+            },
             pull: PullLimits {
                 max_messages: config.pull.max_messages,
                 max_bytes: config.pull.max_bytes,
@@ -121,10 +124,10 @@ pub fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<Socke
             max_holds: config.pull.max_holds,
             in_memory_bytes: store.in_memory_bytes(),
         },
+        open_queue_files: store.open_queue_files(),
         filter: FilterRules {
             max_expression_bytes: filter.max_expression_bytes,
             max_body_depth: filter.max_body_depth,
-        open_queue_files: store.open_queue_files(),
             max_body_bytes: filter.max_body_bytes,
         },
         key_index: store

@@ -179,7 +179,7 @@ impl Life {
             (recovered.dispatch_from < recovered.log_end || unclean).then_some(recovered.dispatch_from);
         let reader = log.reader.clone();
         let consume_queue_root = PathBuf::from(ROOT).join("consumequeue");
-        let units = ConsumeQueueConfig { segment_units: 8 };
+        let units = ConsumeQueueConfig { segment_units: 8, max_unwritten_units: 3 };
         if let Some(at) = truncate_at {
             truncate_queues(&shared, files, &consume_queue_root, units, at).unwrap();
         }
@@ -237,6 +237,7 @@ impl Life {
         let (failed, failures) = fake_sink::<DiskFailed>();
         let flusher = Flusher::new(
             FlusherParts {
+                file_system: shared.file_system(Path::new(ROOT)).unwrap(),
                 files: shared,
                 log: reader.clone(),
                 preparer: log.preparer,

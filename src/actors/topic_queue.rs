@@ -469,7 +469,7 @@ impl Handler<TakeUnflushed> for TopicQueue {
         if self.queue.is_err() {
             return Ok(TakenQueue::default());
         }
-        let known = self.known()?;
+        let known = self.known()?; // writes what is in memory
         let queue = self.queue.as_mut().map_err(|cause| cause.clone())?;
         let unflushed = queue.take_unflushed().map_err(|error| error.to_string())?;
         Ok(TakenQueue { unflushed, known: Some(known) })

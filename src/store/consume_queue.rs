@@ -10,6 +10,9 @@
 //! A segment is created in its full length without taking room, so zeros mean "never written". Reads and
 //! writes are positioned: a queue holds no map, and no open file until it is used. RocketMQ: `ConsumeQueue`.
 //!
+//! The newest units are in memory alone, and are written many at once: when there are enough, and before a check
+//! point. A crash loses nothing by it, since everything behind the check point is dispatched again.
+//!
 //! Everything here is derived from the commit log. After a crash the queue is opened with the physical offset
 //! up to which it had been flushed; what lies beyond is dropped and dispatched again.
 
@@ -40,11 +43,13 @@ use crate::types::{PhysicalOffset, QueueId, QueueOffset, TopicName};
 pub struct ConsumeQueueConfig {
     /// Units of a segment. RocketMQ: `mappedFileSizeConsumeQueue` / 20.
     pub segment_units: u64,
+    /// Units that are in no file yet, at most; 0: each is written at once.
+    pub max_unwritten_units: usize,
 }
 
 impl Default for ConsumeQueueConfig {
     fn default() -> Self {
-        Self { segment_units: 300_000 }
+        Self { segment_units: 300_000, max_unwritten_units: 256 }
     }
 }
 
@@ -107,6 +112,11 @@ pub enum TimeBoundary {
 #[derive(Debug)]
 pub struct ConsumeQueue {
     segments: Segments,
+    /// The end of the units that are in files; the start of the segments when there are none.
+    written: QueueOffset,
+    /// The newest units, up to `max`, which are in no file yet.
+    unwritten: Vec<ConsumeQueueUnit>,
+    max_unwritten_units: usize,
     min: QueueOffset,
     max: QueueOffset,
 }
@@ -127,10 +137,26 @@ impl ConsumeQueue {
             Some(at) => segments.truncate(at)?,
             None => segments.find_end(|_unit| true)?,
         };
-        let min = segments.units().start;
-        let mut queue = Self { segments, min, max };
-        queue.min = queue.search(|unit| unit.is_filler())?;
+        let mut queue = Self::of(segments, max, config)?;
         queue.close_files();
+        Ok(queue)
+    }
+
+    /// The queue that `segments` hold, up to `max`.
+    fn of(
+        segments: Segments,
+        max: QueueOffset,
+        config: ConsumeQueueConfig,
+    ) -> Result<Self, ConsumeQueueError> {
+        let mut queue = Self {
+            min: segments.units().start,
+            written: max,
+            max,
+            unwritten: Vec::new(),
+            max_unwritten_units: config.max_unwritten_units,
+            segments,
+        };
+        queue.min = queue.search(|unit| unit.is_filler())?;
         Ok(queue)
     }
 
@@ -151,14 +177,36 @@ impl ConsumeQueue {
 
     /// The last unit, even when its message is gone; `None` when there never was one.
     pub fn last_unit(&mut self) -> Result<Option<ConsumeQueueUnit>, ConsumeQueueError> {
-        if self.segments.is_empty() || self.max <= self.segments.units().start {
+        if !self.has_units() {
             return Ok(None);
         }
-        let unit = self.segments.read_one(QueueOffset(self.max.0 - 1))?;
+        let unit = self.unit_at(QueueOffset(self.max.0 - 1))?;
         Ok(Some(unit).filter(|unit| !unit.is_filler()))
     }
 
-    /// Appends `units`, the first of which has number `first`, with one write per segment touched.
+    /// Whether there is any unit, fillers included. A file without is what a write that failed left behind.
+    fn has_units(&self) -> bool {
+        !self.unwritten.is_empty() || self.has_written_units()
+    }
+
+    fn has_written_units(&self) -> bool {
+        !self.segments.is_empty() && self.written > self.segments.units().start
+    }
+
+    /// Number of the first unit that is in no file.
+    fn first_unwritten(&self) -> QueueOffset {
+        QueueOffset(self.max.0 - self.unwritten.len() as u64)
+    }
+
+    /// The unit with number `at`, below max.
+    fn unit_at(&mut self, at: QueueOffset) -> Result<ConsumeQueueUnit, ConsumeQueueError> {
+        match at.0.checked_sub(self.first_unwritten().0) {
+            Some(n) => Ok(self.unwritten[n as usize]),
+            None => self.segments.read_one(at),
+        }
+    }
+
+    /// Appends `units`, the first of which has number `first`.
     ///
     /// Units that the queue already has are left alone. The very first append may begin anywhere: its segment
     /// is filled up to there, as in Java. A later one that leaves numbers out has lost them to damage in the log;
@@ -168,9 +216,7 @@ impl ConsumeQueue {
         first: QueueOffset,
         units: &[ConsumeQueueUnit],
     ) -> Result<AppendOutcome, ConsumeQueueError> {
-        // A file without units is what an append that failed left behind; the queue may begin elsewhere.
-        let has_units = !self.segments.is_empty() && self.max > self.segments.units().start;
-        let begins = !has_units && first >= self.max;
+        let begins = !self.has_units() && first >= self.max;
         let duplicates =
             if begins { 0 } else { (self.max.0.saturating_sub(first.0) as usize).min(units.len()) };
         let lost = if begins { 0 } else { first.0.saturating_sub(self.max.0) };
@@ -178,19 +224,38 @@ impl ConsumeQueue {
         let Some(next) = fresh.first() else {
             return Ok(AppendOutcome { appended: 0, duplicates, lost: 0, end: self.max });
         };
+        let before = (self.min, self.max, self.unwritten.len());
         if lost > 0 {
             self.fill_gap(first, next)?;
         }
         if begins {
-            self.segments.remove_all()?;
+            (self.min, self.max) = (first, first);
         }
-        let at = if begins { first } else { self.max };
-        self.segments.write(at, fresh)?;
-        self.max = at.advance(fresh.len() as u64);
-        if begins {
-            self.min = first;
+        self.unwritten.extend_from_slice(fresh);
+        self.max = self.max.advance(fresh.len() as u64);
+        if self.unwritten.len() > self.max_unwritten_units
+            && let Err(error) = self.write()
+        {
+            (self.min, self.max) = (before.0, before.1);
+            self.unwritten.truncate(before.2);
+            return Err(error);
         }
         Ok(AppendOutcome { appended: fresh.len(), duplicates, lost, end: self.max })
+    }
+
+    /// Writes the units that are in no file yet, with one write per segment touched.
+    fn write(&mut self) -> Result<(), ConsumeQueueError> {
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        if !self.has_written_units() {
+            self.segments.remove_all()?;
+            self.written = self.segments.units().start;
+        }
+        self.segments.write(self.first_unwritten(), &self.unwritten)?;
+        self.written = self.max;
+        self.unwritten = Vec::new(); // most queues of a broker rest for long
+        Ok(())
     }
 
     /// Takes the numbers up to `first`, whose unit will be `next`.
@@ -208,7 +273,7 @@ impl ConsumeQueue {
                 ConsumeQueueUnit { tags_code: ConsumeQueueUnit::GAP_TAGS, ..*next }
             }
         };
-        self.segments.write(self.max, &vec![filling; lost as usize])?;
+        self.unwritten.resize(self.unwritten.len() + lost as usize, filling);
         if self.min == self.max && filling.is_filler() {
             self.min = first;
         }
@@ -216,7 +281,8 @@ impl ConsumeQueue {
         Ok(())
     }
 
-    /// Lets the numbers go on at `next`, for a queue whose messages are all gone from the log.
+    /// Lets the numbers go on at `next`, for a queue whose messages are all gone from the log. Writes at once: no check
+    /// point waits for it.
     pub fn continue_at(&mut self, next: QueueOffset) -> Result<(), ConsumeQueueError> {
         if next <= self.max {
             return Ok(());
@@ -225,20 +291,23 @@ impl ConsumeQueue {
             // Nothing to write: the first append may begin anywhere.
             None => {
                 self.segments.remove_all()?;
+                self.written = self.segments.units().start;
                 (self.min, self.max) = (next, next);
             }
             Some(last) => {
+                self.write()?;
                 let gap = ConsumeQueueUnit { tags_code: ConsumeQueueUnit::GAP_TAGS, ..last };
                 self.segments.write(self.max, &vec![gap; (next.0 - self.max.0) as usize])?;
-                self.max = next;
+                (self.written, self.max) = (next, next);
             }
         }
         Ok(())
     }
 
-    /// What a check point keeps of this queue.
+    /// What a check point keeps of this queue, all of which is in its files when this returns.
     pub fn known(&mut self) -> Result<KnownQueue, ConsumeQueueError> {
-        let first = if self.min < self.max { Some(self.segments.read_one(self.min)?) } else { None };
+        self.write()?;
+        let first = if self.min < self.max { Some(self.unit_at(self.min)?) } else { None };
         let position = |unit: Option<ConsumeQueueUnit>| unit.map_or(0, |unit| unit.physical_offset.0);
         Ok(KnownQueue {
             segments: self.segments.numbers(),
@@ -259,7 +328,15 @@ impl ConsumeQueue {
             return Ok(());
         }
         let end = QueueOffset(self.max.0.min(from.0.saturating_add(max_units as u64)));
-        self.segments.read(from..end, units)
+        let in_memory = self.first_unwritten();
+        if from < in_memory {
+            self.segments.read(from..end.min(in_memory), units)?;
+        }
+        if end > in_memory {
+            let newest = from.0.saturating_sub(in_memory.0) as usize..(end.0 - in_memory.0) as usize;
+            units.extend_from_slice(&self.unwritten[newest]);
+        }
+        Ok(())
     }
 
     /// Moves the minimum past every unit whose message lies before `log_min`. When all are gone, the minimum is
@@ -280,10 +357,10 @@ impl ConsumeQueue {
         if at >= self.max {
             return Ok(None);
         }
-        Ok(Some(self.segments.read_one(at)?.physical_offset))
+        Ok(Some(self.unit_at(at)?.physical_offset))
     }
 
-    /// Deletes segments whose messages all lie before `log_min`, never the last one, and corrects the minimum.
+    /// Deletes segments whose messages all lie before `log_min`, never the last file, and corrects the minimum.
     /// Returns how many were deleted.
     pub fn delete_before(&mut self, log_min: PhysicalOffset) -> Result<usize, ConsumeQueueError> {
         let mut deleted = 0;
@@ -302,7 +379,14 @@ impl ConsumeQueue {
 
     /// Drops units whose messages lie at or beyond `at`, for a log that was cut while the queue is in use.
     pub fn truncate(&mut self, at: PhysicalOffset) -> Result<(), ConsumeQueueError> {
-        self.max = self.segments.truncate(at)?;
+        let first = self.first_unwritten();
+        let kept = self.unwritten.partition_point(|unit| unit.physical_offset < at);
+        self.unwritten.truncate(kept);
+        self.max = first.advance(kept as u64);
+        if kept == 0 {
+            self.written = self.segments.truncate(at)?;
+            self.max = self.written;
+        }
         self.min = self.min.min(self.max);
         Ok(())
     }
@@ -335,11 +419,13 @@ impl ConsumeQueue {
 
     /// Makes every appended unit durable.
     pub fn flush(&mut self) -> Result<(), ConsumeQueueError> {
+        self.write()?;
         self.segments.sync()
     }
 
     /// Hands over what [`flush`](Self::flush) would make durable, for another thread to do it.
     pub fn take_unflushed(&mut self) -> Result<Unflushed, ConsumeQueueError> {
+        self.write()?;
         self.segments.take_unflushed()
     }
 
@@ -362,7 +448,7 @@ impl ConsumeQueue {
         // The minimum is usually still right, so it is looked at first.
         let mut middle = low;
         while low < high {
-            if before(&self.segments.read_one(QueueOffset(middle))?) {
+            if before(&self.unit_at(QueueOffset(middle))?) {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -400,6 +486,7 @@ pub fn list_queues(
 /// when it returns; a queue that cannot be opened stays as it is, and says so when it is used.
 pub fn truncate_queues(
     files: &Arc<dyn StoreFiles>,
+    file_system: &dyn FileSystem,
     root: &Path,
     config: ConsumeQueueConfig,
     at: PhysicalOffset,
@@ -422,4 +509,3 @@ pub fn queue_dir(root: &Path, topic: &TopicName, queue_id: QueueId) -> PathBuf {
 
 #[cfg(test)]
 mod tests;
-    file_system: &dyn FileSystem,

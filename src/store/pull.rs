@@ -261,7 +261,7 @@ mod tests {
             SegmentDir { files: files.clone(), dir: PathBuf::from("/log"), segment_bytes: SEGMENT_BYTES };
         let segments = dir.load().unwrap();
         let mut log = CommitLog::start(dir, segments, LogTail::default()).unwrap();
-        let config = ConsumeQueueConfig { segment_units: 4 };
+        let config = ConsumeQueueConfig { segment_units: 4, max_unwritten_units: 3 };
         let mut queue = ConsumeQueue::open(files, PathBuf::from("/queue/T/0"), config, None).unwrap();
         let mut known = Vec::new();
         for ((tag, len), number) in messages.iter().zip(begin..) {

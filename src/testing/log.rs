@@ -129,7 +129,7 @@ impl TestLog {
 
     /// What queues are made of. Nobody takes appends or counters.
     pub fn queue_parts(&self) -> QueueParts {
-        let units = ConsumeQueueConfig { segment_units: 8 };
+        let units = ConsumeQueueConfig { segment_units: 8, max_unwritten_units: 0 };
         QueueParts {
             files: Arc::new(self.files.clone()),
             consume_queue_root: PathBuf::from("/consumequeue"),

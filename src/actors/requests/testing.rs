@@ -179,8 +179,10 @@ pub fn queue_parts() -> QueueParts {
     let dir = SegmentDir { files: files.clone(), dir: PathBuf::from("/commitlog"), segment_bytes: 1 << 16 };
     let segments = dir.load().unwrap();
     let log = CommitLog::start(dir, segments, LogTail::default()).unwrap().reader;
-    let config =
-        TopicQueueConfig { units: ConsumeQueueConfig { segment_units: 100 }, ..TopicQueueConfig::default() };
+    let config = TopicQueueConfig {
+        units: ConsumeQueueConfig { segment_units: 100, max_unwritten_units: 3 },
+        ..TopicQueueConfig::default()
+    };
     QueueParts {
         files,
         consume_queue_root: PathBuf::from("/consumequeue"),

@@ -68,7 +68,7 @@ async fn start() -> Bench {
         log: reader.clone(),
         positions,
         topics: topics.clone(),
-        queue_files: ConsumeQueueConfig { segment_units: 8 },
+        queue_files: ConsumeQueueConfig { segment_units: 8, max_unwritten_units: 0 },
         consumers: ConsumerGroupTable::default(),
         offsets: offsets.clone(),
         delivered: metadata.delay_offsets().unwrap(),
@@ -120,8 +120,13 @@ impl Bench {
     fn derive(&self, topic: &str, units: &[(u64, u64)]) {
         let dir = queue_dir(&PathBuf::from("/consumequeue"), &topic.into(), QueueId(0));
         let files = Arc::new(self.files.clone());
-        let mut queue =
-            ConsumeQueue::open(files, dir, ConsumeQueueConfig { segment_units: 8 }, None).unwrap();
+        let mut queue = ConsumeQueue::open(
+            files,
+            dir,
+            ConsumeQueueConfig { segment_units: 8, max_unwritten_units: 0 },
+            None,
+        )
+        .unwrap();
         for (number, position) in units {
             let unit = ConsumeQueueUnit {
                 physical_offset: PhysicalOffset(*position),

@@ -21,10 +21,7 @@ impl QueueGlance {
     ) -> Result<Self, ConsumeQueueError> {
         let mut segments = Segments::look(files, dir, config.segment_units)?;
         let max = segments.find_end(|_unit| true)?;
-        let min = segments.units().start;
-        let mut queue = ConsumeQueue { segments, min, max };
-        queue.min = queue.search(|unit| unit.is_filler())?;
-        Ok(Self(queue))
+        ConsumeQueue::of(segments, max, config).map(Self)
     }
 
     /// See [`ConsumeQueue::locate`].
@@ -53,7 +50,7 @@ mod tests {
     use crate::store::consume_queue::ConsumeQueueUnit;
     use crate::store::memory_files::MemoryFiles;
 
-    const CONFIG: ConsumeQueueConfig = ConsumeQueueConfig { segment_units: 4 };
+    const CONFIG: ConsumeQueueConfig = ConsumeQueueConfig { segment_units: 4, max_unwritten_units: 0 };
 
     fn glance(files: &MemoryFiles) -> QueueGlance {
         QueueGlance::at(Arc::new(files.clone()), "/q".into(), CONFIG).unwrap()

@@ -6,9 +6,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::file::{DiskFiles, OpenMode};
 use crate::store::memory_files::{FileOperation, MemoryFiles};
+use crate::store::open_files::OpenFiles;
 
 const SEGMENT_UNITS: u64 = 4;
-const CONFIG: ConsumeQueueConfig = ConsumeQueueConfig { segment_units: SEGMENT_UNITS };
+/// Every unit is in its file at once.
+const CONFIG: ConsumeQueueConfig =
+    ConsumeQueueConfig { segment_units: SEGMENT_UNITS, max_unwritten_units: 0 };
 
 fn dir() -> PathBuf {
     PathBuf::from("/store/consumequeue/T/0")
@@ -165,7 +168,7 @@ fn directory_of_another_segment_size_is_refused() {
     let files = Arc::new(MemoryFiles::new());
     let mut queue = open(&files, None);
     queue.append(QueueOffset(0), &units([0, 100, 200, 300, 400])).unwrap();
-    let other = ConsumeQueueConfig { segment_units: 3 };
+    let other = ConsumeQueueConfig { segment_units: 3, ..CONFIG };
     let error = ConsumeQueue::open(Arc::clone(&files) as _, dir(), other, None).unwrap_err();
     assert!(matches!(error, ConsumeQueueError::UnexpectedLength { len_bytes: 80, expected_bytes: 60, .. }));
 
@@ -234,6 +237,48 @@ fn destroyed_queue_leaves_no_directory() {
     assert_eq!(files.stat(Path::new(&dir())).unwrap(), None);
 }
 
+#[test]
+fn few_units_wait_in_memory_until_there_are_more_or_a_check_point_comes() {
+    let files = Arc::new(MemoryFiles::new());
+    let config = ConsumeQueueConfig { max_unwritten_units: 2, ..CONFIG };
+    let mut queue = ConsumeQueue::open(files.clone(), dir(), config, None).unwrap();
+    queue.append(QueueOffset(9), &units([900, 1000])).unwrap();
+    assert!(names(&files).is_empty());
+    assert_eq!(read_all(&mut queue), units([900, 1000]));
+    assert_eq!(queue.last_unit().unwrap(), Some(unit(1000)));
+    queue.append(QueueOffset(11), &units([1100])).unwrap();
+    assert_eq!(read_all(&mut open(&files, None)), units([900, 1000, 1100]));
+
+    queue.append(QueueOffset(12), &units([1200])).unwrap();
+    assert_eq!(names(&files), ["00000000000000000160"], "the next file comes with its first unit");
+    let mut across = Vec::new();
+    queue.read(QueueOffset(10), 3, &mut across).unwrap();
+    assert_eq!(across, units([1000, 1100, 1200]), "from the file, and from memory");
+    let known = queue.known().unwrap();
+    assert_eq!((known.segments, known.max), (2..4, 13));
+    assert_eq!(queue.take_unflushed().unwrap().files.len(), 2);
+    assert_eq!(read_all(&mut open(&files, None)), units([900, 1000, 1100, 1200]));
+}
+
+#[test]
+fn units_in_memory_outlast_a_disk_that_does_not_take_them() {
+    let files = Arc::new(MemoryFiles::new());
+    let config = ConsumeQueueConfig { max_unwritten_units: 2, ..CONFIG };
+    let mut queue = ConsumeQueue::open(files.clone(), dir(), config, None).unwrap();
+    queue.append(QueueOffset(5), &units([500, 600])).unwrap();
+    files.fail_always(FileOperation::Write, std::io::ErrorKind::StorageFull);
+    queue.append(QueueOffset(7), &units([700])).unwrap_err();
+    queue.take_unflushed().unwrap_err();
+    assert_eq!(
+        read_all(&mut queue),
+        units([500, 600]),
+        "what was appended stays, what was refused is not there"
+    );
+    files.fail_nothing();
+    queue.append(QueueOffset(7), &units([700])).unwrap();
+    assert_eq!(read_all(&mut open(&files, None)), units([500, 600, 700]));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// Some units, beginning some units before the end.
@@ -250,6 +295,8 @@ enum Step {
     Crash {
         seed: u64,
     },
+    /// The process ends, the machine goes on.
+    Kill,
     Truncate {
         back: u64,
     },
@@ -258,7 +305,8 @@ enum Step {
         forth: u64,
         delete: bool,
     },
-    CloseFiles,
+    /// Other queues need files.
+    UseOthers,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -268,9 +316,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Flush),
         1 => Just(Step::Reopen),
         2 => any::<u64>().prop_map(|seed| Step::Crash { seed }),
+        1 => Just(Step::Kill),
         1 => (0..1_500u64).prop_map(|back| Step::Truncate { back }),
         2 => (0..900u64, any::<bool>()).prop_map(|(forth, delete)| Step::Expire { forth, delete }),
-        1 => Just(Step::CloseFiles),
+        2 => Just(Step::UseOthers),
     ]
 }
 
@@ -284,6 +333,9 @@ struct Model {
     /// Next free position of the log; steps leave gaps for messages of other queues.
     log_max: u64,
     flushed: u64,
+    /// The newest units that are in no file.
+    unwritten: u64,
+    max_unwritten: u64,
     /// Number of the next message of this queue, which survives a queue without files.
     next: u64,
 }
@@ -299,15 +351,22 @@ impl Model {
             self.stored = vec![ConsumeQueueUnit::FILLER; (first - self.start) as usize];
             self.min = first;
         }
+        let before = self.max();
         if let Some(next) = fresh.first() {
             let gap = ConsumeQueueUnit { tags_code: ConsumeQueueUnit::GAP_TAGS, ..*next };
             self.stored.resize((first - self.start) as usize, gap);
         }
         self.stored.extend_from_slice(fresh);
+        self.unwritten += self.max() - before;
+        if self.unwritten > self.max_unwritten {
+            self.unwritten = 0;
+        }
     }
 
     fn truncate(&mut self, at: u64) {
+        let before = self.max();
         self.stored.retain(|unit| unit.physical_offset.0 < at);
+        self.unwritten = self.unwritten.saturating_sub(before - self.max());
         if self.stored.iter().all(|unit| unit.is_filler()) {
             self.stored.clear();
             (self.start, self.min) = (0, 0);
@@ -317,6 +376,10 @@ impl Model {
         self.min = self.min.min(self.max());
         self.flushed = self.flushed.min(at);
         self.log_max = self.log_max.min(at).max(self.log_min);
+    }
+
+    fn flush(&mut self) {
+        (self.flushed, self.unwritten) = (self.log_max, 0);
     }
 
     /// What a new owner finds: it corrects the minimum first.
@@ -333,7 +396,8 @@ impl Model {
     }
 
     fn delete(&mut self) {
-        while self.stored.len() as u64 > SEGMENT_UNITS {
+        // The last file stays, whatever is to follow it.
+        while self.max() - self.unwritten - self.start > SEGMENT_UNITS {
             let last = &self.stored[SEGMENT_UNITS as usize - 1];
             if !last.is_filler() && last.physical_offset.0 >= self.log_min {
                 break;
@@ -354,16 +418,24 @@ impl Model {
 }
 
 proptest! {
-    /// Invariants: the queue holds what a list would; nothing flushed is lost; nothing cut comes back;
+    /// Invariants: the queue holds what a list would, whether in memory, in files that are open, or in others; nothing flushed is lost; nothing cut comes back;
     /// a search by time agrees with looking at every message.
     #[test]
     fn consume_queue_behaves_like_a_list(
         first in 0..9u64,
+        max_unwritten in 0..7u64,
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        let files = Arc::new(MemoryFiles::new());
-        let mut queue = open(&files, None);
-        let mut model = Model { next: first, ..Model::default() };
+        let disk = MemoryFiles::new();
+        // The queue and another one share a single file that may be open.
+        let files: Arc<dyn StoreFiles> = Arc::new(OpenFiles::new(Arc::new(disk.clone()), Arc::new(disk.clone()), 1));
+        let config = ConsumeQueueConfig { max_unwritten_units: max_unwritten as usize, ..CONFIG };
+        let open = |truncate_at: Option<u64>| {
+            ConsumeQueue::open(files.clone(), dir(), config, truncate_at.map(PhysicalOffset)).unwrap()
+        };
+        let mut other = ConsumeQueue::open(files.clone(), "/store/consumequeue/T/1".into(), CONFIG, None).unwrap();
+        let mut queue = open(None);
+        let mut model = Model { next: first, max_unwritten, ..Model::default() };
         for step in steps {
             match step {
                 Step::Append { count, overlap } => {
@@ -386,21 +458,29 @@ proptest! {
                 }
                 Step::Flush => {
                     queue.flush().unwrap();
-                    model.flushed = model.log_max;
+                    model.flush();
                 }
                 Step::Reopen => {
                     queue.flush().unwrap();
-                    model.flushed = model.log_max;
-                    queue = open(&files, None);
+                    model.flush();
+                    queue = open(None);
                     queue.set_min_by(PhysicalOffset(model.log_min)).unwrap();
                     model.reopened();
                 }
                 Step::Crash { seed } => {
                     drop(queue);
-                    files.crash_torn(seed);
-                    queue = open(&files, Some(model.flushed));
+                    other.flush().unwrap();
+                    disk.crash_torn(seed);
+                    queue = open(Some(model.flushed));
                     queue.set_min_by(PhysicalOffset(model.log_min)).unwrap();
                     queue.flush().unwrap();
+                    model.truncate(model.flushed);
+                    model.reopened();
+                }
+                Step::Kill => {
+                    drop(queue);
+                    queue = open(Some(model.flushed));
+                    queue.set_min_by(PhysicalOffset(model.log_min)).unwrap();
                     model.truncate(model.flushed);
                     model.reopened();
                 }
@@ -409,20 +489,25 @@ proptest! {
                     queue.truncate(PhysicalOffset(at)).unwrap();
                     queue.flush().unwrap();
                     model.truncate(at);
+                    model.unwritten = 0;
                 }
                 Step::Expire { forth, delete } => {
                     model.log_min = (model.log_min + forth).min(model.log_max);
                     if delete {
                         queue.delete_before(PhysicalOffset(model.log_min)).unwrap();
                         queue.flush().unwrap();
-                        model.flushed = model.log_max;
                         model.delete();
+                        model.flush();
                     } else {
                         queue.set_min_by(PhysicalOffset(model.log_min)).unwrap();
                     }
                     model.correct_min();
                 }
-                Step::CloseFiles => queue.close_files(),
+                Step::UseOthers => {
+                    let end = other.max_offset();
+                    other.append(end, &units([end.0 * 100])).unwrap();
+                    prop_assert_eq!(other.last_unit().unwrap(), Some(unit(end.0 * 100)));
+                }
             }
             prop_assert_eq!(queue.min_offset().0, model.min);
             prop_assert_eq!(queue.max_offset().0, model.max());
