@@ -25,6 +25,7 @@ use actix::prelude::*;
 use futures::channel::oneshot;
 use futures::future::join_all;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::aside::aside;
@@ -40,10 +41,20 @@ use crate::kill_point;
 use crate::planted::{Planted, is_planted};
 use crate::store::commit_log::{CommitLogReader, LogTail, SegmentPreparer};
 use crate::store::consume_queue::Unflushed;
-use crate::store::file::StoreFiles;
+use crate::store::file::{FileSystem, StoreFiles};
 use crate::store::known_derived::{KnownDerived, KnownIndex, NamedQueue};
 use crate::store::store_check_point::{CheckPointFile, StoreCheckPoint};
 use crate::types::PhysicalOffset;
+
+/// Files that are synced one by one for a check point; when there are more, their file system is, as a whole.
+const FILES_SYNCED_SINGLY: usize = 64;
+/// Queues that are asked for a check point at once. Each writes what it has in memory, and messages go on in between.
+const QUEUES_ASKED_AT_ONCE: usize = 32;
+
+/// Part of the time that check points may take: after one that took long the next waits, though never for more than
+/// [`LATEST_CHECK_POINT`] intervals.
+const CHECK_POINT_SHARE: u32 = 10;
+const LATEST_CHECK_POINT: u32 = 4;
 
 /// Flushes what is published, at the end of this turn, and tells those who wait. Losing it would leave them waiting.
 #[derive(Message)]
@@ -80,6 +91,8 @@ pub struct CheckPointNow;
 /// What the flusher is made of.
 pub struct FlusherParts {
     pub files: Arc<dyn StoreFiles>,
+    /// That of the consume queues.
+    pub file_system: Arc<dyn FileSystem>,
     pub log: CommitLogReader,
     pub preparer: SegmentPreparer,
     pub check_point_file: CheckPointFile,
@@ -125,6 +138,8 @@ pub struct Flusher {
     /// Queues whose part is still to be taken, see [`Gathered::untaken`].
     untaken: Vec<Addr<TopicQueue>>,
     check_point_runs: bool,
+    /// No check point is begun before, unless somebody asks for one.
+    next_check_point: Instant,
     /// Those who asked for a check point while one was under way.
     waiting: Vec<oneshot::Sender<()>>,
     preparing: bool,
@@ -145,6 +160,7 @@ impl Flusher {
             unsaved_index: None,
             untaken: Vec::new(),
             check_point_runs: false,
+            next_check_point: Instant::now(),
             waiting: Vec::new(),
             preparing: true,
             wait_for_disk: HashSet::new(),
@@ -205,11 +221,14 @@ impl Flusher {
     }
 
     fn check_point_due(&mut self, ctx: &mut Context<Self>) {
-        if self.check_point_runs || self.failed.is_some() {
+        let begun = Instant::now();
+        if self.check_point_runs || self.failed.is_some() || begun < self.next_check_point {
             return;
         }
         let taken = self.take_check_point();
-        ctx.spawn(taken.map(|outcome, _, _| {
+        ctx.spawn(taken.map(move |outcome, flusher, _| {
+            let latest = begun + flusher.parts.config.check_point_interval * LATEST_CHECK_POINT;
+            flusher.next_check_point = latest.min(begun + begun.elapsed() * CHECK_POINT_SHARE);
             if let Err(error) = outcome {
                 error!(error, "check point cannot be taken, trying again");
             }
@@ -249,7 +268,8 @@ impl Flusher {
                 Ok(Some(_)) => std::mem::take(&mut flusher.unsynced),
                 _ => Vec::new(),
             };
-            let syncing = sync_aside(unsynced, flusher.parts.files.clone());
+            let (files, file_system) = (flusher.parts.files.clone(), flusher.parts.file_system.clone());
+            let syncing = sync_aside(unsynced, files, file_system);
             let through = claim.as_ref().ok().and_then(|claim| Some(claim.as_ref()?.end));
             let timers = flusher.parts.timers.clone().zip(through);
             let syncing = async move { (syncing.await, save_timers(timers).await) };
@@ -288,17 +308,25 @@ impl Flusher {
         self.parts.check_point_file.save(&check_point).map_err(|error| error.to_string())?;
         kill_point::reach("check_point.saved");
         self.parts.check_point = check_point;
-        debug!(dispatched = dispatched.end.0, "check point taken");
+        debug!(dispatched = dispatched.end.0, queues = queues.len(), "check point taken");
         Ok(())
     }
 }
 
-/// Syncs on another thread: very many files may be waiting, and nobody else is to wait for them.
-async fn sync_aside(unsynced: Vec<Unflushed>, files: Arc<dyn StoreFiles>) -> io::Result<()> {
+/// Syncs on another thread: the disk takes a while, and nobody else is to wait for it.
+async fn sync_aside(
+    unsynced: Vec<Unflushed>,
+    files: Arc<dyn StoreFiles>,
+    file_system: Arc<dyn FileSystem>,
+) -> io::Result<()> {
     if unsynced.is_empty() {
         return Ok(());
     }
-    let syncing = aside(move || unsynced.iter().try_for_each(|unflushed| unflushed.sync(&*files)));
+    let count = unsynced.iter().map(|unflushed| unflushed.files.len() + unflushed.dirs.len()).sum::<usize>();
+    let syncing = aside(move || match count > FILES_SYNCED_SINGLY {
+        true => file_system.sync(),
+        false => unsynced.iter().try_for_each(|unflushed| unflushed.sync(&*files)),
+    });
     syncing.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
 
@@ -326,15 +354,17 @@ async fn gather(
     gathered.outcome = Ok(dispatched);
     let mut asked = std::mem::take(&mut gathered.untaken);
     asked.extend(queues);
-    let answers = join_all(asked.iter().map(|queue| queue.send(TakeUnflushed))).await;
-    for (queue, answer) in asked.into_iter().zip(answers) {
-        match answer {
-            Ok(Ok(taken)) => gathered.taken.push((queue, taken)),
-            Ok(Err(error)) => {
-                gathered.untaken.push(queue);
-                gathered.outcome = Err(error);
+    for asked in asked.chunks(QUEUES_ASKED_AT_ONCE) {
+        let answers = join_all(asked.iter().map(|queue| queue.send(TakeUnflushed))).await;
+        for (queue, answer) in asked.iter().zip(answers) {
+            match answer {
+                Ok(Ok(taken)) => gathered.taken.push((queue.clone(), taken)),
+                Ok(Err(error)) => {
+                    gathered.untaken.push(queue.clone());
+                    gathered.outcome = Err(error);
+                }
+                Err(_) => {} // a queue that is gone was deleted, with its files
             }
-            Err(_) => {} // a queue that is gone was deleted, with its files
         }
     }
     if let Some(index) = key_index {

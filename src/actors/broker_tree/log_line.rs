@@ -251,6 +251,7 @@ impl Ground<'_> {
         let flusher = {
             let parts = FlusherParts {
                 files: self.files.clone(),
+                file_system: log.file_system.clone(),
                 log: log.reader.clone(),
                 preparer,
                 failed,
@@ -287,9 +288,9 @@ impl Ground<'_> {
         offsets: &Addr<ConsumerOffsets>,
         compacted: SegmentCheck,
     ) {
-        let set = topics.queue_parts.set(QueueParts {
         let limit = self.plan.open_queue_files;
         let files = OpenFiles::new(self.files.clone(), log.file_system.clone(), limit);
+        let set = topics.queue_parts.set(QueueParts {
             files: Arc::new(files),
             consume_queue_root: self.consume_queue_root(),
             log: log.reader.clone(),

@@ -68,6 +68,7 @@ fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
     let taken = plans.clone();
     let mut parts = FlusherParts {
         files: Arc::new(files.clone()),
+        file_system: Arc::new(files.clone()),
         log: reader.clone(),
         preparer,
         check_point_file,
@@ -352,4 +353,40 @@ async fn next_segment_is_made_once_half_of_this_one_is_used() {
     assert_eq!(made(), 1);
     bench.log.files.fail_next(FileOperation::Create, ErrorKind::StorageFull);
     bench.log.appender.append(&[message("T", &large)], QueueOffset(1), Default::default()).unwrap();
+}
+
+#[actix::test]
+async fn check_point_of_more_queues_than_are_synced_singly_keeps_all_of_them() {
+    let mut bench = start();
+    let queue_ids: Vec<u32> = (0..2 * FILES_SYNCED_SINGLY as u32).collect();
+    let queues: Vec<_> = queue_ids.iter().map(|queue_id| bench.queue(*queue_id)).collect();
+    for queue in &queues {
+        bench.store(queue, 0).await;
+    }
+    let tail = bench.log.appender.tail();
+    bench.plans.set(Some(tail), &queues.iter().collect::<Vec<_>>());
+    bench.check_point().await.unwrap();
+    assert_eq!(bench.after_power_failure(&queue_ids), (Some(tail), tail.end, vec![1; queues.len()]));
+}
+
+#[actix::test]
+async fn check_point_that_takes_long_is_taken_less_often_and_still_in_time() {
+    tokio::time::pause();
+    let (key_index, mut flushes) = fake_mailbox()
+        .answers(|_: &FlushKeyIndex| Ok(KnownIndex::default()))
+        .busy_for(Duration::from_secs(3))
+        .start();
+    let _bench = start_with(|parts| parts.key_index = Some(key_index));
+    advance(Duration::from_millis(5_001)).await;
+    flushes.next().await;
+    for _ in 0..18 {
+        advance(Duration::from_secs(1)).await;
+        settle().await;
+    }
+    assert!(flushes.try_recv().is_err(), "ten times three seconds after the first would be next");
+    for _ in 0..3 {
+        advance(Duration::from_secs(1)).await;
+        settle().await;
+    }
+    flushes.try_recv().expect("the fourth interval is the last to wait for");
 }
