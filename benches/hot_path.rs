@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
+use telstar::actors::offset_table::{OffsetKey, OffsetTable};
 use telstar::actors::output::Output;
 use telstar::actors::request::{Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use telstar::clock::WallMs;
@@ -51,12 +52,14 @@ fn main() {
         .configure_from_args();
     decode_send(&mut criterion);
     encode_send_response(&mut criterion);
+    encode_record(&mut criterion);
     append(&mut criterion);
     dispatch(&mut criterion);
     filter(&mut criterion);
     consume_queue(&mut criterion);
     key_index(&mut criterion);
     key_query(&mut criterion);
+    offset_commit(&mut criterion);
     actor_hop(&mut criterion);
     criterion.final_summary();
 }
@@ -167,6 +170,21 @@ fn encode_send_response(criterion: &mut Criterion) {
             });
         });
     }
+}
+
+/// How long does it take to make a record with 1 KB of body, its checksum included?
+///
+/// Not measured yet.
+fn encode_record(criterion: &mut Criterion) {
+    let message = message();
+    let mut record = vec![0; message.record_len()];
+    let mut group = criterion.benchmark_group("encode record");
+    group.throughput(Throughput::Bytes(record.len() as u64));
+    group.bench_function("1 KB", |bencher| {
+        bencher.iter(|| {
+            message.encode_into(black_box(&mut record), QueueOffset(1), PhysicalOffset(2), WallMs(3));
+        });
+    });
 }
 
 /// How many records with 1 KB of body can be appended to the log, published 32 at a time, the making of segments
@@ -351,6 +369,28 @@ fn key_query(criterion: &mut Criterion) {
             let found = walk.into_found();
             assert!(!found.is_empty());
             found
+        });
+    });
+}
+
+/// How long does a commit of a consumer offset take in the table of a group with a thousand queues, when each commit is a
+/// progress that is to be saved later?
+///
+/// Not measured yet.
+fn offset_commit(criterion: &mut Criterion) {
+    const QUEUES: u32 = 1000;
+    let mut table = OffsetTable::default();
+    let mut commits = 0u64;
+    criterion.bench_function("offset commit", |bencher| {
+        bencher.iter(|| {
+            commits += 1;
+            let queue_id = QueueId(commits as u32 % QUEUES);
+            let key = OffsetKey { group: "shop".into(), topic: "orders".into(), queue_id };
+            let offset = QueueOffset(commits / u64::from(QUEUES));
+            black_box(table.commit(key, offset, WallMs(commits as i64)));
+            if commits.is_multiple_of(u64::from(QUEUES)) {
+                table.take_unsaved(QUEUES as usize);
+            }
         });
     });
 }

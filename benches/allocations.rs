@@ -1,0 +1,155 @@
+//! How often does a broker ask for memory for a message that is sent to it?
+//!
+//! A whole broker in this process, and a client that asks for none itself; bodies of 1 KiB, 16 queues, JSON headers.
+//! `cargo bench --bench allocations` tells, `cargo test` looks that nobody has made it much worse.
+//!
+//! Not measured yet.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use telstar::Broker;
+use telstar::protocol::command::OutgoingHead;
+use telstar::protocol::frame::HeaderCodec;
+use telstar::protocol::header::{FieldWriter, SendMessageV2};
+use telstar::protocol::properties::names;
+use telstar::protocol::request_code::RequestCode;
+
+const BODY_BYTES: usize = 1024;
+const QUEUES: i32 = 16;
+/// What `cargo test` bears, with 64 messages on their way.
+const BEARABLE: f64 = 20.0;
+
+/// The allocator of the program, with somebody at the door.
+struct Counting(mimalloc::MiMalloc);
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicU64 = AtomicU64::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting(mimalloc::MiMalloc);
+
+fn count(bytes: usize) {
+    ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    BYTES.fetch_add(bytes as u64, Ordering::Relaxed);
+}
+
+#[allow(unsafe_code)]
+// SAFETY: every call is handed on as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        unsafe { self.0.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count(new_size);
+        unsafe { self.0.realloc(place, layout, new_size) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        unsafe { self.0.dealloc(place, layout) }
+    }
+}
+
+/// Sends frames that were made before, so many at once, and reads the answers.
+struct Sender {
+    socket: TcpStream,
+    /// As many frames as are sent at once, to all queues in turn.
+    frames: Vec<u8>,
+    at_once: usize,
+    input: Vec<u8>,
+}
+
+impl Sender {
+    fn connect(broker: &Broker, at_once: usize) -> Self {
+        let socket = TcpStream::connect(broker.broker().expect("it is a broker")).expect("it listens");
+        socket.set_nodelay(true).expect("a socket can do that");
+        let frames = (0..at_once as i32).flat_map(|n| frame(n % QUEUES)).collect();
+        Self { socket, frames, at_once, input: vec![0; 256 * 1024] }
+    }
+
+    fn round(&mut self) {
+        self.socket.write_all(&self.frames).expect("the broker reads");
+        let (mut read, mut answers, mut at) = (0, 0, 0);
+        while answers < self.at_once {
+            let more = self.socket.read(&mut self.input[read..]).expect("the broker answers");
+            assert!(more > 0, "the broker has closed the connection");
+            read += more;
+            while let Some(len) = self.input[at..read].first_chunk::<4>() {
+                let end = at + 4 + u32::from_be_bytes(*len) as usize;
+                if end > read {
+                    break;
+                }
+                (at, answers) = (end, answers + 1);
+            }
+        }
+        assert_eq!(at, read, "nothing but answers");
+    }
+}
+
+fn frame(queue_id: i32) -> BytesMut {
+    let pairs = [(names::UNIQ_KEY, "7F0000011234000000070000000F0001"), (names::WAIT, "true")];
+    let properties = telstar::protocol::properties::encode(pairs);
+    let header = SendMessageV2 {
+        producer_group: "shop".into(),
+        topic: "orders".into(),
+        default_topic: "TBW102".into(),
+        default_topic_queue_nums: QUEUES,
+        queue_id,
+        sys_flag: 0,
+        born_at_ms: 1_700_000_000_000,
+        flag: 0,
+        properties: String::from_utf8_lossy(&properties).into_owned(),
+        reconsume_times: 0,
+        unit_mode: false,
+        max_reconsume_times: None,
+        batch: false,
+    };
+    let fields = FieldWriter::of(&header);
+    let code = RequestCode::SEND_MESSAGE_V2.as_i32();
+    let head = OutgoingHead { fields: &fields.as_fields(), ..OutgoingHead::request(HeaderCodec::Json, 7, code) };
+    let mut frame = BytesMut::new();
+    head.write(&mut frame, BODY_BYTES);
+    frame.extend_from_slice(&[b'x'; BODY_BYTES]);
+    frame
+}
+
+/// Allocations of a message, and their bytes.
+fn measure(broker: &Broker, at_once: usize, rounds: usize) -> (f64, f64) {
+    let mut sender = Sender::connect(broker, at_once);
+    for _ in 0..rounds {
+        sender.round(); // buffers and tables grow to their size
+    }
+    let before = (ALLOCATIONS.load(Ordering::Relaxed), BYTES.load(Ordering::Relaxed));
+    for _ in 0..rounds {
+        sender.round();
+    }
+    let messages = (rounds * at_once) as f64;
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before.0;
+    let bytes = BYTES.load(Ordering::Relaxed) - before.1;
+    (allocations as f64 / messages, bytes as f64 / messages)
+}
+
+fn main() {
+    let is_bench = std::env::args().any(|arg| arg == "--bench");
+    let messages = if is_bench { 200_000 } else { 6_400 };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let broker = Broker::builder().data_dir(dir.path()).set("broker.default_queue_nums", QUEUES);
+    let broker = broker.start().expect("a broker starts");
+    println!("{:>8} {:>12} {:>8}", "at once", "allocations", "bytes");
+    for at_once in [1, 16, 64, 256] {
+        let (allocations, bytes) = measure(&broker, at_once, messages / at_once);
+        println!("{at_once:>8} {allocations:>12.1} {bytes:>8.0}");
+        assert!(is_bench || at_once < 64 || allocations < BEARABLE, "{allocations} allocations for a message");
+    }
+    broker.stop().expect("it stops");
+}
