@@ -1,5 +1,7 @@
 //! What each step on the way of a message costs by itself. Each bench opens with its question and its last answer;
 //! `cargo bench` asks again, and `cargo test` runs every step once.
+//!
+//! Answers are of 2026-11-22, on two noisy cores (virtual, AMD EPYC), other programs stopped: the middle estimate.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -105,7 +107,7 @@ fn new_log(dir: &Path) -> CommitLog {
 
 /// How long does a connection take to make a typed send of the bytes of a frame?
 ///
-/// Not measured yet.
+/// 1.46 µs with a JSON header, 0.80 µs with one of RocketMQ's own.
 fn decode_send(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode send");
     for (name, codec) in CODECS {
@@ -147,7 +149,7 @@ fn decode_send(criterion: &mut Criterion) {
 
 /// How long does a connection take to write the response to a send into its output?
 ///
-/// Not measured yet.
+/// 0.52 µs with a JSON header, 0.48 µs with one of RocketMQ's own.
 fn encode_send_response(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode send response");
     for (name, codec) in CODECS {
@@ -190,7 +192,7 @@ fn encode_record(criterion: &mut Criterion) {
 /// How many records with 1 KB of body can be appended to the log, published 32 at a time, the making of segments
 /// included?
 ///
-/// Not measured yet.
+/// 1,100,000 a second: 0.90 µs for a record.
 fn append(criterion: &mut Criterion) {
     const BATCH: usize = 32;
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -215,7 +217,7 @@ fn append(criterion: &mut Criterion) {
 
 /// How long does the dispatcher take for a record, up to the unit it makes of it?
 ///
-/// Not measured yet.
+/// 0.25 µs.
 fn dispatch(criterion: &mut Criterion) {
     const RECORDS: u64 = 16_384;
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -247,7 +249,7 @@ fn dispatch(criterion: &mut Criterion) {
 
 /// What does a message cost that a filter looks at?
 ///
-/// 69 ns by its tag; by a condition 101 ns with one property, 186 ns with three, and 0.58 µs with a field of a JSON body.
+/// 74 ns by its tag; by a condition 104 ns with one property, 217 ns with three, and 0.79 µs with a field of a JSON body.
 fn filter(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let mut log = new_log(dir.path());
@@ -281,9 +283,10 @@ fn filter(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How long does a queue take to write the 32 units of one dispatch, and to read 32 for a pull?
+/// How long does a queue take to append the 32 units of one dispatch, and to read 32 for a pull?
 ///
-/// Not measured yet.
+/// 1.76 µs to append 32 with a write for each dispatch, as it was before units were gathered in memory; not measured since.
+/// 0.76 µs to read 32 out of a file.
 fn consume_queue(criterion: &mut Criterion) {
     const UNITS: usize = 32;
     const KEPT: u64 = 1_000_000;
@@ -310,7 +313,7 @@ fn consume_queue(criterion: &mut Criterion) {
     group.bench_function("append 32 units", |bencher| bencher.iter(|| append(&mut queue)));
     let mut units = Vec::with_capacity(UNITS);
     group.bench_function("read 32 units", |bencher| {
-        let from = QueueOffset(queue.max_offset().0 - UNITS as u64);
+        let from = queue.min_offset(); // in a file by now, where it was not appended a moment ago
         bencher.iter(|| {
             units.clear();
             queue.read(from, UNITS, &mut units).expect("the units are there");
@@ -321,7 +324,7 @@ fn consume_queue(criterion: &mut Criterion) {
 
 /// How long does the key index take for one key, in files of a tenth of the usual size?
 ///
-/// Not measured yet.
+/// 55 ns.
 fn key_index(criterion: &mut Criterion) {
     let config = IndexFileConfig { slots: 500_000, entries: 2_000_000 };
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -345,7 +348,7 @@ fn key_index(criterion: &mut Criterion) {
 /// How long does it take to find one of a million keys in a file of a tenth of the usual size, which is as full as a
 /// usual one with ten million?
 ///
-/// Not measured in a release build yet. A dev build on two cores, with ten million keys in one file of the usual size,
+/// 0.50 µs. A dev build on two cores, with ten million keys in one file of the usual size,
 /// all of it in memory: 1.3 µs at the median, 2.5 µs for 99 of 100, 18 ms at most of a million.
 fn key_query(criterion: &mut Criterion) {
     const KEYS: u32 = 1_000_000;
@@ -423,7 +426,7 @@ impl Handler<Ping> for Counter {
 /// What does a message to an actor on another thread cost: there and back alone, and as one of 1024 on their way
 /// together, of which the last is answered?
 ///
-/// Not measured yet.
+/// 5.4 µs there and back, and 69 ns as one of 1024.
 fn actor_hop(criterion: &mut Criterion) {
     const TOGETHER: u64 = 1024;
     let system = System::new();
