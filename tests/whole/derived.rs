@@ -3,10 +3,12 @@
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use telstar::client::Call;
 use telstar::protocol::header::{PULL_SUSPEND, TopicHeader};
 use telstar::protocol::request_code::RequestCode;
+use tokio::time::timeout;
 
 use crate::support::*;
 
@@ -57,17 +59,30 @@ async fn check_all(broker: &Broker, case: &str) {
     }
 }
 
-/// A store with every message dispatched, not running.
+/// A store with every message stored, not running. After a kill its queues have all their files, which the check point
+/// has them write, and nothing else is sure.
 async fn filled(clean: bool) -> tempfile::TempDir {
     let dir = temp_dir();
-    let broker = Broker::start(dir.path(), &SETTINGS).await;
+    let settings = [&SETTINGS[..], &["store.check_point_interval_ms=100"]].concat();
+    let broker = Broker::start(dir.path(), if clean { &SETTINGS } else { &settings }).await;
     fill(&broker.client().await).await;
     if clean {
         assert!(broker.stop().success());
     } else {
+        timeout(PATIENCE, files_written(&dir.path().join("data"))).await.expect("a check point is taken");
         broker.kill();
     }
     dir
+}
+
+/// Waits for three files of each queue.
+async fn files_written(data: &Path) {
+    let queues = TOPICS.into_iter().flat_map(|topic| (0..QUEUES).map(move |id| format!("{topic}/{id}")));
+    let dirs: Vec<_> = queues.map(|queue| data.join("consumequeue").join(queue)).collect();
+    while !dirs.iter().all(|dir| dir.exists() && files_in(dir).len() == 3) {
+        // Nobody tells of it: look again soon.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn files_in(dir: &Path) -> Vec<PathBuf> {
