@@ -319,24 +319,24 @@ impl CommitLogAppender {
         kill_point::reach("log.gathered");
         let written = self.current.write(position, &self.gathered);
         kill_point::reach("log.written");
+        let written = written.map_err(|source| {
+            // Whole records may be there, and a recovery would take them for stored: also those behind the first, when
+            // the next append ends where they begin. A full disk takes zeros as far as it has taken records; one that
+            // does not has the next append or, at the worst, a refused message shows up.
+            self.gathered.fill(0);
+            let _ = self.current.write(position, &self.gathered);
+            match source {
+                source if is_full(&source) => AppendError::DiskFull,
+                source => AppendError::Write { base: self.current_base, source },
+            }
+        });
         self.gathered.clear();
         self.gathered.shrink_to(2 * GATHER_BYTES); // a large message does not keep its room
         match written {
-            Ok(()) => {
-                self.written = self.tail;
-                Ok(())
-            }
-            Err(source) => {
-                self.tail = self.written;
-                // Whole records may be there by chance. Without their head no recovery takes them for stored; a disk
-                // that does not even take that has the next append or, at the worst, a refused message shows up.
-                let _ = self.current.write(position, &[0; HEAD_BYTES]);
-                Err(match source {
-                    source if is_full(&source) => AppendError::DiskFull,
-                    source => AppendError::Write { base: self.current_base, source },
-                })
-            }
+            Ok(()) => self.written = self.tail,
+            Err(_) => self.tail = self.written,
         }
+        written
     }
 
     /// Deletes whole segments below `offset`, oldest first, at most `max_segments` and never the last.

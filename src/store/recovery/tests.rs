@@ -1,12 +1,14 @@
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::super::commit_log::AppendError;
 use super::super::commit_log::tests::{bodies, message};
 use super::super::file::StoreFiles;
-use super::super::memory_files::MemoryFiles;
+use super::super::memory_files::{FileOperation, MemoryFiles};
 use super::*;
 use crate::protocol::message::PendingMessage;
 use crate::types::QueueOffset;
@@ -111,6 +113,33 @@ fn damage_between_whole_records_is_named_and_everything_behind_it_stays() {
         assert_eq!((damaged.at.0, damaged.next.0), ((lost.start * len) as u64, (lost.end * len) as u64));
         assert_eq!(damaged.place.at_byte, damaged.at.0);
         assert!(damaged.place.path.ends_with("00000000000000000000"));
+    }
+}
+
+#[test]
+fn nothing_comes_back_of_a_write_that_failed_in_its_middle() {
+    let files = MemoryFiles::new();
+    let (mut log, _) = open(&files, &StoreCheckPoint::default(), LastStop::Clean);
+    let mut stored = vec!["before"];
+    append(&mut log, &stored);
+    for (is_full, next) in [(false, None), (true, None), (false, Some("n")), (true, Some("o"))] {
+        for body in ["a", "b", "c", "d"] {
+            log.appender.append(&[message(body)], QueueOffset(0), WallMs(1000)).unwrap();
+        }
+        match is_full {
+            true => files.fail_always(FileOperation::Write, io::ErrorKind::StorageFull),
+            false => files.fail_next(FileOperation::Write, io::ErrorKind::StorageFull),
+        }
+        assert!(matches!(log.appender.publish(), Err(AppendError::DiskFull)));
+        files.fail_nothing();
+        // What is as long as the first ends where the second, which may be there, begins.
+        append(&mut log, next.as_slice());
+        stored.extend(next);
+        drop(log);
+        let recovered;
+        (log, recovered) = open(&files, &StoreCheckPoint::default(), LastStop::Killed);
+        assert_eq!(bodies(&log.reader), stored, "full: {is_full}");
+        assert_eq!((recovered.damaged, recovered.cut_bytes), (Vec::new(), 0));
     }
 }
 
