@@ -240,6 +240,7 @@ impl Society {
             transactions: deliveries.transactions.clone(),
             offsets: clients.offsets.clone(),
             metadata,
+            progress: log.progress.clone(),
         };
         let facts = FactsSource {
             progress: log.progress,

@@ -8,6 +8,7 @@ use super::commit_log_writer::{CommitLogWriter, QueryLogTail};
 use super::consumer_offsets::{ConsumerOffsets, SaveOffsets};
 use super::delay_scheduler::{DelayScheduler, SaveNow};
 use super::dispatcher::{DispatchTo, Dispatcher};
+use super::facts::Progress;
 use super::flusher::{CheckPointNow, FlushNow, Flusher};
 use super::transaction_checker::{SaveTransactions, TransactionChecker};
 use crate::store::metadata::Metadata;
@@ -22,6 +23,7 @@ pub struct Settling {
     pub transactions: Addr<TransactionChecker>,
     pub offsets: Addr<ConsumerOffsets>,
     pub metadata: Metadata,
+    pub progress: Progress,
 }
 
 impl Settling {
@@ -35,7 +37,8 @@ impl Settling {
             let _ = self.dispatcher.send(DispatchTo(tail.end)).await;
         }
         let _ = self.delays.send(SaveNow).await;
-        let _ = self.transactions.send(SaveTransactions).await;
+        let dispatched = self.progress.dispatched();
+        let _ = self.transactions.send(SaveTransactions { dispatched }).await;
         let _ = self.offsets.send(SaveOffsets).await;
         let metadata = self.metadata.clone();
         match aside(move || metadata.flush()).await {

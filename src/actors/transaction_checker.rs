@@ -101,7 +101,10 @@ pub struct StartChecks;
 /// Keeps what is open now; answers when it is in the metadata, as far as the log is on disk.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
-pub struct SaveTransactions;
+pub struct SaveTransactions {
+    /// What the log says below this was in the mailbox before. A position read later would claim what comes behind.
+    pub dispatched: PhysicalOffset,
+}
 
 /// Where the oldest half lies that is not settled, for whoever deletes what lies before. One actor writes it.
 #[derive(Clone, Debug)]

@@ -110,8 +110,8 @@ impl Handler<PassedTo> for TransactionChecker {
 impl Handler<SaveTransactions> for TransactionChecker {
     type Result = ();
 
-    fn handle(&mut self, _: SaveTransactions, _: &mut Self::Context) {
-        let fresh = self.freeze(self.parts.progress.dispatched());
+    fn handle(&mut self, SaveTransactions { dispatched }: SaveTransactions, _: &mut Self::Context) {
+        let fresh = self.freeze(dispatched);
         let flushed = self.parts.progress.flushed();
         for mut saving in self.saving.take().into_iter().chain([fresh]) {
             if saving.needs_flushed > flushed {

@@ -173,7 +173,7 @@ impl Bench {
         let end = self.log.reader.published();
         self.progress.set_dispatched(end);
         self.progress.set_flushed(end);
-        self.checker.send(SaveTransactions).await.unwrap();
+        self.checker.send(SaveTransactions { dispatched: end }).await.unwrap();
     }
 }
 
@@ -466,6 +466,23 @@ async fn restart_knows_what_was_open_and_what_had_ended() {
     let page = bench.checker.send(ListTransactions { max: 9, ..Default::default() }).await.unwrap();
     let shown: Vec<_> = page.transactions.iter().map(|info| (info.half_offset, info.checks)).collect();
     assert_eq!(shown, [(open.0.0, 1), (kept.0.0, 1), (later.0.0, 0)], "with their checks");
+}
+
+#[actix::test]
+async fn half_that_is_told_behind_a_saving_is_read_from_the_log_again() {
+    let mut bench = Bench::start();
+    bench.half().await;
+    let dispatched = bench.log.reader.published();
+    let saved = bench.checker.send(SaveTransactions { dispatched });
+    // The dispatcher goes on before the checker has its turn.
+    let (_, _, fact) = bench.half_untold(&[]);
+    bench.checker.do_send(TransactionFacts(vec![fact]));
+    let end = bench.log.reader.published();
+    bench.progress.set_dispatched(end);
+    bench.progress.set_flushed(end);
+    saved.await.unwrap();
+    bench.restart();
+    assert_eq!(bench.state().await.open, 2);
 }
 
 #[actix::test]
