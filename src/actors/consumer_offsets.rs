@@ -35,6 +35,7 @@ use super::shared_flush::SharedFlush;
 use super::topics::TopicDeleted;
 use crate::clock::{SharedClock, WallMs};
 use crate::error::Refusal;
+use crate::planted::{Planted, is_planted};
 use crate::protocol::data_version::DataVersion;
 use crate::store::metadata::{ConsumerOffset, ConsumerOffsetTable, Metadata, MetadataError};
 use crate::types::{FlushMode, GroupName, QueueId, QueueOffset, TopicName};
@@ -392,7 +393,11 @@ impl Handler<CommitOffset> for ConsumerOffsets {
     fn handle(&mut self, commit: CommitOffset, ctx: &mut Self::Context) -> Self::Result {
         let now = self.clock.now();
         self.expiry.committed(&commit.key.group, now);
-        let outcome = self.table.commit(commit.key, commit.offset, now);
+        let offset = match is_planted(Planted::CommitAhead) {
+            true => commit.offset.advance(1),
+            false => commit.offset,
+        };
+        let outcome = self.table.commit(commit.key, offset, now);
         let committed = OffsetCommitted { outcome };
         if commit.awaited && outcome == Committed::Stored {
             self.answer(committed, "the consumer offset", ctx)

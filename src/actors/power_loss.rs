@@ -196,7 +196,6 @@ impl Life {
             writer: to_writer,
             store_host: store_host(),
             config: TopicQueueConfig { units, ..TopicQueueConfig::default() },
-            truncate_at: None,
             counters: Arc::new(StoreCounters::default()),
             stats: fake_sink::<CountTraffic>().0,
             expiry: MessageExpiry::default(),

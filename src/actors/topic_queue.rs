@@ -170,8 +170,6 @@ pub struct QueueParts {
     pub writer: Recipient<AppendBatch>,
     pub store_host: std::net::SocketAddr,
     pub config: TopicQueueConfig,
-    /// After a crash: units at or beyond this are dropped when a queue is opened, and dispatched again.
-    pub truncate_at: Option<PhysicalOffset>,
     pub counters: Arc<StoreCounters>,
     pub stats: Recipient<CountTraffic>,
     /// Which messages are too old to be shown.
@@ -407,9 +405,7 @@ impl TopicQueue {
 
 fn open_queue(topic: &TopicName, queue_id: QueueId, parts: &QueueParts) -> Result<ConsumeQueue, String> {
     let dir = queue_dir(&parts.consume_queue_root, topic, queue_id);
-    // Otherwise a unit cannot be derived twice.
-    let truncate_at = parts.truncate_at.filter(|_| !is_planted(Planted::DoubleDispatch));
-    let opened = ConsumeQueue::open(parts.files.clone(), dir, parts.config.units, truncate_at);
+    let opened = ConsumeQueue::open(parts.files.clone(), dir, parts.config.units, None);
     opened.map_err(|error| {
         error!(%topic, queue_id = queue_id.0, %error, "queue cannot be opened, trying again");
         error.to_string()

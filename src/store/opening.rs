@@ -17,6 +17,7 @@ use super::segment::{SegmentDir, SegmentError};
 use super::store_check_point::{CheckPointFile, StoreCheckPoint};
 use super::store_lock::AbortFile;
 use super::timers::{PendingTimers, TimerDir, open_timers};
+use crate::planted::{Planted, is_planted};
 use crate::protocol::names::TIMER_TOPIC;
 use crate::types::QueueId;
 
@@ -129,7 +130,7 @@ pub fn open_store(
     let queues_dir = root.join("consumequeue");
     files.create_dir_all(&queues_dir).map_err(at_root)?;
     let file_system = files.file_system(&queues_dir).map_err(at_root)?;
-    if let Some(at) = truncate_at {
+    if let Some(at) = truncate_at.filter(|_| !is_planted(Planted::DoubleDispatch)) {
         truncate_queues(files, &*file_system, &queues_dir, *units, at)?;
     }
     let mut index = match key_index {

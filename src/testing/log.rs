@@ -137,7 +137,6 @@ impl TestLog {
             writer: fake_sink::<AppendBatch>().0,
             store_host: store_host(),
             config: TopicQueueConfig { units, ..TopicQueueConfig::default() },
-            truncate_at: None,
             counters: Arc::new(StoreCounters::default()),
             stats: fake_sink::<CountTraffic>().0,
             expiry: MessageExpiry::default(),

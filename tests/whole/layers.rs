@@ -17,7 +17,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("protocol", &["types", "clock"]),
     ("error", &["protocol", "types"]),
     ("filter", &["protocol"]),
-    ("store", &["filter", "protocol", "clock", "kill_point", "types"]),
+    ("store", &["filter", "protocol", "clock", "kill_point", "planted", "types"]),
     ("client", &["protocol", "clock", "types", "collections"]),
     (
         "actors",

@@ -297,7 +297,6 @@ impl Ground<'_> {
             writer: line.writer.clone().recipient(),
             store_host: self.plan.advertised,
             config: self.plan.queue,
-            truncate_at: None,
             counters: figures.counters.clone(),
             stats: figures.stats.clone().recipient(),
             expiry: topics.expiry.clone(),

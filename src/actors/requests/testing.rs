@@ -190,7 +190,6 @@ pub fn queue_parts() -> QueueParts {
         writer: fake_sink::<AppendBatch>().0,
         store_host: SocketAddr::from(([10, 0, 0, 1], 10_911)),
         config,
-        truncate_at: None,
         counters: Arc::new(StoreCounters::default()),
         stats: fake_sink::<CountTraffic>().0,
         expiry: MessageExpiry::default(),
