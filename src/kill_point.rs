@@ -1,4 +1,5 @@
 //! Named places where a debug build does what it is told to, for tests of what ends a broker. A release build has none.
+//! A [simulation](crate::simulation) is told of them, and ends a broker there.
 //!
 //! `KILL_POINT=log.written:17` in the environment ends the process as `kill -9` would when it comes to `log.written` for
 //! the 17th time; `PANIC_POINT` makes it panic there, and `FAIL_POINT` makes the system call behind it fail.
@@ -10,7 +11,9 @@ use std::io;
 pub fn reach(name: &'static str) {
     #[cfg(debug_assertions)]
     told::reach(name);
-    #[cfg(not(debug_assertions))]
+    #[cfg(any(test, feature = "testing"))]
+    simulated::reach(name);
+    #[cfg(not(any(debug_assertions, feature = "testing")))]
     let _ = name;
 }
 
@@ -23,6 +26,45 @@ pub fn fail(name: &'static str) -> io::Result<()> {
     {
         let _ = name;
         Ok(())
+    }
+}
+
+/// Places of a world, all threads of which are one.
+#[cfg(any(test, feature = "testing"))]
+pub mod simulated {
+    use std::cell::RefCell;
+
+    type Reached = Box<dyn FnMut(&'static str)>;
+
+    thread_local! {
+        static REACHED: RefCell<Option<Reached>> = const { RefCell::new(None) };
+    }
+
+    /// While it lives, this thread tells of the places it comes to.
+    #[derive(Debug)]
+    pub struct Told(());
+
+    /// `reached` is told of each place.
+    pub fn tell_places(reached: impl FnMut(&'static str) + 'static) -> Told {
+        REACHED.with_borrow_mut(|current| *current = Some(Box::new(reached)));
+        Told(())
+    }
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            REACHED.with_borrow_mut(|current| *current = None);
+        }
+    }
+
+    pub(super) fn reach(name: &'static str) {
+        // Actors that are dropped with their thread come to places no more.
+        let _ = REACHED.try_with(|reached| {
+            if let Ok(mut reached) = reached.try_borrow_mut()
+                && let Some(reached) = reached.as_mut()
+            {
+                reached(name);
+            }
+        });
     }
 }
 

@@ -272,6 +272,18 @@ impl Figures {
         }
     }
 
+    /// Messages taken from the mailbox.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn handled(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed)
+    }
+
+    /// Messages that may wait.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
     // One thread writes: what it reads here is what it wrote, and a load and a store are enough.
 
     pub(super) fn message_taken(&self, kind: usize) {

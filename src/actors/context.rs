@@ -298,9 +298,14 @@ impl<A: Actor<Context = Context<A>>> Future for Turns<A> {
         let ctx = self.life.ctx();
         ctx.idle_since = began;
         ctx.entry.figures.turn_begins(began);
+        #[cfg(any(test, feature = "testing"))]
+        let handled_before = ctx.entry.figures.handled();
         let life = Pin::new(&mut self.life).poll(task);
         let took = self.list.uptime() - began;
-        self.life.ctx().entry.figures.turn_ends(took);
+        let entry = &self.life.ctx().entry;
+        entry.figures.turn_ends(took);
+        #[cfg(any(test, feature = "testing"))]
+        super::turn_watch::turn_ended(entry, entry.figures.handled() - handled_before);
         self.entry = swap_running(outer);
         life
     }

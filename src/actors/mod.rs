@@ -67,3 +67,5 @@ pub mod topics;
 pub mod transaction_checker;
 pub mod transport;
 pub mod turn;
+#[cfg(any(test, feature = "testing"))]
+pub mod turn_watch;

@@ -98,8 +98,16 @@ async fn crash(world: &Rc<World>, chance: &mut Chance, broker: usize, end: End) 
         world.note(format_args!("a thread of broker-{broker} stalls, and goes on no more"));
         world.schedule.stall_one(process);
     }
-    world.pause(chance, 1, 300).await;
-    world.end_broker(broker, end);
+    let process = world.brokers.borrow()[broker].process();
+    if chance.one_in(2) {
+        world.ambush(broker, end, chance);
+        world.pause(chance, 1, 6_000).await;
+    } else {
+        world.pause(chance, 1, 300).await;
+    }
+    if world.brokers.borrow()[broker].process() == process {
+        world.end_broker(broker, end);
+    }
     world.pause(chance, 1, 5_000).await;
     world.start_broker(broker);
 }

@@ -1,5 +1,6 @@
 //! The machines of servers: what runs on them, and what their disks keep when it ends.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,6 +46,23 @@ pub enum End {
     Kill,
     /// The machine loses power in mid-write.
     PowerLoss,
+}
+
+/// The end of a broker at a named place, in the middle of a turn.
+struct Ambush {
+    process: Process,
+    place: &'static str,
+    /// Times that it comes there without anything happening.
+    spared: u64,
+    end: End,
+}
+
+/// Ends of brokers at [named places](crate::kill_point).
+#[derive(Default)]
+pub struct Ambushes {
+    /// Places that somebody came to.
+    known: BTreeSet<&'static str>,
+    laid: Option<Ambush>,
 }
 
 /// A running process, and the way to ask it to stop.
@@ -118,6 +136,28 @@ pub fn name_server_addr() -> SocketAddr {
     NAME_SERVER.addr(NAME_SERVER_PORT)
 }
 
+/// Limits of brokers: the less there may be of something, the sooner it is seen what follows when there is no more.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Messages that may wait in the mailboxes of queues, of the writer, of tables and of connections.
+    mailbox: usize,
+    /// Pulls that a queue holds.
+    holds: usize,
+    /// Sends that wait for the append before them.
+    waiting_sends: usize,
+}
+
+impl Limits {
+    pub fn of(chance: &mut Chance) -> Self {
+        let mut one_of = |limits: [usize; 3]| limits[chance.below(3) as usize];
+        Self {
+            mailbox: one_of([2, 8, 1_024]),
+            holds: one_of([1, 4, 8_192]),
+            waiting_sends: one_of([1, 4, 1_000_000]),
+        }
+    }
+}
+
 fn plan(world: &World, number: usize, addr: SocketAddr) -> BrokerPlan {
     let mut config = Config::default();
     config.broker.name = format!("broker-{number}").as_str().into();
@@ -131,6 +171,12 @@ fn plan(world: &World, number: usize, addr: SocketAddr) -> BrokerPlan {
     config.store.index_entries = 256;
     config.store.flush_mode = world.flush;
     config.message.max_body_bytes = 4_096;
+    let Limits { mailbox, holds, waiting_sends } = world.limits;
+    config.mailbox.topic_queue = mailbox;
+    config.mailbox.store = mailbox;
+    config.mailbox.tables = mailbox;
+    config.pull.max_holds = holds;
+    config.send.max_waiting = waiting_sends;
     let plan = broker_plan(&config, addr, None);
     BrokerPlan { dial: Some(world.network.dial_from(Host(FIRST_BROKER + number as u8))), ..plan }
 }
@@ -170,7 +216,10 @@ impl Port {
                 peer,
                 local: self.local,
                 service: self.service.clone(),
-                limits: ConnectionLimits::default(),
+                limits: ConnectionLimits {
+                    mailbox_capacity: self.world.limits.mailbox,
+                    ..ConnectionLimits::default()
+                },
                 clock: self.world.clock.clone(),
             };
             let thread = &self.threads[turn % self.threads.len()];
@@ -234,7 +283,7 @@ impl World {
         machine.running = Some(Running { process, stop: Some(stop) });
         let (files, addr) = (Arc::new(machine.disk.clone()), machine.addr());
         let metadata = Metadata::in_memory(&machine.metadata);
-        let workers = 1 + machine.chance.below(3) as usize;
+        let workers = 1 + machine.chance.below(4) as usize;
         drop(brokers);
         let world = self.clone();
         self.schedule.spawn(process, async move {
@@ -245,6 +294,8 @@ impl World {
             let recovery = RecoveryProgress::default();
             let started = BrokerTree::start(plan, &threads, files, metadata, failed, clock, &recovery).await;
             match started {
+                // It ended in the middle of this turn.
+                _ if world.brokers.borrow()[number].process() != Some(process) => {}
                 Ok(tree) => {
                     let accepted = world.network.listen(addr);
                     world.note(format_args!("broker-{number} is up, {workers} workers"));
@@ -282,6 +333,39 @@ impl World {
         self.schedule.end(running.process);
         self.network.lose(machine.host());
         self.note(format_args!("broker-{number} ends: {end:?}"));
+    }
+
+    /// Has a broker end at some place that it or another one came to before.
+    pub fn ambush(&self, number: usize, end: End, chance: &mut Chance) {
+        let Some(process) = self.brokers.borrow()[number].process() else { return };
+        let mut ambushes = self.ambushes.borrow_mut();
+        let at = chance.below(ambushes.known.len().max(1) as u64) as usize;
+        let Some(place) = ambushes.known.iter().nth(at).copied() else { return };
+        ambushes.laid = Some(Ambush { process, place, spared: chance.below(3), end });
+    }
+
+    /// Somebody came to a named place.
+    pub fn reached(&self, place: &'static str) {
+        let Some(process) = self.schedule.running() else { return };
+        let mut ambushes = self.ambushes.borrow_mut();
+        ambushes.known.insert(place);
+        let Some(ambush) = ambushes.laid.as_mut() else { return };
+        if (ambush.process, ambush.place) != (process, place) {
+            return;
+        }
+        if ambush.spared > 0 {
+            ambush.spared -= 1;
+            return;
+        }
+        let end = ambush.end;
+        ambushes.laid = None;
+        drop(ambushes);
+        let number = self.brokers.borrow().iter().position(|broker| broker.process() == Some(process));
+        if let Some(number) = number {
+            self.note(format_args!("broker-{number} comes to {place}"));
+            // The rest of the turn has no effect: its disk is another one, and its connections are gone.
+            self.end_broker(number, end);
+        }
     }
 
     /// Ends a process that its disk has failed, and starts another one soon.

@@ -13,6 +13,7 @@ mod consumers;
 mod faults;
 pub mod ledger;
 mod machine;
+mod mailboxes;
 mod network;
 mod panics;
 mod producers;
@@ -30,11 +31,15 @@ use world::{BROKERS, NATURE, World};
 use self::chance::Chance;
 use self::faults::{Faults, mend_disks};
 use self::ledger::Violation;
+use self::mailboxes::Fill;
+pub use self::mailboxes::Mailboxes;
 pub use self::network::WireLine;
 use self::network::lock;
 use self::producers::Producer;
 use crate::actors::aside::simulated::{Pace, in_place};
+use crate::actors::turn_watch::watch_turns;
 use crate::client::{Call, ConnectOptions, Servers};
+use crate::kill_point::simulated::tell_places;
 use crate::planted::{self, Planted};
 use crate::protocol::header::CreateTopic;
 use crate::protocol::request_code::RequestCode;
@@ -79,6 +84,8 @@ pub struct Outcome {
     pub acknowledged: u64,
     pub consumed: usize,
     pub dead: usize,
+    /// How full they were.
+    pub mailboxes: Mailboxes,
 }
 
 /// Runs a world to its end. Blocks.
@@ -102,6 +109,18 @@ pub fn run(plan: Plan) -> Outcome {
 async fn live(plan: Plan) -> Outcome {
     let (world, violated) = World::new(plan.seed);
     let _panics = panics::watch(&world);
+    let _mailboxes = watch_turns({
+        let world = world.clone();
+        move |actor, taken| {
+            let fill = Fill { waiting: taken, capacity: actor.figures.capacity() as u64 };
+            let fits = world.mailboxes.borrow_mut().taken(actor.kind, fill);
+            world.check(fits);
+        }
+    });
+    let _places = tell_places({
+        let world = world.clone();
+        move |place| world.reached(place)
+    });
     let _planting = planted::plant(plan.planted);
     let wire = plan.with_wire.then(|| world.network.log());
     let mut chance = Chance::stream(plan.seed, "work aside");
@@ -137,12 +156,13 @@ async fn live(plan: Plan) -> Outcome {
         acknowledged: ledger.acknowledged_count(),
         consumed: ledger.consumed_count(),
         dead: ledger.dead_count(),
+        mailboxes: world.mailboxes.borrow().clone(),
     }
 }
 
 /// From the first start to the last check.
 async fn tell_story(world: &Rc<World>, length: Duration) {
-    world.note(format_args!("seed {}, {:?} flush", world.seed, world.flush));
+    world.note(format_args!("seed {}, {:?} flush, {:?}", world.seed, world.flush, world.limits));
     world.start_name_server();
     (0..BROKERS).for_each(|number| world.start_broker(number));
     make_topic(world).await;

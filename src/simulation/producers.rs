@@ -1,9 +1,11 @@
-//! Producers: each sends one message after the other, plain, delayed or as a half, and answers for its halves.
+//! Producers: each sends one message after the other, plain, delayed or as a half, and answers for its halves; now and
+//! then many at once.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, sleep};
 
@@ -12,6 +14,7 @@ use super::ledger::{Kind, Try};
 use super::machine::name_server_addr;
 use super::network::Host;
 use super::world::{BROKERS, World};
+use crate::client::remoting::Response;
 use crate::client::{Call, ClientError, ConnectOptions, ServerRequest, Servers};
 use crate::clock::WallMs;
 use crate::protocol::body::heartbeat::{HeartbeatData, ProducerData};
@@ -38,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(7);
 const CALM: Duration = Duration::from_secs(12);
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const TRIES: u32 = 3;
+/// One time in so many a producer sends many messages at once, from this number to twice as many.
+const BURST_EVERY: u64 = 30;
+const BURST_MIN: u64 = 16;
 /// Delay levels that are used: 1 s, 5 s, 10 s.
 const LEVELS: u64 = 3;
 
@@ -92,8 +98,10 @@ impl Producer {
             }
             let pause = self.chance.between_ms(1, 600);
             sleep(pause).await;
-            if self.world.is_sending() {
-                self.send_one().await;
+            match self.world.is_sending() {
+                true if self.chance.one_in(BURST_EVERY) => self.send_many().await,
+                true => self.send_one().await,
+                false => {}
             }
         }
     }
@@ -139,72 +147,96 @@ impl Producer {
     async fn send_one(&mut self) {
         let draft = self.draft();
         for _ in 0..TRIES {
-            let broker = self.chance.below(BROKERS as u64) as usize;
-            let queue_id = self.chance.below(u64::from(QUEUES)) as i32;
-            let queue = queue(broker, queue_id);
+            let (broker, queue_id) = self.pick_queue();
             let began = Instant::now();
-            let what = self.world.ledger.borrow_mut().trying(
-                draft.number,
-                self.number,
-                draft.kind,
-                &queue,
-                draft.due,
-            );
+            let what = self.trying(&draft, broker, queue_id);
             let call = self.call(&draft, what, queue_id);
             let addr = addr(&self.world, broker);
             let answer = self.servers.ask(&addr, call).await;
-            let is_stored = match answer {
-                Ok(answer) if answer.code.is_success() => match answer.header::<SendResponse>() {
-                    Ok(sent) => {
-                        self.world.note(format_args!(
-                            "{what} {:?} at {} of {queue_id}@{broker}",
-                            draft.kind, sent.queue_offset
-                        ));
-                        let told = self.world.ledger.borrow_mut().acknowledged(
-                            what,
-                            sent.queue_offset as u64,
-                            self.world.now(),
-                        );
-                        self.world.check(told);
-                        if let Kind::Half { commits } = draft.kind {
-                            self.settle(&addr, what, commits, &sent).await;
-                        }
-                        true
-                    }
-                    Err(error) => {
-                        self.world.violate(format_args!("{what} is answered with {error}"));
-                        true
-                    }
-                },
-                // Stored, and perhaps not on disk.
-                Ok(answer) if answer.code == ResponseCode::FLUSH_DISK_TIMEOUT => {
-                    self.world.note(format_args!("{what} flush timed out"));
-                    self.world.ledger.borrow_mut().given_up(what);
-                    false
-                }
-                Ok(answer) => {
-                    let cause = format!("{} {}", answer.code, answer.remark.unwrap_or_default());
-                    self.world.note(format_args!("{what} refused: {cause}"));
-                    let told = self.world.ledger.borrow_mut().refused(what, cause);
-                    self.world.check(told);
-                    false
-                }
-                Err(error) => {
-                    self.world.note(format_args!("{what} failed: {error}"));
-                    self.world.ledger.borrow_mut().given_up(what);
-                    if matches!(error, ClientError::TimedOut { .. }) && self.world.was_calm_since(began, CALM)
-                    {
-                        self.world.violate(format_args!("nobody answered {what}"));
-                    }
-                    false
-                }
-            };
-            if is_stored || !self.world.is_sending() {
+            let stored = self.hear(what, draft.kind, (broker, queue_id), began, answer);
+            if let (Kind::Half { commits }, Some(stored)) = (draft.kind, &stored) {
+                self.settle(&addr, what, commits, stored).await;
+            }
+            if stored.is_some() || !self.world.is_sending() {
                 return;
             }
             let pause = self.chance.between_ms(1, 300);
             sleep(pause).await;
         }
+    }
+
+    /// Sends many messages to one queue at once, as those do who wait for no answer before the next.
+    async fn send_many(&mut self) {
+        let (broker, queue_id) = self.pick_queue();
+        let Ok(connection) = self.servers.connection(&addr(&self.world, broker)).await else { return };
+        let began = Instant::now();
+        let mut sends = Vec::new();
+        for _ in 0..BURST_MIN + self.chance.below(BURST_MIN) {
+            self.next_message += 1;
+            let draft = Draft { number: self.next_message, kind: Kind::Plain, property: None, due: None };
+            let what = self.trying(&draft, broker, queue_id);
+            let (call, connection) = (self.call(&draft, what, queue_id), connection.clone());
+            sends.push(async move { (what, connection.call(call, PATIENCE).await) });
+        }
+        for (what, answer) in join_all(sends).await {
+            self.hear(what, Kind::Plain, (broker, queue_id), began, answer);
+        }
+    }
+
+    fn pick_queue(&mut self) -> (usize, i32) {
+        let broker = self.chance.below(BROKERS as u64) as usize;
+        (broker, self.chance.below(u64::from(QUEUES)) as i32)
+    }
+
+    fn trying(&self, draft: &Draft, broker: usize, queue_id: i32) -> Try {
+        let queue = queue(broker, queue_id);
+        self.world.ledger.borrow_mut().trying(draft.number, self.number, draft.kind, &queue, draft.due)
+    }
+
+    /// Takes the answer to a try; where it is stored, if it is.
+    fn hear(
+        &self,
+        what: Try,
+        kind: Kind,
+        (broker, queue_id): (usize, i32),
+        began: Instant,
+        answer: Result<Response, ClientError>,
+    ) -> Option<SendResponse> {
+        let world = &self.world;
+        match answer {
+            Ok(answer) if answer.code.is_success() => match answer.header::<SendResponse>() {
+                Ok(sent) => {
+                    world.note(format_args!(
+                        "{what} {kind:?} at {} of {queue_id}@{broker}",
+                        sent.queue_offset
+                    ));
+                    let offset = sent.queue_offset as u64;
+                    let told = world.ledger.borrow_mut().acknowledged(what, offset, world.now());
+                    world.check(told);
+                    return Some(sent);
+                }
+                Err(error) => world.violate(format_args!("{what} is answered with {error}")),
+            },
+            // Stored, and perhaps not on disk.
+            Ok(answer) if answer.code == ResponseCode::FLUSH_DISK_TIMEOUT => {
+                world.note(format_args!("{what} flush timed out"));
+                world.ledger.borrow_mut().given_up(what);
+            }
+            Ok(answer) => {
+                let cause = format!("{} {}", answer.code, answer.remark.unwrap_or_default());
+                world.note(format_args!("{what} refused: {cause}"));
+                let told = world.ledger.borrow_mut().refused(what, cause);
+                world.check(told);
+            }
+            Err(error) => {
+                world.note(format_args!("{what} failed: {error}"));
+                world.ledger.borrow_mut().given_up(what);
+                if matches!(error, ClientError::TimedOut { .. }) && world.was_calm_since(began, CALM) {
+                    world.violate(format_args!("nobody answered {what}"));
+                }
+            }
+        }
+        None
     }
 
     fn call(&mut self, draft: &Draft, what: Try, queue_id: i32) -> Call {

@@ -53,6 +53,8 @@ struct State {
     ready: Vec<usize>,
     next_process: u32,
     ending: Vec<Process>,
+    /// Whose turn it is.
+    running: Option<Process>,
     chance: Chance,
     turns: u64,
 }
@@ -71,6 +73,7 @@ impl Schedule {
             ready: Vec::new(),
             next_process: 0,
             ending: Vec::new(),
+            running: None,
             chance,
             turns: 0,
         };
@@ -130,6 +133,11 @@ impl Schedule {
         self.waker.wake();
     }
 
+    /// The process whose turn it is.
+    pub fn running(&self) -> Option<Process> {
+        self.state.borrow().running
+    }
+
     /// Turns that were taken: two runs of one seed have the same.
     pub fn turns(&self) -> u64 {
         self.state.borrow().turns
@@ -179,7 +187,7 @@ impl Schedule {
     /// Whether there was anybody to give it to.
     fn give_a_turn(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        let State { slots, ready, chance, turns, .. } = &mut *state;
+        let State { slots, ready, chance, turns, running, .. } = &mut *state;
         ready.clear();
         for (at, slot) in slots.iter().enumerate() {
             if slot
@@ -195,12 +203,15 @@ impl Schedule {
         let at = ready[chance.below(ready.len() as u64) as usize];
         let Some(mut slot) = slots[at].take() else { return false };
         *turns += 1;
+        *running = Some(slot.process);
         drop(state);
         slot.woken.is_woken.store(false, Ordering::Relaxed);
         let waker = slot.woken.clone().into();
         let ended = Pin::new(&mut slot.tasks).poll(&mut Context::from_waker(&waker)).is_ready();
+        let mut state = self.state.borrow_mut();
+        state.running = None;
         if !ended {
-            self.state.borrow_mut().slots[at] = Some(slot);
+            state.slots[at] = Some(slot);
         }
         true
     }

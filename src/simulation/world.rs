@@ -10,7 +10,8 @@ use tokio::time::{Instant, sleep};
 
 use super::chance::Chance;
 use super::ledger::{Ledger, Violation};
-use super::machine::{BrokerMachine, NameServerMachine};
+use super::machine::{Ambushes, BrokerMachine, Limits, NameServerMachine};
+use super::mailboxes::Mailboxes;
 use super::network::{Host, Network};
 use super::schedule::{Process, Schedule};
 use crate::clock::{SharedClock, WallMs};
@@ -55,8 +56,11 @@ pub struct World {
     pub clock: SharedClock,
     pub flush: FlushMode,
     pub ledger: RefCell<Ledger>,
+    pub mailboxes: RefCell<Mailboxes>,
+    pub limits: Limits,
     pub brokers: RefCell<Vec<BrokerMachine>>,
     pub name_server: RefCell<NameServerMachine>,
+    pub ambushes: RefCell<Ambushes>,
     began: Instant,
     transcript: RefCell<Transcript>,
     ended: RefCell<Option<oneshot::Sender<Violation>>>,
@@ -77,8 +81,11 @@ impl World {
             clock: RuntimeClock::shared(),
             flush,
             ledger: RefCell::default(),
+            mailboxes: RefCell::default(),
+            limits: Limits::of(&mut Chance::stream(seed, "limits")),
             brokers: RefCell::new((0..BROKERS).map(|number| BrokerMachine::new(number, seed)).collect()),
             name_server: RefCell::default(),
+            ambushes: RefCell::default(),
             began: Instant::now(),
             transcript: RefCell::default(),
             ended: RefCell::new(Some(ended)),

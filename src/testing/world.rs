@@ -1,7 +1,10 @@
 //! What seeded worlds share: chance, the run of many seeds, and a log whose writer and dispatcher are played by the test.
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::{Mutex, PoisonError};
 
 use super::log::{TestLog, queue_of};
 use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, StoredSend};
@@ -67,15 +70,38 @@ impl Chance {
 /// });
 /// ```
 pub fn each_seed(name: &str, seeds: u64, world: impl Fn(u64) + UnwindSafe + RefUnwindSafe) {
+    for seed in chosen(name, seeds) {
+        run_seed(name, seed, &world);
+    }
+}
+
+/// As [`each_seed`], on all cores: for worlds that have nothing in common.
+pub fn each_seed_on_all_cores(name: &str, seeds: u64, world: impl Fn(u64) + Sync + RefUnwindSafe) {
+    let seeds = Mutex::new(chosen(name, seeds));
+    let next = || seeds.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(seed) = next() {
+                    run_seed(name, seed, &world);
+                }
+            });
+        }
+    });
+}
+
+fn chosen(name: &str, seeds: u64) -> Range<u64> {
     let variable = |name: String| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seeds = match variable(format!("{name}_SEED")) {
+    match variable(format!("{name}_SEED")) {
         Some(seed) => seed..seed + 1,
         None => 0..variable(format!("{name}_SEEDS")).unwrap_or(seeds),
-    };
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| world(seed));
-        assert!(outcome.is_ok(), "the world of {name}_SEED={seed} failed, see above");
     }
+}
+
+fn run_seed(name: &str, seed: u64, world: &(impl Fn(u64) + RefUnwindSafe)) {
+    let outcome = std::panic::catch_unwind(|| world(seed));
+    assert!(outcome.is_ok(), "the world of {name}_SEED={seed} failed, see above");
 }
 
 /// A message that was stored, as the dispatcher finds it.
