@@ -41,9 +41,12 @@ const PATIENCE: Duration = Duration::from_secs(7);
 const CALM: Duration = Duration::from_secs(12);
 const HEARTBEAT: Duration = Duration::from_secs(10);
 const TRIES: u32 = 3;
-/// One time in so many a producer sends many messages at once, from this number to twice as many.
+/// One time in so many a producer sends many messages at once.
 const BURST_EVERY: u64 = 30;
+/// So many at least, and less than twice as many.
 const BURST_MIN: u64 = 16;
+/// Sends of one producer that nobody has answered yet.
+pub const UNDER_WAY_MAX: u64 = 2 * BURST_MIN;
 /// Delay levels that are used: 1 s, 5 s, 10 s.
 const LEVELS: u64 = 3;
 
