@@ -21,7 +21,7 @@ struct Args {
     /// The (first) seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How many seeds to run, one after the other.
+    /// How many seeds to run, one after the other; each leaves 4 MB behind until the process ends.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
     /// Virtual minutes in which messages are sent; settling comes on top.
