@@ -126,7 +126,7 @@ def goals(lines):
 
     ms = lambda v: f"{v:.3g} ms"
     us = lambda v: f"{v:.0f} µs"
-    mib = lambda v: f"{v:.0f} MiB"
+    mib = lambda v: f"{round(v)} MiB"
     sends = lambda case: per_second("telstar", case)
     limits = lambda *keys: get("machine", "limits", *keys)
 
