@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::chance::Chance;
 use super::consumers;
-use super::machine::End;
+use super::machine::{DiskTrouble, End};
 use super::network::Host;
 use super::schedule::Process;
 use super::world::{BROKERS, NAME_SERVER, NATURE, World};
@@ -116,7 +116,7 @@ async fn crash(world: &Rc<World>, chance: &mut Chance, broker: usize, end: End) 
 async fn trouble_disk(world: &Rc<World>, chance: &mut Chance, broker: usize) {
     let (disk, metadata) = {
         let mut brokers = world.brokers.borrow_mut();
-        brokers[broker].is_troubled = true;
+        brokers[broker].disk_trouble = DiskTrouble::Now;
         (brokers[broker].disk.clone(), brokers[broker].metadata.clone())
     };
     match chance.below(4) {
@@ -145,8 +145,9 @@ async fn trouble_disk(world: &Rc<World>, chance: &mut Chance, broker: usize) {
 
 /// Every disk is as disks should be.
 pub fn mend_disks(world: &World) {
+    world.note("every disk is mended");
     for broker in world.brokers.borrow_mut().iter_mut() {
-        broker.is_troubled = false;
+        broker.disk_trouble.end();
         broker.disk.fail_nothing();
         broker.metadata.fail_flushes(false);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::chance::Chance;
 use super::network::{Accepted, Host};
@@ -71,13 +71,39 @@ struct Running {
     stop: Option<oneshot::Sender<oneshot::Sender<()>>>,
 }
 
+/// When a disk may fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskTrouble {
+    Never,
+    Now,
+    /// It was mended then.
+    Until(Instant),
+}
+
+impl DiskTrouble {
+    /// The disk is mended now, if there was anything to mend.
+    pub fn end(&mut self) {
+        if *self == Self::Now {
+            *self = Self::Until(Instant::now());
+        }
+    }
+
+    /// Whether what began at `begun` and ends now may have met with it.
+    fn is_met_since(self, begun: Instant) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Now => true,
+            Self::Until(mended) => mended >= begun,
+        }
+    }
+}
+
 /// The machine of a broker.
 pub struct BrokerMachine {
     number: usize,
     pub disk: MemoryFiles,
     pub metadata: MemoryMetadata,
-    /// Its disk may fail now.
-    pub is_troubled: bool,
+    pub disk_trouble: DiskTrouble,
     running: Option<Running>,
     chance: Chance,
 }
@@ -88,7 +114,7 @@ impl BrokerMachine {
             number,
             disk: MemoryFiles::new(),
             metadata: MemoryMetadata::default(),
-            is_troubled: false,
+            disk_trouble: DiskTrouble::Never,
             running: None,
             chance: Chance::stream(seed, &format!("broker-{number}")),
         }
@@ -284,6 +310,7 @@ impl World {
         let (files, addr) = (Arc::new(machine.disk.clone()), machine.addr());
         let metadata = Metadata::in_memory(&machine.metadata);
         let workers = 1 + machine.chance.below(4) as usize;
+        let begun = Instant::now();
         drop(brokers);
         let world = self.clone();
         self.schedule.spawn(process, async move {
@@ -310,7 +337,8 @@ impl World {
                     };
                     serve_until_ended(number, port, tree, failures, stopping, world).await;
                 }
-                Err(error) if world.brokers.borrow()[number].is_troubled => {
+                // Its disk may have been mended between the failure and this turn.
+                Err(error) if world.brokers.borrow()[number].disk_trouble.is_met_since(begun) => {
                     world.note(format_args!("broker-{number} does not start: {error}"));
                     world.replace_broker(number);
                 }
@@ -423,4 +451,28 @@ async fn serve_until_ended(
         let _ = stopped.send(());
     }
     std::future::pending::<()>().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_meets_with_trouble_that_was_mended_before_its_failure_was_told() {
+        let mut trouble = DiskTrouble::Now;
+        let second = Duration::from_secs(1);
+        let started_before = Instant::now();
+        tokio::time::advance(second).await;
+        assert!(trouble.is_met_since(started_before), "not mended");
+        trouble.end();
+        tokio::time::advance(second).await;
+        let started_after = Instant::now();
+        trouble.end();
+        assert!(trouble.is_met_since(started_before), "mended meanwhile");
+        assert!(!trouble.is_met_since(started_after), "mended before, once");
+
+        let mut never = DiskTrouble::Never;
+        never.end();
+        assert!(!never.is_met_since(started_before), "nothing was mended");
+    }
 }
