@@ -15,6 +15,7 @@ use crate::cli::args::parse_count;
 use crate::cli::error::CliError;
 use crate::client::route::QueueAt;
 use crate::protocol::response_code::ResponseCode;
+use crate::types::GroupName;
 
 /// Silence after which the missing answers are given up.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,7 +40,7 @@ pub struct ConsumeBenchArgs {
     batch: i32,
     /// The consumer group
     #[arg(short, long, default_value = "telstar-bench")]
-    group: String,
+    group: GroupName,
     /// Read no more than so many messages, an equal share of each queue
     #[arg(short, long, value_name = "N", value_parser = parse_count)]
     count: Option<u64>,
@@ -84,14 +85,7 @@ pub async fn all_of(target: &TargetArgs, count: Option<u64>) -> Result<Vec<Queue
 }
 
 pub fn run(args: ConsumeBenchArgs, parts: Vec<QueuePart>) -> Result<(), CliError> {
-    let shape = PullShape {
-        codec: args.codec.into(),
-        topic: args.target.topic.clone(),
-        group: args.group.as_str().into(),
-        batch: args.batch,
-        long_poll: false,
-        condition: None,
-    };
+    let shape = PullShape::new(args.codec.into(), &args.target.topic, &args.group, args.batch);
     let report = read(parts, shape, args.conns, &args.watch)?;
     tell(&report, &args.watch)
 }

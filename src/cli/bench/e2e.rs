@@ -20,9 +20,12 @@ use crate::cli::args::{parse_rate, parse_size};
 use crate::cli::error::CliError;
 use crate::client::route::QueueAt;
 use crate::protocol::message::RecordView;
+use crate::types::GroupName;
 
 /// Unanswered messages of each sender; at a rate a server can take there are few.
 const WINDOW: u32 = 16_384;
+/// Messages of each pull, at most.
+const BATCH: i32 = 32;
 /// How long messages may be on their way after the last was sent.
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -49,7 +52,7 @@ pub struct EndToEndArgs {
     conns: u16,
     /// The consumer group
     #[arg(short, long, default_value = "telstar-bench")]
-    group: String,
+    group: GroupName,
     /// How headers are written
     #[arg(long, value_enum, default_value = "json")]
     codec: Codec,
@@ -101,12 +104,8 @@ pub fn run(args: EndToEndArgs, queues: Vec<QueueEnd>) -> Result<(), CliError> {
         jobs.push(EndToEndJob::Receive(ReceiveJob {
             addr: broker.addr.clone(),
             shape: PullShape {
-                condition: None,
-                codec: args.codec.into(),
-                topic: args.target.topic.clone(),
-                group: args.group.as_str().into(),
-                batch: 32,
                 long_poll: true,
+                ..PullShape::new(args.codec.into(), &args.target.topic, &args.group, BATCH)
             },
             queues: of_broker.map(|queue| (queue.at.queue.queue_id, queue.end, None)).collect(),
             moments,

@@ -11,6 +11,7 @@ use super::target::{BrokerQueues, TargetArgs, by_broker};
 use crate::cli::args::{parse_count, parse_size};
 use crate::cli::error::CliError;
 use crate::cli::on_runtime;
+use crate::types::GroupName;
 
 /// Frames on the way while the topic is filled.
 const WINDOW: u32 = 64;
@@ -44,7 +45,7 @@ pub struct FilterBenchArgs {
     condition: String,
     /// The consumer group
     #[arg(short, long, default_value = "telstar-bench")]
-    group: String,
+    group: GroupName,
     /// How headers are written
     #[arg(long, value_enum, default_value = "json")]
     codec: Codec,
@@ -63,12 +64,8 @@ pub fn run(args: FilterBenchArgs) -> Result<(), CliError> {
         parts = on_runtime(consume::all_of(&args.target, None))?;
     }
     let shape = PullShape {
-        codec: args.codec.into(),
-        topic: args.target.topic.clone(),
-        group: args.group.as_str().into(),
-        batch: args.batch,
-        long_poll: false,
         condition: Some(args.condition),
+        ..PullShape::new(args.codec.into(), &args.target.topic, &args.group, args.batch)
     };
     tell(&consume::read(parts, shape, args.conns, &args.watch)?, &args.watch)
 }

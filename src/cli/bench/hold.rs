@@ -19,6 +19,8 @@ use crate::types::GroupName;
 
 /// Time for the pulls to be held before messages are sent.
 const SETTLING: Duration = Duration::from_secs(1);
+/// Messages of each pull, at most.
+const BATCH: i32 = 32;
 /// How long the last answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -105,12 +107,8 @@ async fn measure(
     let mut pulls = Socket::connect(&broker.addr).await?;
     let mut sends = Socket::connect(&broker.addr).await?;
     let shape = PullShape {
-        codec: HeaderCodec::Json,
-        topic: args.target.topic.clone(),
-        group: args.group.clone(),
-        batch: 32,
         long_poll: true,
-        condition: None,
+        ..PullShape::new(HeaderCodec::Json, &args.target.topic, &args.group, BATCH)
     };
     let queues = begins.len();
     let mut puller = Puller::new(shape, begins, Instant::now());

@@ -17,6 +17,7 @@ use super::target::{BrokerQueues, TargetArgs, by_broker};
 use crate::cli::args::{parse_duration, parse_rate, parse_size};
 use crate::cli::error::CliError;
 use crate::cli::output;
+use crate::types::GroupName;
 
 /// Measure what reading a backlog from its oldest message on does to those who send
 #[derive(Debug, Args)]
@@ -49,7 +50,7 @@ pub struct MixedBenchArgs {
     batch: i32,
     /// The consumer group
     #[arg(short, long, default_value = "telstar-bench")]
-    group: String,
+    group: GroupName,
     /// How headers are written
     #[arg(long, value_enum, default_value = "json")]
     codec: Codec,
@@ -162,14 +163,7 @@ fn measure(
     let mut jobs: Vec<MixedJob> = sends.collect();
     let read = Arc::new(Mutex::new(Figures::default()));
     if !backlog.is_empty() {
-        let shape = PullShape {
-            codec: args.codec.into(),
-            topic: args.target.topic.clone(),
-            group: args.group.as_str().into(),
-            batch: args.batch,
-            long_poll: false,
-            condition: None,
-        };
+        let shape = PullShape::new(args.codec.into(), &args.target.topic, &args.group, args.batch);
         let pulls = pull_jobs(backlog, &shape, args.readers, moments, &Progress::default());
         jobs.extend(pulls.into_iter().map(|job| MixedJob::Read(job, read.clone())));
     }

@@ -33,6 +33,13 @@ pub struct PullShape {
     pub condition: Option<String>,
 }
 
+impl PullShape {
+    /// Pulls of every message, answered at once.
+    pub fn new(codec: HeaderCodec, topic: &TopicName, group: &GroupName, batch: i32) -> Self {
+        Self { codec, topic: topic.clone(), group: group.clone(), batch, long_poll: false, condition: None }
+    }
+}
+
 /// A queue that is pulled.
 #[derive(Clone, Debug)]
 pub struct PulledQueue {
