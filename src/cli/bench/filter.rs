@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::consume::{self, QueuePart};
+use super::consume;
 use super::frame::{DIGIT, SendShape};
 use super::pull::PullShape;
 use super::run::{Goal, Moments, Progress, WatchArgs, run_jobs, tell};
@@ -57,10 +57,10 @@ pub struct FilterBenchArgs {
 
 pub fn run(args: FilterBenchArgs) -> Result<(), CliError> {
     let queues = on_runtime(args.target.write_queues())?;
-    let held = |parts: &[QueuePart]| parts.iter().map(|part| (part.to - part.from) as u64).sum::<u64>();
     let mut parts = on_runtime(consume::all_of(&args.target, None))?;
-    if held(&parts) < args.count {
-        fill(&args, args.count - held(&parts), by_broker(&queues))?;
+    let held = consume::count_of(&parts);
+    if held < args.count {
+        fill(&args, args.count - held, by_broker(&queues))?;
         parts = on_runtime(consume::all_of(&args.target, None))?;
     }
     let shape = PullShape {
