@@ -8,13 +8,11 @@ use serde::Serialize;
 
 use super::consume::{LATENCY_OF_PULLS, PullJob, QueuePart, all_of, pull_jobs};
 use super::figures::{Figures, Report};
-use super::frame::SendShape;
 use super::pull::PullShape;
 use super::run::{Goal, Moments, Progress, RunArgs, WatchArgs, run_jobs, write_page};
-use super::schedule::Schedule;
-use super::send::{Codec, SendJob};
+use super::send::{SendJob, SenderArgs};
 use super::target::{BrokerQueues, TargetArgs, by_broker};
-use crate::cli::args::{parse_duration, parse_rate, parse_size};
+use crate::cli::args::parse_duration;
 use crate::cli::error::CliError;
 use crate::cli::output;
 use crate::types::GroupName;
@@ -30,18 +28,8 @@ Examples:
   telstar bench mixed --topic Backlog --size 100 --duration 30s --server-pid 4242
   telstar bench mixed --topic Backlog --rate 20k/s --json")]
 pub struct MixedBenchArgs {
-    /// Connections that send
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value = "4")]
-    conns: u16,
-    /// Unanswered messages on each of them, at most
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "64")]
-    window: u32,
-    /// Length of each body, bytes
-    #[arg(short, long, value_parser = parse_size, default_value = "1024")]
-    size: usize,
-    /// Send so many messages per second, over all connections
-    #[arg(short, long, value_name = "N/s", value_parser = parse_rate)]
-    rate: Option<f64>,
+    #[command(flatten)]
+    senders: SenderArgs,
     /// Connections that read
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value = "1")]
     readers: u16,
@@ -51,9 +39,6 @@ pub struct MixedBenchArgs {
     /// The consumer group
     #[arg(short, long, default_value = "telstar-bench")]
     group: GroupName,
-    /// How headers are written
-    #[arg(long, value_enum, default_value = "json")]
-    codec: Codec,
     #[command(flatten)]
     target: TargetArgs,
     /// How long to measure, each time
@@ -145,15 +130,14 @@ fn measure(
         RunArgs { duration: args.duration, count: None, warm_up: args.warm_up, watch: args.watch.clone() };
     let moments = Moments::of(&run);
     let progress = Progress::default();
-    let connections = usize::from(args.conns);
-    let sends = (0..connections).map(|index| {
+    let sends = (0..args.senders.connections()).map(|index| {
         let broker = &brokers[index % brokers.len()];
         MixedJob::Send(SendJob {
             addr: broker.addr.clone(),
             queue_ids: broker.queue_ids.clone(),
-            shape: SendShape::new(args.codec.into(), &args.target.topic, args.size),
-            window: args.window,
-            schedule: args.rate.map(|rate| Schedule::new(moments.start, rate, index, connections)),
+            shape: args.senders.shape(&args.target.topic),
+            window: args.senders.window,
+            schedule: args.senders.schedule(moments.start, 1, index),
             frames: None,
             moments,
             stamp: None,
@@ -163,15 +147,15 @@ fn measure(
     let mut jobs: Vec<MixedJob> = sends.collect();
     let read = Arc::new(Mutex::new(Figures::default()));
     if !backlog.is_empty() {
-        let shape = PullShape::new(args.codec.into(), &args.target.topic, &args.group, args.batch);
+        let shape = PullShape::new(args.senders.codec.into(), &args.target.topic, &args.group, args.batch);
         let pulls = pull_jobs(backlog, &shape, args.readers, moments, &Progress::default());
         jobs.extend(pulls.into_iter().map(|job| MixedJob::Read(job, read.clone())));
     }
     let goal = Goal::of(&run, moments);
     let jobs = jobs.into_iter().map(|job| move || job.run()).collect();
     let (sent, costs) = run_jobs(jobs, &args.watch, moments, goal, &progress)?;
-    let latency_of = if args.rate.is_some() { "latency from intended time" } else { "latency" };
-    let sent = Report::new(&sent, sent.elapsed(moments.measure_from), latency_of, &costs);
+    let elapsed = sent.elapsed(moments.measure_from);
+    let sent = Report::new(&sent, elapsed, args.senders.latency_of(), &costs);
     let read = read.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     // The processor time of a server that does both cannot be told apart.
     let elapsed = read.elapsed(moments.start);

@@ -41,31 +41,60 @@ Examples:
   telstar bench send --topics 6250 --queues 8
   telstar bench send --broker 127.0.0.1:10999")]
 pub struct SendBenchArgs {
-    /// Connections
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value = "4")]
-    conns: u16,
-    /// Unanswered frames on each connection, at most
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "64")]
-    window: u32,
-    /// Length of each body, bytes
-    #[arg(short, long, value_parser = parse_size, default_value = "1024")]
-    size: usize,
+    #[command(flatten)]
+    senders: SenderArgs,
     /// Messages in each frame
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096), default_value = "1")]
     batch: u16,
-    /// Send so many messages per second, over all connections
-    #[arg(short, long, value_name = "N/s", value_parser = parse_rate)]
-    rate: Option<f64>,
     /// Send to so many topics in turn: the one of --topic with -0, -1, … behind its name
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "1")]
     topics: u32,
-    /// How headers are written; clients use JSON unless told otherwise
-    #[arg(long, value_enum, default_value = "json")]
-    codec: Codec,
     #[command(flatten)]
     target: TargetArgs,
     #[command(flatten)]
     run: RunArgs,
+}
+
+/// How messages are sent.
+#[derive(Clone, Debug, Args)]
+pub struct SenderArgs {
+    /// Connections that send
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), default_value = "4")]
+    conns: u16,
+    /// Unanswered frames on each of them, at most
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "64")]
+    pub window: u32,
+    /// Length of each body, bytes
+    #[arg(short, long, value_parser = parse_size, default_value = "1024")]
+    size: usize,
+    /// Send so many messages per second, over all connections
+    #[arg(short, long, value_name = "N/s", value_parser = parse_rate)]
+    rate: Option<f64>,
+    /// How headers are written; clients use JSON unless told otherwise
+    #[arg(long, value_enum, default_value = "json")]
+    pub codec: Codec,
+}
+
+impl SenderArgs {
+    pub fn connections(&self) -> usize {
+        usize::from(self.conns)
+    }
+
+    /// Messages for `topic`, one by one.
+    pub fn shape(&self, topic: &TopicName) -> SendShape {
+        SendShape::new(self.codec.into(), topic, self.size)
+    }
+
+    /// When the connection at `index` sends its frames, of `batch` messages each; `None`: as fast as answers come.
+    pub fn schedule(&self, start: Instant, batch: usize, index: usize) -> Option<Schedule> {
+        let frames_per_second = self.rate? / batch as f64;
+        Some(Schedule::new(start, frames_per_second, index, self.connections()))
+    }
+
+    /// What the latencies are.
+    pub fn latency_of(&self) -> &'static str {
+        if self.rate.is_some() { "latency from intended time" } else { "latency" }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -114,24 +143,18 @@ pub async fn prepare(args: &SendBenchArgs) -> Result<Prepared, CliError> {
 pub fn run(args: SendBenchArgs, Prepared { topics, brokers }: Prepared) -> Result<(), CliError> {
     let moments = Moments::of(&args.run);
     let progress = Progress::default();
-    let connections = usize::from(args.conns);
+    let connections = args.senders.connections();
     let batch = usize::from(args.batch);
     let jobs = (0..connections).map(|index| {
         let broker = &brokers[index % brokers.len()];
-        let shape = SendShape {
-            batch,
-            topics: topics.clone(),
-            ..SendShape::new(args.codec.into(), &args.target.topic, args.size)
-        };
+        let shape = SendShape { batch, topics: topics.clone(), ..args.senders.shape(&args.target.topic) };
         let frames = args.run.count.map(|count| count.div_ceil(batch as u64));
         let job = SendJob {
             addr: broker.addr.clone(),
             queue_ids: broker.queue_ids.clone(),
             shape,
-            window: args.window,
-            schedule: args
-                .rate
-                .map(|rate| Schedule::new(moments.start, rate / batch as f64, index, connections)),
+            window: args.senders.window,
+            schedule: args.senders.schedule(moments.start, batch, index),
             frames: frames.map(|frames| share(frames, index, connections)),
             moments,
             stamp: None,
@@ -142,8 +165,7 @@ pub fn run(args: SendBenchArgs, Prepared { topics, brokers }: Prepared) -> Resul
     let goal = Goal::of(&args.run, moments);
     let (figures, costs) = run_jobs(jobs.collect(), &args.run.watch, moments, goal, &progress)?;
     let elapsed = figures.elapsed(moments.measure_from);
-    let latency_of = if args.rate.is_some() { "latency from intended time" } else { "latency" };
-    tell(&Report::new(&figures, elapsed, latency_of, &costs), &args.run.watch)
+    tell(&Report::new(&figures, elapsed, args.senders.latency_of(), &costs), &args.run.watch)
 }
 
 /// What one connection sends.
