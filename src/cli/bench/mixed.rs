@@ -1,6 +1,6 @@
 //! `telstar bench mixed`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use clap::Args;
@@ -83,7 +83,7 @@ struct MixedReport {
 enum MixedJob {
     Send(SendJob),
     /// Reads, and leaves the figures apart from those of the sends.
-    Read(PullJob, Arc<Mutex<Figures>>),
+    Read(PullJob, mpsc::Sender<Figures>),
 }
 
 impl MixedJob {
@@ -91,8 +91,8 @@ impl MixedJob {
         match self {
             Self::Send(job) => job.run().await,
             Self::Read(job, read) => {
-                let figures = job.run().await?;
-                read.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).add(&figures);
+                // Nobody listens any more when another one has failed.
+                let _ = read.send(job.run().await?);
                 Ok(Figures::default())
             }
         }
@@ -145,18 +145,19 @@ fn measure(
         })
     });
     let mut jobs: Vec<MixedJob> = sends.collect();
-    let read = Arc::new(Mutex::new(Figures::default()));
+    let (reader, figures_read) = mpsc::channel();
     if !backlog.is_empty() {
         let shape = PullShape::new(args.senders.codec.into(), &args.target.topic, &args.group, args.batch);
         let pulls = pull_jobs(backlog, &shape, args.readers, moments, &Progress::default());
-        jobs.extend(pulls.into_iter().map(|job| MixedJob::Read(job, read.clone())));
+        jobs.extend(pulls.into_iter().map(|job| MixedJob::Read(job, reader.clone())));
     }
     let goal = Goal::of(&run, moments);
     let jobs = jobs.into_iter().map(|job| move || job.run()).collect();
     let (sent, costs) = run_jobs(jobs, &args.watch, moments, goal, &progress)?;
     let elapsed = sent.elapsed(moments.measure_from);
     let sent = Report::new(&sent, elapsed, args.senders.latency_of(), &costs);
-    let read = read.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut read = Figures::default();
+    figures_read.try_iter().for_each(|figures| read.add(&figures));
     // The processor time of a server that does both cannot be told apart.
     let elapsed = read.elapsed(moments.start);
     Ok((sent, Report::new(&read, elapsed, LATENCY_OF_PULLS, &Default::default())))
