@@ -10,11 +10,14 @@
 //!  84 │ body len 4 │ body │ topic len 1 (V1) or 2 (V2) │ topic │ properties len 2 │ properties │
 //! ```
 
+mod glance;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes};
 
+pub use self::glance::RecordGlance;
 use super::properties::{self, PROPERTY_SEPARATOR};
 use super::sys_flag::{BORN_HOST_V6, STORE_HOST_V6};
 use crate::clock::WallMs;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::figures::{Figures, Report};
-use super::pull::{PullOutcome, PullShape, Puller, count_records};
+use super::pull::{PullOutcome, PullShape, Puller};
 use super::run::{Goal, Moments, Progress, WatchArgs, run_jobs, tell};
 use super::send::Codec;
 use super::socket::Socket;
@@ -189,10 +189,11 @@ impl PullJob {
                 let Some((index, outcome)) = puller.take(&seen, frame, now) else { continue };
                 match outcome {
                     PullOutcome::Records { records, took } => {
-                        let count = count_records(records);
+                        let bytes = records.bytes.len() as u64;
+                        let count = records.count().map_err(std::io::Error::other)?;
                         figures.latencies.record(took);
                         figures.messages += count;
-                        figures.bytes += records.len() as u64;
+                        figures.bytes += bytes;
                         figures.last = Some(now);
                         self.progress.fetch_add(count, Ordering::Relaxed);
                         ask.push(index);

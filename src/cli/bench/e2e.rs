@@ -16,10 +16,10 @@ use super::send::{Codec, SendJob};
 use super::socket::Socket;
 use super::target::{TargetArgs, by_broker};
 use super::timer::Timer;
+use super::walk::{DamagedAnswer, Records};
 use crate::cli::args::{parse_rate, parse_size};
 use crate::cli::error::CliError;
 use crate::client::route::QueueAt;
-use crate::protocol::message::RecordView;
 use crate::types::GroupName;
 
 /// Unanswered messages of each sender; at a rate a server can take there are few.
@@ -215,7 +215,8 @@ impl ReceiveJob {
                 let Some((index, outcome)) = puller.take(&seen, frame, now) else { continue };
                 match outcome {
                     PullOutcome::Records { records, .. } => {
-                        self.take_records(records, now, &mut figures, &mut seconds);
+                        self.take_records(records, now, &mut figures, &mut seconds)
+                            .map_err(std::io::Error::other)?;
                         ask.push(index);
                     }
                     PullOutcome::Nothing => ask.push(index),
@@ -228,23 +229,30 @@ impl ReceiveJob {
         }
     }
 
-    fn take_records(&self, mut records: &[u8], now: Instant, figures: &mut Figures, seconds: &mut Seconds) {
-        while let Ok(record) = RecordView::parse(records) {
-            records = &records[record.total_len()..];
-            let Some(since_start) = read_stamp(record.body(), self.run) else { continue };
+    fn take_records(
+        &self,
+        records: Records<'_>,
+        now: Instant,
+        figures: &mut Figures,
+        seconds: &mut Seconds,
+    ) -> Result<(), DamagedAnswer> {
+        records.for_each(|record| {
+            let body = record.body()?;
+            let Some(since_start) = read_stamp(body, self.run) else { return Ok(()) };
             let intended = self.moments.start + since_start;
             if intended < self.moments.measure_from {
-                continue;
+                return Ok(());
             }
             let latency = now.saturating_duration_since(intended);
             figures.latencies.record(latency);
             seconds.record(intended, latency);
             figures.messages += 1;
-            figures.bytes += record.body().len() as u64;
+            figures.bytes += body.len() as u64;
             figures.last = Some(now);
             self.received.fetch_add(1, Ordering::Relaxed);
             self.shared.received.fetch_add(1, Ordering::AcqRel);
-        }
+            Ok(())
+        })
     }
 
     /// Everything sent has come, or will not come any more.

@@ -27,6 +27,7 @@ mod socket;
 mod target;
 mod timer;
 mod tx;
+mod walk;
 
 use clap::Subcommand;
 

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 
 use super::frame::{FIRST_OPAQUE, Glance, decode, remark_of};
 use super::socket::Socket;
+use super::walk::Records;
 use crate::protocol::body::subscription::SQL92;
 use crate::protocol::command::OutgoingHead;
 use crate::protocol::frame::HeaderCodec;
@@ -54,7 +55,7 @@ pub struct PulledQueue {
 pub enum PullOutcome<'a> {
     /// Records, and how long the pull took.
     Records {
-        records: &'a [u8],
+        records: Records<'a>,
         took: Duration,
     },
     Nothing,
@@ -146,8 +147,10 @@ impl Puller {
         let header = decode(seen, frame).and_then(|command| PullResponse::from_fields(&command.fields).ok());
         let outcome = match (code, header) {
             (ResponseCode::SUCCESS, Some(header)) => {
-                queue.next = header.next_begin_offset;
-                PullOutcome::Records { records: seen.body(frame), took: now - queue.asked_at }
+                let asked = std::mem::replace(&mut queue.next, header.next_begin_offset);
+                let records =
+                    Records { queue_id: queue.queue_id, bytes: seen.body(frame), offsets: asked..queue.next };
+                PullOutcome::Records { records, took: now - queue.asked_at }
             }
             (
                 ResponseCode::PULL_NOT_FOUND
@@ -166,32 +169,5 @@ impl Puller {
     /// Pulls the queue at `index` again.
     pub fn ask_again(&mut self, socket: &mut Socket, index: usize, now: Instant) {
         self.ask(socket, index, now);
-    }
-}
-
-/// Records back to back: how many, by their lengths alone.
-pub fn count_records(mut records: &[u8]) -> u64 {
-    let mut count = 0;
-    while let Some(len) = records.first_chunk::<4>() {
-        let len = u32::from_be_bytes(*len) as usize;
-        match records.get(len..) {
-            Some(rest) if len > 0 => records = rest,
-            _ => break,
-        }
-        count += 1;
-    }
-    count
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_are_counted_by_their_lengths() {
-        assert_eq!(count_records(&[]), 0);
-        assert_eq!(count_records(&[0, 0, 0, 6, 1, 2, 0, 0, 0, 4]), 2);
-        assert_eq!(count_records(&[0, 0, 0, 6, 1]), 0, "cut off");
-        assert_eq!(count_records(&[0; 8]), 0, "no length, no end");
     }
 }

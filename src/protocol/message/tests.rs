@@ -199,3 +199,61 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn glance_sees_what_parsing_sees() {
+    let v6: SocketAddr = "[2001:db8::7]:50000".parse().unwrap();
+    let of_kind = |born_host, store_host, topic: &str| {
+        encode(&PendingMessage { born_host, store_host, topic: topic.into(), ..message() })
+    };
+    let v4 = message().born_host;
+    for mut record in
+        [of_kind(v4, v4, "t"), of_kind(v6, v4, "t"), of_kind(v4, v6, "t"), of_kind(v6, v6, &"t".repeat(200))]
+    {
+        let len = record.len();
+        record.extend_from_slice(b"what lies behind");
+        let (seen, parsed) = (RecordGlance::of(&record).unwrap(), RecordView::parse(&record).unwrap());
+        assert_eq!(seen.total_len(), len);
+        assert_eq!(seen.queue_offset(), parsed.queue_offset());
+        assert_eq!(seen.body(), Ok(parsed.body()));
+    }
+}
+
+#[test]
+fn glance_at_a_record_cut_anywhere_is_an_error() {
+    for len in 0..GOLDEN.len() {
+        let error = RecordGlance::of(&GOLDEN[..len]).err();
+        assert!(matches!(error, Some(RecordError::Cut { .. })), "{len}: {error:?}");
+    }
+}
+
+#[test]
+fn body_that_leads_out_of_its_record_is_an_error() {
+    let mut record = GOLDEN.to_vec();
+    for len in [GOLDEN.len() as i32, i32::MAX] {
+        record[84..88].copy_from_slice(&len.to_be_bytes());
+        let seen = RecordGlance::of(&record).unwrap();
+        assert_eq!(seen.body(), Err(RecordError::Length { total_len: GOLDEN.len() as u32 }));
+    }
+    // A smallest record that says its hosts are longer than it has room for.
+    let mut smallest = vec![0; MIN_RECORD_BYTES];
+    smallest[..4].copy_from_slice(&(MIN_RECORD_BYTES as u32).to_be_bytes());
+    smallest[4..8].copy_from_slice(&MAGIC_V1.to_be_bytes());
+    smallest[36..40].copy_from_slice(&(BORN_HOST_V6 | STORE_HOST_V6).to_be_bytes());
+    let seen = RecordGlance::of(&smallest).unwrap();
+    assert_eq!(seen.body(), Err(RecordError::Length { total_len: MIN_RECORD_BYTES as u32 }));
+}
+
+proptest! {
+    #[test]
+    fn glance_at_any_bytes_is_a_record_or_an_error(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Some(head) = bytes.first_chunk_mut::<8>() {
+            head[..4].copy_from_slice(&150u32.to_be_bytes());
+            head[4..].copy_from_slice(&MAGIC_V1.to_be_bytes());
+        }
+        if let Ok(seen) = RecordGlance::of(&bytes) {
+            prop_assert_eq!(seen.total_len(), 150);
+            prop_assert!(seen.body().is_err() || seen.body().unwrap().len() < 150);
+        }
+    }
+}
