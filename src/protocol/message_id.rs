@@ -36,11 +36,8 @@ pub fn push_offset_message_id(id: &mut String, store_host: SocketAddr, physical:
 
 fn push_hex<const N: usize>(id: &mut String, bytes: [u8; N]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    id.extend(
-        bytes.into_iter().flat_map(|byte| {
-            [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]].map(char::from)
-        }),
-    );
+    let hex = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    id.push_str(str::from_utf8(hex.as_flattened()).unwrap_or_default());
 }
 
 /// The parts of an offset message id; lower-case hex is read too.

@@ -18,7 +18,7 @@ use std::io;
 use std::ops::RangeInclusive;
 
 use super::mapped_file::MappedFile;
-use crate::protocol::java_hash::java_string_hash;
+use crate::protocol::java_hash::continue_java_hash;
 use crate::types::PhysicalOffset;
 
 pub const HEADER_BYTES: usize = 40;
@@ -275,7 +275,8 @@ impl Entry {
 /// The hash a key is filed under. RocketMQ: `IndexFile.indexKeyHashMethod` of `topic#key`. A tag is filed as the key
 /// [`tag_key`] makes of it.
 pub fn hash_of(topic: &str, key: &str) -> u32 {
-    match java_string_hash(&format!("{topic}#{key}")) {
+    let hash = [topic, "#", key].into_iter().fold(0, continue_java_hash);
+    match hash {
         i32::MIN => 0,
         hash => hash.unsigned_abs(),
     }
@@ -291,6 +292,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::protocol::java_hash::java_string_hash;
     use crate::store::file::StoreFiles;
     use crate::store::memory_files::MemoryFiles;
 

@@ -398,11 +398,13 @@ fn batch_messages(
     let mut messages = Vec::new();
     for entry in BatchEntries::new(request.command.body.clone()) {
         let entry = entry.map_err(|error| Refusal::MessageIllegal { what: error.to_string() })?;
-        let properties = match properties::get(&entry.properties, property::TIMER_SETTLES) {
-            None => entry.properties,
-            Some(_) => without(&entry.properties, &OF_DELIVERIES),
-        };
-        not_there::check_properties(&properties)?;
+        let mut settles_timer = false;
+        for (name, _) in properties::pairs(&entry.properties) {
+            not_there::check_property(name)?;
+            settles_timer |= name == property::TIMER_SETTLES;
+        }
+        let properties =
+            if settles_timer { without(&entry.properties, &OF_DELIVERIES) } else { entry.properties };
         messages.push(PendingMessage {
             flag: entry.flag,
             ..message_of(request, header, topic, queue_id, entry.body, properties, rules)
