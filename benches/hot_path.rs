@@ -163,7 +163,7 @@ fn encode_send_response(criterion: &mut Criterion) {
             unique_key: Some(unique_key.clone()),
             recall_handle: None,
         };
-        let to = ReplyTo { opaque: 7, codec, one_way: false, cost_bytes: 1280 };
+        let to = ReplyTo { opaque: 7, codec, one_way: false, cost_bytes: 1280, is_send: true };
         let mut output = Output::default();
         group.bench_function(name, |bencher| {
             bencher.iter(|| {

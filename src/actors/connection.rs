@@ -11,6 +11,8 @@
 //! Replies bypass the mailbox capacity: they are bounded by the requests that were let through. So does
 //! [`ConnectionClosed`]: there is one for each watch.
 
+mod gathering;
+
 use std::future::Future;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::BytesMut;
+use gathering::{Gathering, Writing};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -42,8 +45,6 @@ use crate::protocol::frame::{NextFrame, next_frame};
 const READ_BYTES: usize = 64 * 1024;
 /// Reads of one turn; then the other actors of the thread have theirs.
 const READS_PER_TURN: usize = 8;
-/// Output that is not kept waiting for more.
-const GATHERED_BYTES: usize = 64 * 1024;
 /// How often idleness is looked at, unless a limit is shorter.
 const IDLE_CHECK: Duration = Duration::from_secs(10);
 
@@ -110,8 +111,7 @@ pub struct Connection {
     watchers: Vec<Recipient<ConnectionClosed>>,
     last_active: Instant,
     closing: bool,
-    /// Replies wait until all that are ready have had their turn.
-    gathering: bool,
+    gathering: Gathering,
 }
 
 impl Connection {
@@ -131,17 +131,21 @@ impl Connection {
             watchers: Vec::new(),
             last_active: Instant::now(),
             closing: false,
-            gathering: false,
+            gathering: Gathering::default(),
         }
     }
 
     /// Reads, serves, writes; as far as the socket and the limits allow.
     fn pump(&mut self, task: &mut Task<'_>) -> Result<(), CloseCause> {
         for turn in 0.. {
-            if self.gathers(task) {
-                return Ok(());
+            match self.gathering.writing(&self.output, self.in_work_bytes > 0) {
+                Writing::Now => self.write(task)?,
+                Writing::NextTurn => {
+                    look_again(task);
+                    return Ok(());
+                }
+                Writing::WithMoreSends => look_again(task),
             }
-            self.write(task)?;
             if self.in_work_bytes > self.parts.limits.max_in_work_bytes
                 || self.output.len_bytes() > self.parts.limits.max_unread_bytes
             {
@@ -169,21 +173,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether replies wait for others of the same turn of the thread: those who make them are woken one after the
-    /// other, and a write for each would cost more than all else.
-    fn gathers(&mut self, task: &mut Task<'_>) -> bool {
-        if self.output.is_empty() || self.in_work_bytes == 0 || self.output.len_bytes() > GATHERED_BYTES {
-            self.gathering = false;
-            return false;
-        }
-        self.gathering = !self.gathering;
-        if self.gathering {
-            // Polled once: it wakes this actor when all that are ready have had their turn.
-            let _ = pin!(tokio::task::yield_now()).poll(task);
-        }
-        self.gathering
-    }
-
     /// A large frame gets its room in doubling steps: what a length claims is not believed before it arrives.
     fn room_bytes(&self) -> usize {
         let missing = self.wanted_bytes.saturating_sub(self.input.len());
@@ -203,7 +192,9 @@ impl Connection {
                         continue;
                     }
                     let request = Request { command, from: link.clone(), received_at };
-                    self.in_work_bytes += request.reply_to().cost_bytes as usize;
+                    let to = request.reply_to();
+                    self.in_work_bytes += to.cost_bytes as usize;
+                    self.gathering.request_taken(to);
                     self.requests.push(request);
                 }
                 Ok(NextFrame::NeedsBytes(wanted)) => {
@@ -227,6 +218,7 @@ impl Connection {
 
     fn put_reply(&mut self, reply: Reply) {
         self.in_work_bytes = self.in_work_bytes.saturating_sub(reply.to.cost_bytes as usize);
+        self.gathering.reply_ready(reply.to);
         self.output.put_reply(reply);
     }
 
@@ -282,6 +274,12 @@ impl Connection {
             ctx.stop();
         }
     }
+}
+
+/// Wakes the actor of `task` when all that are ready on this thread have had their turn.
+fn look_again(task: &mut Task<'_>) {
+    // Polled once: that is enough to be woken.
+    let _ = pin!(tokio::task::yield_now()).poll(task);
 }
 
 /// Why a connection closes.

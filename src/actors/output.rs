@@ -214,7 +214,8 @@ mod tests {
     use crate::protocol::header::PullResponse;
     use crate::types::{PhysicalOffset, QueueId, QueueOffset};
 
-    const TO: ReplyTo = ReplyTo { opaque: 7, codec: HeaderCodec::Json, one_way: false, cost_bytes: 256 };
+    const TO: ReplyTo =
+        ReplyTo { opaque: 7, codec: HeaderCodec::Json, one_way: false, cost_bytes: 256, is_send: true };
 
     fn answer_of(body: Bytes) -> Reply {
         Reply { to: TO, content: ReplyContent::Answer(Answer::success().with_body(body)) }

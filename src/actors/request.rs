@@ -17,6 +17,7 @@ use crate::protocol::ext_fields::ExtFields;
 use crate::protocol::fastjson;
 use crate::protocol::frame::HeaderCodec;
 use crate::protocol::header::{FieldWriter, PullResponse, TypedHeader};
+use crate::protocol::request_code::RequestCode;
 use crate::protocol::response_code::ResponseCode;
 use crate::types::{ClientId, PhysicalOffset, QueueId, QueueOffset};
 
@@ -49,6 +50,10 @@ impl Request {
             codec: command.codec,
             one_way: command.is_one_way(),
             cost_bytes: (command.body.len() + 256) as u32,
+            is_send: matches!(
+                RequestCode::from_i32(command.head.code),
+                RequestCode::SEND_MESSAGE | RequestCode::SEND_MESSAGE_V2 | RequestCode::SEND_BATCH_MESSAGE
+            ),
         }
     }
 
@@ -130,6 +135,8 @@ pub struct ReplyTo {
     pub one_way: bool,
     /// Bytes of the request's frame; what a connection has in work is bounded by them.
     pub cost_bytes: u32,
+    /// It stores messages: answered in a moment, and many of one client are answered together.
+    pub is_send: bool,
 }
 
 #[derive(Debug)]

@@ -52,7 +52,7 @@ fn start_with(change: impl FnOnce(&mut QueueParts)) -> Bench {
 fn reply_to() -> ReplyTo {
     static NEXT: AtomicI32 = AtomicI32::new(1);
     let opaque = NEXT.fetch_add(1, Ordering::Relaxed);
-    ReplyTo { opaque, codec: HeaderCodec::Json, one_way: false, cost_bytes: 256 }
+    ReplyTo { opaque, codec: HeaderCodec::Json, one_way: false, cost_bytes: 256, is_send: true }
 }
 
 fn send_by(link: &Arc<ClientLink>, body: &str) -> SendRequest {

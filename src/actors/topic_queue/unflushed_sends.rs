@@ -93,7 +93,8 @@ mod tests {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let (link, _client) = fake_client();
-        let to = ReplyTo { opaque: 1, codec: HeaderCodec::Json, one_way: false, cost_bytes: 1 };
+        let to =
+            ReplyTo { opaque: 1, codec: HeaderCodec::Json, one_way: false, cost_bytes: 1, is_send: true };
         let of_client = || SendReply::Client {
             link: link.clone(),
             to,
