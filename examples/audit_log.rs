@@ -61,7 +61,7 @@ impl Actor for AuditLog {
 impl Handler<BrokerEvents> for AuditLog {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, BrokerEvents(events): BrokerEvents, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, events: BrokerEvents, _: &mut Self::Context) -> Self::Result {
         let (broker, topic) = (self.broker.clone(), self.topic.clone());
         Box::pin(async move {
             // Asking for it makes no entry if it is there, so this does not go round in circles.

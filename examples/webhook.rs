@@ -200,8 +200,8 @@ impl Actor for Webhook {
 impl Handler<BrokerEvents> for Webhook {
     type Result = ();
 
-    fn handle(&mut self, BrokerEvents(events): BrokerEvents, ctx: &mut Self::Context) {
-        let is_ours = |event: &BrokerEvent| matches!(event, BrokerEvent::MessageStored { topic, .. } if *topic == self.pusher.topic);
+    fn handle(&mut self, events: BrokerEvents, ctx: &mut Self::Context) {
+        let is_ours = |event: BrokerEvent| matches!(event, BrokerEvent::MessageStored { topic, .. } if topic == self.pusher.topic);
         if events.iter().any(is_ours) {
             self.push(ctx);
         }

@@ -38,7 +38,7 @@
 //!     type Result = ();
 //!
 //!     fn handle(&mut self, events: BrokerEvents, _: &mut Self::Context) {
-//!         for event in events.0 {
+//!         for event in events {
 //!             if let BrokerEvent::TopicCreated { topic, .. } = event {
 //!                 println!("{} {topic}", self.salute);
 //!             }
@@ -181,7 +181,9 @@ pub use crate::actors::extensions::decisions::{
     AdminDecision, DecideAdmin, DecideDelivery, DecideSend, DecisionRules, DeliveryDecision, EXTENSION_CODES,
     HttpRequest, HttpResponse, OfferedMessage, OnFailure, OwnAnswer, OwnRequest, SendDecision, Withheld,
 };
-pub use crate::actors::extensions::events::{BrokerEvent, BrokerEvents, EventKind, WhenBehind};
+pub use crate::actors::extensions::events::{
+    BrokerEvent, BrokerEvents, EventKind, EventsInOrder, WhenBehind,
+};
 use crate::actors::extensions::hooks::ExtensionPlan;
 pub use crate::actors::extensions::hooks::{ExtensionError, Hooks};
 pub use crate::actors::extensions::host::{ExtensionObserved, is_extension_thread};

@@ -8,6 +8,7 @@ pub mod decision_gate;
 pub mod decisions;
 pub mod delivery_screen;
 pub mod door;
+pub mod event_inbox;
 pub mod events;
 pub mod hook_table;
 pub mod hooks;

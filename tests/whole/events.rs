@@ -10,8 +10,8 @@ use telstar::testing::calls::*;
 use telstar::testing::{Act, MailboxScript, Scenario, SceneBroker};
 
 /// Of each event what tells it from others of its kind.
-fn shown(BrokerEvents(events): &BrokerEvents) -> String {
-    let one = |event: &BrokerEvent| match event {
+fn shown(events: &BrokerEvents) -> String {
+    let one = |event: BrokerEvent| match event {
         BrokerEvent::MessageStored { topic, queue_offset, .. } => format!("{topic} has {queue_offset}"),
         BrokerEvent::MessageDeadLettered { group, reason } => format!("of {group}: {reason}"),
         BrokerEvent::TransactionSettled { half, committed } => format!("half {half} committed: {committed}"),

@@ -45,7 +45,7 @@ impl Actor for Diary {
 impl Handler<BrokerEvents> for Diary {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, BrokerEvents(events): BrokerEvents, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, events: BrokerEvents, _: &mut Self::Context) -> Self::Result {
         let mut lines = Vec::new();
         for event in events {
             match event {

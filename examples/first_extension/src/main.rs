@@ -39,7 +39,7 @@ impl Actor for Counter {
 impl Handler<BrokerEvents> for Counter {
     type Result = ();
 
-    fn handle(&mut self, BrokerEvents(events): BrokerEvents, _: &mut Self::Context) {
+    fn handle(&mut self, events: BrokerEvents, _: &mut Self::Context) {
         for event in events {
             let BrokerEvent::MessageStored { topic, .. } = event else { continue };
             let count = self.counts.entry(topic.clone()).or_default();

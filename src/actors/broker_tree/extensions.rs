@@ -20,7 +20,8 @@ use crate::actors::extensions::door::Door;
 use crate::actors::extensions::hook_table::{HookTable, Hooked, Owner};
 use crate::actors::extensions::hooks::{ExtensionError, ExtensionPlan};
 use crate::actors::extensions::host::{
-    self, ExtensionHost, ExtensionObserved, HandOver, ObserveExtension, StopExtension, mark_thread,
+    self, ExtensionHost, ExtensionObserved, HandOver, HostedStream, ObserveExtension, StopExtension,
+    mark_thread,
 };
 use crate::actors::extensions::http_listener::{HttpListener, StopServing};
 use crate::actors::extensions::stream::{EventStream, EventTap};
@@ -94,10 +95,9 @@ impl ExtensionGround {
             let refused = |error| StartError::Extension { name, error };
             let (thread, arbiter) = self.threads.one_more();
             let is_own = arbiter.is_some();
-            let (host, started, own) = self.start_one(plan, &thread, is_own).await.map_err(refused)?;
-            if let Some((kinds, level)) = &started.stream {
-                let host = host.clone().recipient();
-                streams.push(EventStream { kinds: *kinds, level: level.clone(), host });
+            let (host, mut started, own) = self.start_one(plan, &thread, is_own).await.map_err(refused)?;
+            if let Some(HostedStream { kinds, level, post }) = started.stream.take() {
+                streams.push(EventStream { kinds, level, post, host: host.clone().recipient() });
             }
             self.enter(&mut hooked, (name, own), &host, started).map_err(refused)?;
             running.hosted.push(Hosted { name, thread: arbiter, host });

@@ -100,11 +100,162 @@ impl BrokerEvent {
     }
 }
 
-/// Events for one extension, in their order. The next ones come when these are handled. Losing them loses news, and
-/// nothing of the broker's.
-#[derive(Message, Clone, PartialEq, Eq, Debug)]
+/// Events for one extension, in their order: go through them with `for event in events`. The next ones come when these
+/// are handled. Losing them loses news, and nothing of the broker's.
+///
+/// Messages that a queue has stored together share one entry, which is taken apart as one goes through the events: there
+/// are hundreds of thousands of them in a second.
+#[derive(Message, Clone, Default)]
 #[rtype(result = "()")]
-pub struct BrokerEvents(pub Vec<BrokerEvent>);
+pub struct BrokerEvents(pub(super) Vec<Told>);
+
+/// What a source tells at once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Told {
+    One(BrokerEvent),
+    Stored(StoredMessages),
+}
+
+/// Messages that a queue has stored as safely as was promised: an event each.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredMessages {
+    pub topic: TopicName,
+    pub queue_id: QueueId,
+    pub messages: Vec<StoredAt>,
+}
+
+/// Where one of them is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StoredAt {
+    pub queue_offset: QueueOffset,
+    pub physical_offset: PhysicalOffset,
+    pub stored_at_ms: i64,
+}
+
+impl Told {
+    /// How many events it is.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Stored(stored) => stored.messages.len(),
+        }
+    }
+
+    /// Which kind they are of.
+    pub fn kind(&self) -> EventKind {
+        match self {
+            Self::One(event) => event.kind(),
+            Self::Stored(_) => EventKind::MessageStored,
+        }
+    }
+
+    /// Leaves the first `count` of its events.
+    pub fn truncated(self, count: usize) -> Option<Self> {
+        match self {
+            _ if count == 0 => None,
+            Self::One(_) => Some(self),
+            Self::Stored(mut stored) => {
+                stored.messages.truncate(count);
+                Some(Self::Stored(stored))
+            }
+        }
+    }
+
+    fn events(&self) -> impl Iterator<Item = BrokerEvent> {
+        let (one, stored) = match self {
+            Self::One(event) => (Some(event.clone()), None),
+            Self::Stored(stored) => (None, Some(stored)),
+        };
+        let event = |stored: &StoredMessages, at: &StoredAt| at.event(stored.topic.clone(), stored.queue_id);
+        let messages = stored
+            .into_iter()
+            .flat_map(move |stored| stored.messages.iter().map(move |at| event(stored, at)));
+        one.into_iter().chain(messages)
+    }
+}
+
+impl StoredAt {
+    fn event(&self, topic: TopicName, queue_id: QueueId) -> BrokerEvent {
+        let Self { queue_offset, physical_offset, stored_at_ms } = *self;
+        BrokerEvent::MessageStored { topic, queue_id, queue_offset, physical_offset, stored_at_ms }
+    }
+}
+
+impl BrokerEvents {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Told::count).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Goes through them, and leaves them as they are.
+    pub fn iter(&self) -> impl Iterator<Item = BrokerEvent> {
+        self.0.iter().flat_map(Told::events)
+    }
+}
+
+impl From<Vec<BrokerEvent>> for BrokerEvents {
+    /// For tests of an extension, which tell it what they like.
+    fn from(events: Vec<BrokerEvent>) -> Self {
+        Self(events.into_iter().map(Told::One).collect())
+    }
+}
+
+impl PartialEq for BrokerEvents {
+    /// The same events in the same order, however they were told.
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for BrokerEvents {}
+
+impl std::fmt::Debug for BrokerEvents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl IntoIterator for BrokerEvents {
+    type Item = BrokerEvent;
+    type IntoIter = EventsInOrder;
+
+    fn into_iter(self) -> EventsInOrder {
+        EventsInOrder { told: self.0.into_iter(), stored: None }
+    }
+}
+
+/// Goes through [`BrokerEvents`].
+#[derive(Debug)]
+pub struct EventsInOrder {
+    told: std::vec::IntoIter<Told>,
+    /// Messages of one queue that are being gone through.
+    stored: Option<(TopicName, QueueId, std::vec::IntoIter<StoredAt>)>,
+}
+
+impl Iterator for EventsInOrder {
+    type Item = BrokerEvent;
+
+    fn next(&mut self) -> Option<BrokerEvent> {
+        loop {
+            if let Some((topic, queue_id, messages)) = &mut self.stored
+                && let Some(at) = messages.next()
+            {
+                return Some(at.event(topic.clone(), *queue_id));
+            }
+            match self.told.next()? {
+                Told::One(event) => return Some(event),
+                Told::Stored(StoredMessages { topic, queue_id, messages }) => {
+                    self.stored = Some((topic, queue_id, messages.into_iter()));
+                }
+            }
+        }
+    }
+}
 
 /// What becomes of events that an extension is too slow for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,4 +266,62 @@ pub enum WhenBehind {
     /// events are kept beyond the capacity; clients cause them, one at a time. An extension that has failed, or handles
     /// nothing for 10 s, slows nobody: until it goes on, events it has no room for are dropped and counted.
     SlowSource,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(offsets: std::ops::Range<u64>) -> Told {
+        let at = |offset| StoredAt {
+            queue_offset: QueueOffset(offset),
+            physical_offset: PhysicalOffset(offset * 100),
+            stored_at_ms: 7,
+        };
+        Told::Stored(StoredMessages {
+            topic: "orders".into(),
+            queue_id: QueueId(3),
+            messages: offsets.map(at).collect(),
+        })
+    }
+
+    fn one(offset: u64) -> BrokerEvent {
+        BrokerEvent::MessageStored {
+            topic: "orders".into(),
+            queue_id: QueueId(3),
+            queue_offset: QueueOffset(offset),
+            physical_offset: PhysicalOffset(offset * 100),
+            stored_at_ms: 7,
+        }
+    }
+
+    fn gone(topic: &str) -> BrokerEvent {
+        BrokerEvent::TopicDeleted { topic: topic.into() }
+    }
+
+    #[test]
+    fn messages_stored_together_are_gone_through_one_by_one() {
+        let events = BrokerEvents(vec![
+            Told::One(gone("a")),
+            stored(4..6),
+            stored(6..6),
+            stored(9..10),
+            Told::One(gone("b")),
+        ]);
+        let expected = vec![gone("a"), one(4), one(5), one(9), gone("b")];
+        assert_eq!(events.len(), 5);
+        assert_eq!(events.iter().collect::<Vec<_>>(), expected);
+        assert_eq!(events, BrokerEvents::from(expected.clone()), "however they were told");
+        assert_eq!(events.into_iter().collect::<Vec<_>>(), expected);
+        assert!(BrokerEvents(vec![stored(0..0)]).is_empty());
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_cut_off_the_end() {
+        assert_eq!(stored(4..7).truncated(2), Some(stored(4..6)));
+        assert_eq!(stored(4..7).truncated(3), Some(stored(4..7)));
+        assert_eq!(stored(4..7).truncated(0), None);
+        assert_eq!(Told::One(gone("a")).truncated(1), Some(Told::One(gone("a"))));
+        assert_eq!(Told::One(gone("a")).truncated(0), None);
+    }
 }

@@ -132,7 +132,7 @@ impl Hooks {
         self.broker.clone()
     }
 
-    /// Has `recipient` told what happens, in batches: the next one comes when the one before is handled. At most
+    /// Has `recipient` told what happens, in lots: the next one comes when the one before is handled. At most
     /// `capacity` events wait for it; `when_behind` says what becomes of more.
     pub fn on_events(
         &mut self,

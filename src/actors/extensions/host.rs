@@ -1,16 +1,15 @@
 //! Runs one extension: hands it what it takes part in, and starts it anew when it fails.
 //!
-//! - Owns: what the running extension has hooked, the events that wait for it, when it is started again.
-//! - Takes: [`BrokerEvents`] from their sources; [`HandOver`] with what the extension is asked; [`StopExtension`], [`ObserveExtension`]; its timers.
-//! - Sends: [`BrokerEvents`] to the extension, one batch at a time, and the questions.
+//! - Owns: what the running extension has hooked, the inbox of events that wait for it, when it is started again.
+//! - Takes: [`EventsWait`] from their sources; [`HandOver`] with what the extension is asked; [`StopExtension`], [`ObserveExtension`]; its timers.
+//! - Sends: [`BrokerEvents`] to the extension, one lot at a time, and the questions.
 //! - Fails: it does not; what fails is the extension. One that panics, or whose actors end, is started again after a
-//!   while that grows with each failure; the batch it failed with is counted as dropped, and what waits is kept.
-//! - Invariants: the extension has one batch at a time; every event that was counted in is counted out.
+//!   while that grows with each failure; the lot it failed with is counted as dropped, and what waits is kept.
+//! - Invariants: the extension has one lot at a time; every event that was counted in is counted out.
 //!
 //! It lives on the thread of its extension, which nobody else is on: one that blocks holds up itself.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +20,8 @@ use tracing::{info, warn};
 
 use super::broker_handle::BrokerHandle;
 use super::decisions::{DecisionRules, Question};
-use super::events::BrokerEvents;
-use super::hooks::{ExtensionError, ExtensionPlan, Hooks, Taken};
+use super::event_inbox::{EventInbox, EventPost, EventsWait, event_inbox};
+use super::hooks::{ExtensionError, ExtensionPlan, Hooks, Listening, Taken};
 use super::stream::{StreamFigures, StreamLevel};
 use crate::actors::context::{Context, observed};
 
@@ -31,6 +30,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// An extension that lived so long failed for another reason than before.
 const STEADY: Duration = Duration::from_secs(60);
+/// After it has handed over all there was, the host waits so long for more: stored messages come one by one, and each
+/// would wake its thread.
+const GATHERING: Duration = Duration::from_millis(1);
 /// Between two looks whether the extension lives.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -88,12 +90,30 @@ struct LookDue;
 
 /// What a running extension has hooked, for those who are to find it.
 pub struct Hosted {
-    pub stream: Option<(u32, Arc<StreamLevel>)>,
+    pub stream: Option<HostedStream>,
     pub sends: Option<DecisionRules>,
     pub deliveries: Option<DecisionRules>,
     pub admin: Option<DecisionRules>,
     pub codes: Vec<i32>,
     pub paths: Vec<String>,
+}
+
+/// A stream of events whose host is about to be started.
+pub struct HostedStream {
+    pub kinds: u32,
+    pub level: Arc<StreamLevel>,
+    pub post: EventPost,
+}
+
+/// What of its stream a host has.
+struct Incoming {
+    level: Arc<StreamLevel>,
+    inbox: EventInbox,
+    in_delivery: bool,
+    /// The host was told in a delivery that events wait, so they are not to wait for more.
+    presses: bool,
+    /// All there was is handed over; until this is due, more may gather.
+    gathering: Option<SpawnHandle>,
 }
 
 pub struct ExtensionHost {
@@ -105,9 +125,8 @@ pub struct ExtensionHost {
     failures: u32,
     restarts: u64,
     stopped: bool,
-    level: Option<Arc<StreamLevel>>,
-    waiting: VecDeque<BrokerEvents>,
-    in_delivery: bool,
+    /// `None`: it listens to nothing.
+    incoming: Option<Incoming>,
 }
 
 impl ExtensionHost {
@@ -117,10 +136,8 @@ impl ExtensionHost {
         broker: BrokerHandle,
     ) -> Result<(Self, Hosted), ExtensionError> {
         let taken = start(&plan, &broker)?;
-        let stream = taken.listening.as_ref().map(|listening| {
-            let kinds = listening.kinds.iter().fold(0, |kinds, kind| kinds | kind.bit());
-            (kinds, Arc::new(StreamLevel::new(plan.name, listening.capacity, listening.when_behind)))
-        });
+        let (stream, incoming) =
+            taken.listening.as_ref().map(|listening| open_stream(plan.name, listening)).unzip();
         let hosted = Hosted {
             stream,
             sends: taken.sends.as_ref().map(|deciding| deciding.rules),
@@ -137,9 +154,7 @@ impl ExtensionHost {
             failures: 0,
             restarts: 0,
             stopped: false,
-            level: hosted.stream.as_ref().map(|(_, level)| level.clone()),
-            waiting: VecDeque::new(),
-            in_delivery: false,
+            incoming,
         };
         Ok((host, hosted))
     }
@@ -149,7 +164,7 @@ impl ExtensionHost {
             name: self.plan.name,
             running: self.running.is_some(),
             restarts: self.restarts,
-            events: self.level.as_ref().map(|level| level.figures()).unwrap_or_default(),
+            events: self.incoming.as_ref().map(|incoming| incoming.level.figures()).unwrap_or_default(),
         }
     }
 
@@ -163,39 +178,60 @@ impl ExtensionHost {
         })
     }
 
-    /// Hands over the next batch, unless the extension has one.
+    /// Hands over the next lot, unless the extension has one, or more is to gather first.
     fn deliver(&mut self, ctx: &mut Context<Self>) {
-        let Some(listening) = self.running.as_ref().and_then(|taken| taken.listening.as_ref()) else {
+        let Self {
+            running: Some(Taken { listening: Some(listening), .. }), incoming: Some(incoming), ..
+        } = self
+        else {
             return;
         };
-        if self.in_delivery {
+        if incoming.in_delivery || incoming.gathering.is_some() {
             return;
         }
-        let Some(events) = self.waiting.pop_front() else { return };
-        let count = events.0.len();
-        self.in_delivery = true;
+        let Some(events) = incoming.inbox.take_lot() else { return };
+        // What comes while the extension is at work is left to gather: it would never be done otherwise.
+        let was_all = incoming.inbox.is_drained();
+        let count = events.len();
+        (incoming.in_delivery, incoming.presses) = (true, false);
         let delivered = listening.recipient.send(events).into_actor(self);
         ctx.spawn(delivered.map(move |handled, host, ctx| {
-            host.in_delivery = false;
-            if let Some(level) = &host.level {
-                level.take_out(count);
+            let mut presses = false;
+            if let Some(incoming) = &mut host.incoming {
+                incoming.in_delivery = false;
+                incoming.level.take_out(count);
+                presses = incoming.presses || incoming.level.is_half_full();
                 if handled.is_err() {
-                    level.count_dropped(count);
+                    incoming.level.count_dropped(count);
                 }
             }
             match handled {
+                Ok(()) if was_all && !presses => host.gather(ctx),
                 Ok(()) => host.deliver(ctx),
                 Err(_) => host.fail("an actor of it ended while it handled events", ctx),
             }
         }));
     }
 
+    /// Lets events gather for a moment before the next lot.
+    fn gather(&mut self, ctx: &mut Context<Self>) {
+        let due = ctx.run_later(GATHERING, |host, ctx| {
+            if let Some(incoming) = &mut host.incoming {
+                incoming.gathering = None;
+            }
+            host.deliver(ctx);
+        });
+        if let Some(incoming) = &mut self.incoming {
+            incoming.gathering = Some(due);
+        }
+    }
+
     fn fail(&mut self, how: &str, ctx: &mut Context<Self>) {
         if self.stopped || self.running.take().is_none() {
             return;
         }
-        if let Some(level) = &self.level {
-            level.set_down(true);
+        if let Some(incoming) = &self.incoming {
+            incoming.level.set_down(true);
         }
         if self.started_at.elapsed() >= STEADY {
             self.failures = 0;
@@ -210,6 +246,15 @@ impl ExtensionHost {
         warn!(extension, how, pause_ms, failures = self.failures, "extension failed, starting it again");
         ctx.notify_later(RestartDue, pause);
     }
+}
+
+fn open_stream(extension: &'static str, listening: &Listening) -> (HostedStream, Incoming) {
+    let kinds = listening.kinds.iter().fold(0, |kinds, kind| kinds | kind.bit());
+    let level = Arc::new(StreamLevel::new(extension, listening.capacity, listening.when_behind));
+    let (post, inbox) = event_inbox();
+    let incoming =
+        Incoming { level: level.clone(), inbox, in_delivery: false, presses: false, gathering: None };
+    (HostedStream { kinds, level, post }, incoming)
 }
 
 fn start(plan: &ExtensionPlan, broker: &BrokerHandle) -> Result<Taken, ExtensionError> {
@@ -230,11 +275,16 @@ impl Actor for ExtensionHost {
 
 observed!(ExtensionHost, ExtensionHost::facts);
 
-impl Handler<BrokerEvents> for ExtensionHost {
+impl Handler<EventsWait> for ExtensionHost {
     type Result = ();
 
-    fn handle(&mut self, events: BrokerEvents, ctx: &mut Self::Context) {
-        self.waiting.push_back(events);
+    fn handle(&mut self, _: EventsWait, ctx: &mut Self::Context) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.presses = true;
+            if let Some(due) = incoming.gathering.take() {
+                ctx.cancel_future(due);
+            }
+        }
         self.deliver(ctx);
     }
 }
@@ -263,8 +313,8 @@ impl Handler<RestartDue> for ExtensionHost {
                 ctx.count_restart();
                 self.started_at = Instant::now();
                 self.running = Some(taken);
-                if let Some(level) = &self.level {
-                    level.set_down(false);
+                if let Some(incoming) = &self.incoming {
+                    incoming.level.set_down(false);
                 }
                 info!(extension = self.plan.name, restarts = self.restarts, "extension runs again");
                 self.deliver(ctx);
@@ -296,7 +346,7 @@ impl Handler<StopExtension> for ExtensionHost {
     fn handle(&mut self, _: StopExtension, _: &mut Self::Context) {
         self.stopped = true;
         self.running = None;
-        self.waiting.clear();
+        self.incoming = None;
     }
 }
 
@@ -307,3 +357,6 @@ impl Handler<ObserveExtension> for ExtensionHost {
         self.observe()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,8 @@ use actix::Recipient;
 use tokio::time::{Duration, Instant};
 use tracing::warn;
 
-use super::events::{BrokerEvent, BrokerEvents, EventKind, WhenBehind};
+use super::event_inbox::{EventPost, EventsWait};
+use super::events::{BrokerEvent, EventKind, StoredMessages, Told, WhenBehind};
 
 /// How full a stream is; its sources and its host share it.
 #[derive(Debug)]
@@ -42,6 +43,13 @@ pub struct StreamFigures {
     pub dropped: u64,
 }
 
+/// What a stream has room for, of what it was offered.
+struct TakenIn {
+    count: usize,
+    /// Half the room is taken now, and was not before.
+    fills_half: bool,
+}
+
 impl StreamLevel {
     pub fn new(extension: &'static str, capacity: usize, when_behind: WhenBehind) -> Self {
         Self {
@@ -57,8 +65,8 @@ impl StreamLevel {
         }
     }
 
-    /// Of `count` events, how many may come now. The others are dropped.
-    fn take_in(&self, count: usize) -> usize {
+    /// Counts events in as far as there is room. The others are dropped.
+    fn take_in(&self, count: usize) -> TakenIn {
         self.offered.fetch_add(count as u64, Ordering::Relaxed);
         let before = self.waiting.fetch_add(count, Ordering::Relaxed);
         if before == 0 {
@@ -74,7 +82,7 @@ impl StreamLevel {
             self.waiting.fetch_sub(dropped, Ordering::Relaxed);
             self.count_dropped(dropped);
         }
-        taken
+        TakenIn { count: taken, fills_half: before < self.half() && before + taken >= self.half() }
     }
 
     /// `count` events are handled.
@@ -114,6 +122,15 @@ impl StreamLevel {
         self.when_behind == WhenBehind::SlowSource && self.is_full() && !self.is_stuck()
     }
 
+    /// Whether half the room is taken: then nobody waits for more to gather.
+    pub fn is_half_full(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) >= self.half()
+    }
+
+    fn half(&self) -> usize {
+        (self.capacity / 2).max(1)
+    }
+
     fn is_full(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) >= self.capacity
     }
@@ -132,8 +149,9 @@ impl StreamLevel {
 pub struct EventStream {
     pub kinds: u32,
     pub level: Arc<StreamLevel>,
-    /// It bypasses the capacity of the mailbox: the level bounds what is in it.
-    pub host: Recipient<BrokerEvents>,
+    /// The level bounds what is in it.
+    pub post: EventPost,
+    pub host: Recipient<EventsWait>,
 }
 
 impl EventStream {
@@ -141,10 +159,13 @@ impl EventStream {
         self.kinds & kind.bit() != 0
     }
 
-    fn offer(&self, mut events: Vec<BrokerEvent>) {
-        events.truncate(self.level.take_in(events.len()));
-        if !events.is_empty() {
-            self.host.do_send(BrokerEvents(events));
+    fn offer(&self, told: Told) {
+        let taken = self.level.take_in(told.count());
+        let Some(told) = told.truncated(taken.count) else { return };
+        // Stored messages are many, and the host comes for them by itself; it is woken for what is rare, or presses.
+        let presses = taken.fills_half || matches!(told, Told::One(_));
+        if self.post.put(told) || presses {
+            self.host.do_send(EventsWait);
         }
     }
 }
@@ -197,22 +218,25 @@ impl EventTap {
     /// Tells one event; `event` is called when somebody listens.
     pub fn tell(&self, kind: EventKind, event: impl FnOnce() -> BrokerEvent) {
         if self.wants(kind) {
-            self.tell_all(kind, vec![event()]);
+            let event = event();
+            debug_assert_eq!(event.kind(), kind, "of the kind that was asked for");
+            self.tell_listeners(Told::One(event));
         }
     }
 
-    /// Tells events of one kind, of one turn of their source.
-    pub fn tell_all(&self, kind: EventKind, events: Vec<BrokerEvent>) {
-        debug_assert!(events.iter().all(|event| event.kind() == kind), "events of one kind");
-        if events.is_empty() {
-            return;
-        }
+    /// Tells what a queue has stored.
+    pub fn tell_stored(&self, stored: StoredMessages) {
+        self.tell_listeners(Told::Stored(stored));
+    }
+
+    fn tell_listeners(&self, told: Told) {
+        let kind = told.kind();
         let mut listeners = self.streams().iter().filter(|stream| stream.wants(kind)).peekable();
-        let mut events = Some(events);
+        let mut told = Some(told);
         while let Some(listener) = listeners.next() {
-            // The last one gets them as they are.
-            let told = if listeners.peek().is_some() { events.clone() } else { events.take() };
-            listener.offer(told.unwrap_or_default());
+            // The last one gets it as it is.
+            let theirs = if listeners.peek().is_some() { told.clone() } else { told.take() };
+            theirs.into_iter().for_each(|told| listener.offer(told));
         }
     }
 
@@ -222,94 +246,4 @@ impl EventTap {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::fake_sink;
-
-    fn created(topic: &str) -> BrokerEvent {
-        BrokerEvent::TopicCreated { topic: topic.into(), queues: 1 }
-    }
-
-    fn stream(
-        kind: EventKind,
-        capacity: usize,
-        when_behind: WhenBehind,
-    ) -> (EventStream, Arc<StreamLevel>, crate::testing::Taken<BrokerEvents>) {
-        let (host, told) = fake_sink::<BrokerEvents>();
-        let level = Arc::new(StreamLevel::new("e", capacity, when_behind));
-        (EventStream { kinds: kind.bit(), level: level.clone(), host }, level, told)
-    }
-
-    #[actix::test]
-    async fn events_go_to_those_who_listen_to_their_kind() {
-        let (of_topics, _, mut topics) = stream(EventKind::TopicCreated, 8, WhenBehind::DropAndCount);
-        let (too, _, mut topics_too) = stream(EventKind::TopicCreated, 8, WhenBehind::DropAndCount);
-        let (of_members, _, mut members) = stream(EventKind::ConsumerLeft, 8, WhenBehind::DropAndCount);
-        let tap = EventTap::default();
-        tap.tell(EventKind::TopicCreated, || unreachable!("nobody listens yet"));
-        tap.open(vec![of_topics, of_members, too]);
-        assert!(!tap.wants(EventKind::MessageStored));
-        tap.tell(EventKind::TopicCreated, || created("a"));
-        let told = BrokerEvents(vec![created("a")]);
-        assert_eq!(topics.recv().await, Some(told.clone()));
-        assert_eq!(topics_too.recv().await, Some(told));
-        assert!(members.try_recv().is_err());
-    }
-
-    #[actix::test]
-    async fn full_stream_drops_what_is_new_and_counts_it() {
-        let (stream, level, mut told) = stream(EventKind::TopicCreated, 2, WhenBehind::DropAndCount);
-        let tap = EventTap::default();
-        tap.open(vec![stream]);
-        tap.tell_all(EventKind::TopicCreated, vec![created("a"), created("b"), created("c")]);
-        tap.tell(EventKind::TopicCreated, || created("d"));
-        assert_eq!(told.recv().await, Some(BrokerEvents(vec![created("a"), created("b")])));
-        assert_eq!(level.figures(), StreamFigures { waiting: 2, offered: 4, dropped: 2 });
-        level.take_out(2);
-        tap.tell(EventKind::TopicCreated, || created("e"));
-        assert_eq!(told.recv().await, Some(BrokerEvents(vec![created("e")])));
-        assert!(!tap.holds_queues());
-    }
-
-    #[actix::test]
-    async fn full_stream_that_may_miss_nothing_holds_the_queues() {
-        let (stream, level, mut told) = stream(EventKind::MessageStored, 1, WhenBehind::SlowSource);
-        let tap = EventTap::default();
-        tap.open(vec![stream]);
-        assert!(!tap.holds_queues());
-        let stored = BrokerEvent::MessageStored {
-            topic: "t".into(),
-            queue_id: crate::types::QueueId(0),
-            queue_offset: Default::default(),
-            physical_offset: Default::default(),
-            stored_at_ms: 0,
-        };
-        tap.tell_all(EventKind::MessageStored, vec![stored.clone(), stored.clone()]);
-        assert!(tap.holds_queues());
-        assert_eq!(told.recv().await, Some(BrokerEvents(vec![stored.clone(), stored])));
-        level.take_out(2);
-        assert!(!tap.holds_queues());
-        assert_eq!(level.figures().dropped, 0);
-    }
-
-    #[actix::test]
-    async fn extension_that_is_down_or_stuck_holds_nobody() {
-        tokio::time::pause();
-        let (stream, level, _told) = stream(EventKind::MessageStored, 1, WhenBehind::SlowSource);
-        let tap = EventTap::default();
-        tap.open(vec![stream]);
-        assert_eq!(level.take_in(1), 1);
-        assert!(tap.holds_queues());
-        level.set_down(true);
-        assert!(!tap.holds_queues());
-        assert_eq!(level.take_in(1), 0, "what is beyond the capacity is dropped then");
-        level.set_down(false);
-        tokio::time::advance(PATIENCE - Duration::from_millis(1)).await;
-        assert!(tap.holds_queues());
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!tap.holds_queues());
-        level.take_out(1);
-        assert_eq!(level.take_in(1), 1, "what moves again is waited for again");
-        assert!(tap.holds_queues());
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use super::TopicQueue;
 use super::replies_by_client::RepliesByClient;
 use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
 use crate::actors::context::Context;
-use crate::actors::extensions::events::{BrokerEvent, EventKind};
+use crate::actors::extensions::events::{EventKind, StoredAt, StoredMessages};
 use crate::actors::flusher::LogFlushed;
 use crate::actors::request::{ClientLink, Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use crate::actors::topic_table::TopicEntry;
@@ -154,18 +154,17 @@ impl TopicQueue {
     }
 
     /// Tells extensions what is stored as was promised.
-    fn tell_stored(&self, stored: &[(SendReply, Result<StoredSend, Refusal>, Kept)]) {
-        let told = |(first, stored): (usize, &StoredSend)| BrokerEvent::MessageStored {
-            topic: self.topic.clone(),
-            queue_id: self.queue_id,
-            queue_offset: QueueOffset(stored.first_queue_offset.0 + first as u64),
-            physical_offset: stored.physical_offsets[first],
-            stored_at_ms: stored.stored_at_ms,
-        };
-        let stored = stored.iter().filter_map(|(_, outcome, _)| outcome.as_ref().ok());
-        let messages =
-            stored.flat_map(|stored| (0..stored.physical_offsets.len()).map(move |number| (number, stored)));
-        self.parts.events.tell_all(EventKind::MessageStored, messages.map(told).collect());
+    fn tell_stored(&self, fates: &[(SendReply, Result<StoredSend, Refusal>, Kept)]) {
+        let mut messages = Vec::with_capacity(fates.len());
+        for stored in fates.iter().filter_map(|(_, outcome, _)| outcome.as_ref().ok()) {
+            let mut queue_offset = stored.first_queue_offset;
+            for physical_offset in stored.physical_offsets.iter().copied() {
+                messages.push(StoredAt { queue_offset, physical_offset, stored_at_ms: stored.stored_at_ms });
+                queue_offset = queue_offset.advance(1);
+            }
+        }
+        let (topic, queue_id) = (self.topic.clone(), self.queue_id);
+        self.parts.events.tell_stored(StoredMessages { topic, queue_id, messages });
     }
 
     pub(super) fn refuse_sends(&self, replies: impl Iterator<Item = SendReply>, refusal: &Refusal) {
