@@ -7,18 +7,17 @@
 //! two busy cores, 2026-11-22; not measured in a release build yet. The aim is 5. The 68 KB of a message that goes alone are
 //! the buffer that its connection reads into, which it does not keep while it is idle.
 
+mod frames;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::BytesMut;
+use frames::send_frame;
 use telstar::Broker;
-use telstar::protocol::command::OutgoingHead;
 use telstar::protocol::frame::HeaderCodec;
-use telstar::protocol::header::{FieldWriter, SendMessageV2};
 use telstar::protocol::properties::names;
-use telstar::protocol::request_code::RequestCode;
 
 const BODY_BYTES: usize = 1024;
 const QUEUES: i32 = 16;
@@ -75,7 +74,10 @@ impl Sender {
     fn connect(broker: &Broker, at_once: usize) -> Self {
         let socket = TcpStream::connect(broker.broker().expect("it is a broker")).expect("it listens");
         socket.set_nodelay(true).expect("a socket can do that");
-        let frames = (0..at_once as i32).flat_map(|n| frame(n % QUEUES)).collect();
+        let pairs = [(names::UNIQ_KEY, "7F0000011234000000070000000F0001"), (names::WAIT, "true")];
+        let properties = telstar::protocol::properties::encode(pairs);
+        let frame = |n| send_frame(HeaderCodec::Json, n % QUEUES, &properties, BODY_BYTES);
+        let frames = (0..at_once as i32).flat_map(frame).collect();
         Self { socket, frames, at_once, input: vec![0; 256 * 1024] }
     }
 
@@ -96,34 +98,6 @@ impl Sender {
         }
         assert_eq!(at, read, "nothing but answers");
     }
-}
-
-fn frame(queue_id: i32) -> BytesMut {
-    let pairs = [(names::UNIQ_KEY, "7F0000011234000000070000000F0001"), (names::WAIT, "true")];
-    let properties = telstar::protocol::properties::encode(pairs);
-    let header = SendMessageV2 {
-        producer_group: "shop".into(),
-        topic: "orders".into(),
-        default_topic: "TBW102".into(),
-        default_topic_queue_nums: QUEUES,
-        queue_id,
-        sys_flag: 0,
-        born_at_ms: 1_700_000_000_000,
-        flag: 0,
-        properties: String::from_utf8_lossy(&properties).into_owned(),
-        reconsume_times: 0,
-        unit_mode: false,
-        max_reconsume_times: None,
-        batch: false,
-    };
-    let fields = FieldWriter::of(&header);
-    let code = RequestCode::SEND_MESSAGE_V2.as_i32();
-    let head =
-        OutgoingHead { fields: &fields.as_fields(), ..OutgoingHead::request(HeaderCodec::Json, 7, code) };
-    let mut frame = BytesMut::new();
-    head.write(&mut frame, BODY_BYTES);
-    frame.extend_from_slice(&[b'x'; BODY_BYTES]);
-    frame
 }
 
 /// Allocations of a message, and their bytes.

@@ -3,6 +3,8 @@
 //!
 //! Answers are of 2026-11-22, on two noisy cores (virtual, AMD EPYC), other programs stopped: the middle estimate.
 
+mod frames;
+
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,17 +14,17 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
+use frames::send_frame;
 use telstar::actors::offset_table::{OffsetKey, OffsetTable};
 use telstar::actors::output::Output;
 use telstar::actors::request::{Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use telstar::clock::WallMs;
 use telstar::filter::{FilterRules, SqlFilter};
-use telstar::protocol::command::{Command, OutgoingHead};
+use telstar::protocol::command::Command;
 use telstar::protocol::frame::{HeaderCodec, MAX_FRAME_BYTES, NextFrame, next_frame};
-use telstar::protocol::header::{FieldWriter, SendHeader, SendMessageV2};
+use telstar::protocol::header::SendHeader;
 use telstar::protocol::message::PendingMessage;
 use telstar::protocol::properties::{self, names};
-use telstar::protocol::request_code::RequestCode;
 use telstar::store::commit_log::CommitLog;
 use telstar::store::consume_queue::{ConsumeQueue, ConsumeQueueConfig, ConsumeQueueUnit};
 use telstar::store::file::DiskFiles;
@@ -111,27 +113,7 @@ fn new_log(dir: &Path) -> CommitLog {
 fn decode_send(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode send");
     for (name, codec) in CODECS {
-        let header = SendMessageV2 {
-            producer_group: "shop".into(),
-            topic: "orders".into(),
-            default_topic: "TBW102".into(),
-            default_topic_queue_nums: 4,
-            queue_id: 3,
-            sys_flag: 0,
-            born_at_ms: 1_700_000_000_000,
-            flag: 0,
-            properties: String::from_utf8_lossy(&property_text()).into_owned(),
-            reconsume_times: 0,
-            unit_mode: false,
-            max_reconsume_times: None,
-            batch: false,
-        };
-        let fields = FieldWriter::of(&header);
-        let code = RequestCode::SEND_MESSAGE_V2.as_i32();
-        let head = OutgoingHead { fields: &fields.as_fields(), ..OutgoingHead::request(codec, 7, code) };
-        let mut frame = BytesMut::new();
-        head.write(&mut frame, BODY_BYTES);
-        frame.extend_from_slice(&[b'x'; BODY_BYTES]);
+        let frame = send_frame(codec, 3, &property_text(), BODY_BYTES);
         group.bench_function(name, |bencher| {
             let decode = |mut input: BytesMut| {
                 let Ok(NextFrame::Whole(frame)) = next_frame(&mut input, MAX_FRAME_BYTES) else {
