@@ -2,7 +2,7 @@
 //!
 //! - Owns: what the running extension has hooked, the inbox of events that wait for it, when it is started again.
 //! - Takes: [`EventsWait`] from their sources; [`HandOver`] with what the extension is asked; [`StopExtension`], [`ObserveExtension`]; its timers.
-//! - Sends: [`BrokerEvents`] to the extension, one lot at a time, and the questions.
+//! - Sends: [`BrokerEvents`](super::events::BrokerEvents) to the extension, one lot at a time, and the questions.
 //! - Fails: it does not; what fails is the extension. One that panics, or whose actors end, is started again after a
 //!   while that grows with each failure; the lot it failed with is counted as dropped, and what waits is kept.
 //! - Invariants: the extension has one lot at a time; every event that was counted in is counted out.
