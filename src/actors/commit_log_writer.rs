@@ -104,7 +104,9 @@ impl PublishedSignal {
 
     /// Call before looking at the published position.
     pub fn take(&self) {
-        self.0.store(false, Ordering::Release);
+        // A swap, not a store: a look may overtake a store, and miss what was published by somebody who tells nobody since
+        // they still see the signal raised.
+        self.0.swap(false, Ordering::AcqRel);
     }
 }
 

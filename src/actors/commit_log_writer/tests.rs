@@ -1,5 +1,6 @@
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::clock::{ManualClock, WallMs};
@@ -135,6 +136,47 @@ async fn dispatcher_is_told_once_until_it_looks() {
     bench.signal.take();
     bench.append(vec![one("c")], 6).await;
     bench.told.next().await;
+}
+
+/// Who looks on another thread sees what is published meanwhile, or is told again.
+#[test]
+fn nothing_that_is_published_during_a_look_is_missed() {
+    const ROUNDS: u64 = 100_000;
+    const GIVEN_UP_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+    let signal = PublishedSignal::default();
+    let (published, told, seen) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let look_until_all_is_seen = || {
+        let mut looked = 0;
+        while seen.load(Ordering::Relaxed) < 2 * ROUNDS {
+            let tellings = told.load(Ordering::Acquire);
+            if tellings != looked {
+                looked = tellings;
+                signal.take();
+                seen.store(published.load(Ordering::Acquire), Ordering::Release);
+            }
+        }
+    };
+    let publish = |number| {
+        published.store(number, Ordering::Release);
+        if signal.raise() {
+            told.fetch_add(1, Ordering::Release);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(look_until_all_is_seen);
+        for round in 0..ROUNDS {
+            publish(2 * round + 1);
+            (0..round % 100).for_each(|_| std::hint::spin_loop());
+            publish(2 * round + 2);
+            let begun = std::time::Instant::now();
+            while seen.load(Ordering::Acquire) < 2 * round + 2 {
+                if begun.elapsed() > GIVEN_UP_AFTER {
+                    seen.store(2 * ROUNDS, Ordering::Relaxed); // lets the other thread end
+                    panic!("what was published in round {round} was missed");
+                }
+            }
+        }
+    });
 }
 
 #[actix::test]

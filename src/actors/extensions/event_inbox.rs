@@ -57,7 +57,8 @@ impl EventInbox {
     /// extension fails with takes little else along. When there is nothing, the host is told of what comes next.
     pub fn take_lot(&mut self) -> Option<BrokerEvents> {
         if self.is_drained() {
-            self.host_comes.store(false, Ordering::Release);
+            // A swap: the look behind it could overtake a store.
+            self.host_comes.swap(false, Ordering::AcqRel);
             // What was put in before that, by somebody who thought that the host would come.
             if self.is_drained() {
                 return None;
