@@ -18,7 +18,8 @@ use arc_swap::ArcSwapOption;
 use super::file::{DirEntry, DiskSpace, FileStat, FileSystem, OpenMode, StoreFile, StoreFiles};
 use super::mapped_file::MappedFile;
 
-/// Files of which at most `limit` plain ones are open, but for those just in use. Maps are not counted.
+/// Files of which at most `limit` plain ones are open, but for those just in use: at most two a thread, the one it works
+/// with and the one that gave way to it. Maps are not counted.
 ///
 /// Unlike with other [`StoreFiles`], a handle is of no use once its file was removed or renamed.
 #[derive(Clone, Debug)]
@@ -320,10 +321,11 @@ mod tests {
 
     #[test]
     fn threads_share_the_slots() {
+        const THREADS: usize = 4;
         let (disk, files) = few(2);
-        disk.limit_open_files(2 + 4);
+        disk.limit_open_files(2 + 2 * THREADS);
         std::thread::scope(|scope| {
-            for thread in 0..4usize {
+            for thread in 0..THREADS {
                 let files = &files;
                 scope.spawn(move || {
                     let mine: Vec<_> = (0..5)
@@ -335,7 +337,7 @@ mod tests {
                 });
             }
         });
-        for name in 0..20 {
+        for name in 0..THREADS * 5 {
             let expected: Vec<u8> = (0..40).flat_map(|at| (at * 5 + name as u64 % 5).to_be_bytes()).collect();
             assert_eq!(content(&disk, name), expected);
         }
