@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use telstar::client::{ConsumeFrom, Consumer, ConsumerOptions, Membership};
 use telstar::clock::{Clock, SystemClock};
-use telstar::protocol::body::subscription::{SubscriptionData, TAG};
+use telstar::protocol::{SubscriptionData, TAG};
 use telstar::types::{ClientId, TopicName};
 
 #[tokio::main(flavor = "current_thread")]

@@ -17,8 +17,8 @@ use telstar::client::{
     ConnectOptions, ConsumeFrom, ConsumedKeys, Consumer, ConsumerOptions, Membership, Servers,
 };
 use telstar::clock::{Clock, SystemClock};
-use telstar::protocol::body::subscription::{SubscriptionData, TAG};
-use telstar::protocol::properties::names::UNIQ_KEY;
+use telstar::protocol::property::UNIQ_KEY;
+use telstar::protocol::{SubscriptionData, TAG};
 use telstar::types::{ClientId, GroupName, TopicName};
 
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -11,7 +11,7 @@ use telstar::client::{
     ConnectOptions, ConsumeFrom, Consumer, ConsumerOptions, Membership, OutgoingMessage, Producer, Servers,
 };
 use telstar::clock::{Clock, SystemClock};
-use telstar::protocol::body::subscription::{SubscriptionData, TAG};
+use telstar::protocol::{SubscriptionData, TAG};
 use telstar::types::{ClientId, TopicName};
 
 fn main() -> anyhow::Result<()> {

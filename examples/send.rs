@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use telstar::client::{ConnectOptions, OutgoingMessage, Producer, Servers};
 use telstar::clock::SystemClock;
-use telstar::protocol::properties::names;
+use telstar::protocol::property;
 use telstar::types::TopicName;
 
 #[tokio::main(flavor = "current_thread")]
@@ -28,8 +28,8 @@ async fn main() -> anyhow::Result<()> {
                 topic: topic.clone(),
                 body: format!("order {number}").into(),
                 properties: vec![
-                    (names::TAGS.into(), "created".into()),
-                    (names::KEYS.into(), format!("order-{number}")),
+                    (property::TAGS.into(), "created".into()),
+                    (property::KEYS.into(), format!("order-{number}")),
                 ],
                 queue_id: None,
             })

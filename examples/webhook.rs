@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use telstar::Broker;
 use telstar::extension::*;
-use telstar::protocol::message::StoredMessage;
+use telstar::protocol::StoredMessage;
 use telstar::types::{GroupName, QueueId, QueueOffset, TopicName};
 
 /// Between two looks at the topic, in case nothing wakes it.
@@ -113,7 +113,7 @@ impl Pusher {
         }
     }
 
-    async fn push_queue(&self, queue_id: QueueId) -> Result<(), Refusal> {
+    async fn push_queue(&self, queue_id: QueueId) -> Result<(), Refused> {
         let (group, topic) = (&self.group, &self.topic);
         let mut next = self.broker.committed(group, topic, queue_id).await?.unwrap_or_default();
         loop {
@@ -139,7 +139,7 @@ impl Pusher {
     }
 
     /// Pushes one message, or lets it go to the dead letter queue.
-    async fn push(&self, message: &StoredMessage) -> Result<(), Refusal> {
+    async fn push(&self, message: &StoredMessage) -> Result<(), Refused> {
         let mut pause = Duration::from_millis(self.settings.first_pause_ms);
         for attempt in 1..=self.settings.attempts {
             let posted =

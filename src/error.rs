@@ -224,6 +224,22 @@ pub enum Refusal {
     Failed(String),
 }
 
+/// A refusal as a client gets it.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{remark}")]
+pub struct Refused {
+    /// What kind of refusal it is.
+    pub code: ResponseCode,
+    /// What was refused, why, and what to do.
+    pub remark: String,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { code: refusal.code(), remark: refusal.to_string() }
+    }
+}
+
 impl Refusal {
     /// The response code a client sees. Exhaustive on purpose.
     pub fn code(&self) -> ResponseCode {

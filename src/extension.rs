@@ -63,7 +63,7 @@
 //! use actix::prelude::*;
 //! use telstar::client::Call;
 //! use telstar::extension::*;
-//! use telstar::protocol::request_code::RequestCode;
+//! use telstar::protocol::RequestCode;
 //! use telstar::testing::{Scenario, calls::*};
 //!
 //! const COUNT: i32 = EXTENSION_CODES.start;
@@ -190,7 +190,7 @@ pub use crate::actors::extensions::host::{ExtensionObserved, is_extension_thread
 pub use crate::actors::extensions::stream::StreamFigures;
 pub use crate::client::OutgoingMessage;
 use crate::config::{ConfigError, ExtensionsSection, is_extension_name};
-pub use crate::error::Refusal;
+pub use crate::error::Refused;
 
 /// An extension of a broker; see the [module](self).
 pub trait Extension: 'static {
@@ -243,6 +243,7 @@ impl Extensions {
         self
     }
 
+    #[doc(hidden)]
     /// What the settings want of them. What they want that is not there, or is told what it does not understand, is
     /// refused by its name.
     pub fn plans(&self, settings: &ExtensionsSection) -> Result<Vec<ExtensionPlan>, ConfigError> {

@@ -27,7 +27,7 @@ pub enum Fatal {
     #[error("{problem}; telstar start --help shows what there is")]
     Usage { problem: String },
     #[error("{0}")]
-    Config(Box<ConfigError>),
+    Config(Box<dyn Error + Send + Sync>),
     #[error("port {} is in use by another process; stop it, or choose another with {option}", addr.port())]
     PortInUse { addr: SocketAddr, option: &'static str },
     #[error("data directory {} is in use{}; stop it, or choose another with --data-dir", dir.display(), used_by(*pid))]
@@ -88,7 +88,7 @@ impl Fatal {
 
     /// Why the roles did not start. `name_server` is where the name server was to listen, so that the sentence
     /// names the right flag.
-    pub fn of_start(error: NodeError, name_server: Option<SocketAddr>) -> Self {
+    pub(crate) fn of_start(error: NodeError, name_server: Option<SocketAddr>) -> Self {
         match error {
             NodeError::Listen { addr, source } => {
                 let option = if Some(addr) == name_server { "--name-server-listen" } else { "--listen" };

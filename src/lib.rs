@@ -14,40 +14,43 @@
 //! Folders are layers, and imports point downward only: `protocol` (bytes to types and back),
 //! `filter` (conditions over messages), `store` (files and rules about them), `actors` (owners of everything mutable), and above them
 //! the `client`, the [`Broker`], its [extensions](extension) and the command line.
+//!
+//! What is shown here is what a program is written with. The inside (actors, files, most of the protocol) is hidden: its
+//! parts are `pub` for the programs and tests of this repository and change without notice.
+//! `cargo doc --document-private-items` shows it, `ARCHITECTURE.md` goes through it.
 
 #![warn(missing_docs)]
 
-// The inside: what actors, headers and files are made of. Their names say what they are; fields and variants have no
-// line of their own each.
-#[allow(missing_docs)]
+// Hidden is the inside: what actors, headers and files are made of. Their names say what they are; fields and variants
+// have no line of their own each.
+#[doc(hidden)]
 pub mod actors;
 mod broker;
-#[doc(hidden)]
 pub mod cli;
 pub mod client;
 pub mod clock;
 mod collections;
-#[allow(missing_docs)]
+#[doc(hidden)]
 pub mod config;
-#[allow(missing_docs)]
+#[doc(hidden)]
 pub mod error;
 pub mod extension;
 pub mod fatal;
-#[allow(missing_docs)]
+#[doc(hidden)]
 pub mod filter;
 mod kill_point;
 mod plan;
 #[doc(hidden)]
 pub mod planted;
-#[allow(missing_docs)]
 pub mod protocol;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod simulation;
-#[allow(missing_docs)]
+#[doc(hidden)]
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod types;
 
+pub use actors::facts::LogPositions;
 pub use broker::{Broker, BrokerBuilder};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 /// When a send, or a commit of a consumer offset, is answered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[doc(hidden)]
 pub enum FlushMode {
     /// Before it is on disk.
     #[default]

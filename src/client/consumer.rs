@@ -138,6 +138,7 @@ impl Consumer {
     }
 
     /// As [`join`](Self::join), connecting as `connect` says; what servers ask is answered here.
+    #[doc(hidden)]
     pub async fn join_over(
         name_servers: &str,
         options: ConsumerOptions,

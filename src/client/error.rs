@@ -38,5 +38,11 @@ pub enum ClientError {
     #[error("the header of the answer cannot be read")]
     Header(#[from] HeaderError),
     #[error("the body of the answer cannot be read")]
-    Body(#[from] FastJsonError),
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<FastJsonError> for ClientError {
+    fn from(error: FastJsonError) -> Self {
+        Self::Body(Box::new(error))
+    }
 }

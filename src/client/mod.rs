@@ -6,7 +6,7 @@
 //!
 //! use telstar::client::*;
 //! use telstar::clock::{Clock, SystemClock};
-//! use telstar::protocol::body::subscription::{SubscriptionData, TAG};
+//! use telstar::protocol::{SubscriptionData, TAG};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,22 +53,36 @@
 //! [`Servers`] looks things up, [`RemotingConnection`] asks for whatever has no method, and `examples/consume_once.rs` uses
 //! [`ConsumedKeys`].
 
+#[doc(hidden)]
 pub mod calendar;
+#[doc(hidden)]
 pub mod consumed;
+#[doc(hidden)]
 pub mod consumer;
+#[doc(hidden)]
 pub mod error;
+#[doc(hidden)]
 pub mod producer;
 mod pull_loop;
+#[doc(hidden)]
 pub mod queue_reader;
+#[doc(hidden)]
 pub mod rebalance;
+#[doc(hidden)]
 pub mod remoting;
+#[doc(hidden)]
 pub mod route;
+#[doc(hidden)]
 pub mod servers;
+#[doc(hidden)]
 pub mod unique_key;
 
 pub use consumed::ConsumedKeys;
 pub use consumer::{ConsumeFrom, Consumer, ConsumerOptions, Membership, ReceivedMessage};
 pub use error::ClientError;
 pub use producer::{OutgoingMessage, Producer, SentMessage};
-pub use remoting::{Call, ConnectOptions, RemotingConnection, Response, ServerRequest};
+#[doc(hidden)]
+pub use remoting::ServerRequest;
+pub use remoting::{Call, ConnectOptions, RemotingConnection, Response};
+pub use route::BrokerAt;
 pub use servers::Servers;

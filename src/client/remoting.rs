@@ -64,9 +64,11 @@ const WRITE_BYTES_MAX: usize = 256 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Takes requests that the server sends of its own accord (40, 39, 307 …). It must not block.
+#[doc(hidden)]
 pub type ServerRequestHandler = Arc<dyn Fn(ServerRequest) + Send + Sync>;
 
 /// Bytes both ways: a socket, or what a test has in its place.
+#[doc(hidden)]
 pub trait ByteStream: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + fmt::Debug + Unpin + Send> ByteStream for S {}
@@ -75,6 +77,7 @@ type Dialing = BoxFuture<'static, io::Result<Box<dyn ByteStream>>>;
 
 /// Connects to addresses, "host:port", in place of the operating system.
 #[derive(Clone)]
+#[doc(hidden)]
 pub struct Dial(Arc<dyn Fn(&str) -> Dialing + Send + Sync>);
 
 impl Dial {
@@ -98,8 +101,10 @@ pub struct ConnectOptions {
     /// How headers of requests are written. Default JSON; the binary form cannot carry the POP family.
     pub codec: HeaderCodec,
     /// Default none: then a request that wants an answer is answered "not supported".
+    #[doc(hidden)]
     pub on_request: Option<ServerRequestHandler>,
     /// What connects in place of the operating system. Default none.
+    #[doc(hidden)]
     pub dial: Option<Dial>,
 }
 
@@ -156,6 +161,7 @@ impl Call {
     }
 
     /// Its code, its ext fields and its body.
+    #[doc(hidden)]
     pub fn into_parts(self) -> (RequestCode, Vec<(Cow<'static, str>, String)>, Bytes) {
         (self.code, self.fields, self.body)
     }
@@ -196,6 +202,7 @@ impl Response {
 
 /// A request that came from the server, with the way back.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct ServerRequest {
     /// The request.
     pub command: Command,
@@ -322,6 +329,7 @@ impl RemotingConnection {
     }
 
     /// As [`call`](Self::call), for callers that have the fields at hand.
+    #[doc(hidden)]
     pub async fn call_fields(
         &self,
         code: RequestCode,

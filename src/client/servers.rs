@@ -46,6 +46,7 @@ impl Servers {
     }
 
     /// How long an answer is waited for.
+    #[doc(hidden)]
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -95,6 +96,7 @@ impl Servers {
     }
 
     /// Tells every name server; the first failure ends it.
+    #[doc(hidden)]
     pub async fn call_every_name_server(&mut self, call: Call) -> Result<(), ClientError> {
         for addr in self.name_servers.clone() {
             self.call(&addr, call.clone()).await?;
@@ -103,6 +105,7 @@ impl Servers {
     }
 
     /// The route of a topic, `None` when no broker has registered it.
+    #[doc(hidden)]
     pub async fn find_route(&mut self, topic: &TopicName) -> Result<Option<TopicRouteData>, ClientError> {
         let header = GetRoute {
             topic: topic.clone(),
@@ -119,12 +122,14 @@ impl Servers {
     }
 
     /// The route of a topic that should exist.
+    #[doc(hidden)]
     pub async fn route(&mut self, topic: &TopicName) -> Result<TopicRouteData, ClientError> {
         let route = self.find_route(topic).await?;
         route.ok_or_else(|| ClientError::NoRoute { topic: topic.clone(), name_servers: self.name_servers() })
     }
 
     /// All brokers and clusters.
+    #[doc(hidden)]
     pub async fn cluster_info(&mut self) -> Result<ClusterInfo, ClientError> {
         self.ask_name_server(Call::new(RequestCode::GET_BROKER_CLUSTER_INFO)).await?.success()?.json()
     }
@@ -136,6 +141,11 @@ impl Servers {
         let is_wanted =
             |cluster: &str, broker: &str| wanted.is_none_or(|name| name == cluster || name == broker);
         Ok(route::masters_of(brokers.filter(|broker| is_wanted(&broker.cluster, &broker.broker_name))))
+    }
+
+    /// Masters of the brokers that have a topic.
+    pub async fn masters_of(&mut self, topic: &TopicName) -> Result<Vec<BrokerAt>, ClientError> {
+        Ok(route::masters(&self.route(topic).await?))
     }
 
     /// Takes a topic off brokers and name servers.

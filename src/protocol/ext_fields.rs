@@ -73,6 +73,7 @@ impl ExtFields {
     }
 
     /// The value of `name` as a handle on the received bytes; copied only when it had to be unescaped.
+    #[doc(hidden)]
     pub fn get_bytes(&self, name: &str) -> Option<Bytes> {
         self.find(name).map(|field| self.bytes(field.value))
     }

@@ -374,6 +374,7 @@ impl StoredMessage {
     }
 
     /// Reads the record that `buf` begins with.
+    #[doc(hidden)]
     pub fn decode(buf: &Bytes) -> Result<Self, RecordError> {
         Ok(Self::of_view(buf, &RecordView::parse(buf)?))
     }

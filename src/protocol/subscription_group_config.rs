@@ -66,6 +66,7 @@ impl SubscriptionGroupConfig {
     }
 
     /// The settings to store when `asked` (whose attributes carry signs) is to replace `current`.
+    #[doc(hidden)]
     pub fn altered(
         current: Option<&SubscriptionGroupConfig>,
         asked: SubscriptionGroupConfig,

@@ -35,15 +35,18 @@ impl Permission {
         self.allows(Self::WRITE)
     }
 
+    #[doc(hidden)]
     pub fn is_inherited(self) -> bool {
         self.allows(Self::INHERIT)
     }
 
+    #[doc(hidden)]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
     /// Whether Java takes the number for a permission: no bit above read.
+    #[doc(hidden)]
     pub fn is_valid(self) -> bool {
         (0..8).contains(&self.0)
     }
@@ -110,6 +113,7 @@ impl TopicConfig {
     }
 
     /// The settings to store when `asked` (whose attributes carry signs) is to replace `current`.
+    #[doc(hidden)]
     pub fn altered(current: Option<&TopicConfig>, asked: TopicConfig) -> Result<TopicConfig, AttributeError> {
         let attributes = match current {
             Some(current) => attributes::alter(

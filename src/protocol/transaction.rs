@@ -36,6 +36,7 @@ pub enum Decision {
 
 impl Decision {
     /// The word for what has happened.
+    #[doc(hidden)]
     pub fn done(self) -> &'static str {
         match self {
             Self::Commit => "committed",

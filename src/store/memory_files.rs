@@ -101,16 +101,19 @@ impl Live {
 }
 
 impl MemoryFiles {
+    #[doc(hidden)]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Loses power: everything not flushed is forgotten. Whoever used the disk must be done with it.
+    #[doc(hidden)]
     pub fn crash(&self) {
         self.lose_power(|| false);
     }
 
     /// Loses power in mid-write: of what was not flushed, an arbitrary part reached the disk.
+    #[doc(hidden)]
     pub fn crash_torn(&self, seed: u64) {
         let mut state = seed | 1;
         self.lose_power(move || {
@@ -124,6 +127,7 @@ impl MemoryFiles {
 
     /// The disk as it is found when its machine has lost power in mid-write: of what was not flushed, an arbitrary part is
     /// there. Who still holds this one does not change that one any more.
+    #[doc(hidden)]
     pub fn after_power_loss(&self, seed: u64) -> Self {
         let disk = self.after_kill();
         disk.crash_torn(seed);
@@ -132,6 +136,7 @@ impl MemoryFiles {
 
     /// The disk as it is found when a process has ended and its machine has not: all that was written is there. Who still
     /// holds this one does not change that one any more. What was planned to fail is not planned there.
+    #[doc(hidden)]
     pub fn after_kill(&self) -> Self {
         let disk = self.disk();
         let mut copies: BTreeMap<*const Mutex<Content>, Node> = BTreeMap::new();
@@ -219,6 +224,7 @@ impl MemoryFiles {
     }
 
     /// The modification time that files written from now on get.
+    #[doc(hidden)]
     pub fn set_now(&self, now: WallMs) {
         self.disk().now = now;
     }

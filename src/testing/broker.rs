@@ -12,7 +12,8 @@ use tokio::task::LocalSet;
 use super::calls::create_topic;
 use super::remote_client::SceneClient;
 use super::transcript::{Heard, Transcript, Way};
-use super::{Scenario, fake_sink, settle};
+use super::{Probe, Scenario, fake_sink, settle};
+use crate::actors::actor_list::ActorList;
 use crate::actors::aside::simulated::{InPlace, Pace, in_place};
 use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::broker_tree::{BrokerTree, StartError};
@@ -208,6 +209,7 @@ impl fmt::Debug for SceneBroker {
 /// A broker that runs.
 struct Running {
     tree: BrokerTree,
+    actors: ActorList,
     tasks: Tasks,
 }
 
@@ -230,14 +232,15 @@ struct Opening {
 }
 
 impl Opening {
-    async fn open(self) -> Result<BrokerTree, StartError> {
+    async fn open(self) -> Result<(BrokerTree, ActorList), StartError> {
         let Self { plan, thread, disk, metadata, clock } = self;
         let threads = Threads::simulated(1, plan.flush, |_| thread.clone());
         // A disk that fails is known to the test that made it fail.
         let (failed, _) = fake_sink::<DiskFailed>();
         let recovery = RecoveryProgress::default();
         let files = Arc::new(disk);
-        BrokerTree::start(plan, &threads, files, metadata, failed, clock, &recovery).await
+        let tree = BrokerTree::start(plan, &threads, files, metadata, failed, clock, &recovery).await?;
+        Ok((tree, threads.actors.clone()))
     }
 }
 
@@ -254,9 +257,22 @@ impl SceneBroker {
         SceneClient::new(name, self.tree().service.clone(), heard, self.scene.clock())
     }
 
-    fn tree(&self) -> &BrokerTree {
+    fn running(&self) -> &Running {
         let Some(running) = &self.running else { panic!("{} does not run", self.name) };
-        &running.tree
+        running
+    }
+
+    fn tree(&self) -> &BrokerTree {
+        &self.running().tree
+    }
+
+    /// Looks at one of its actors, by the name that `telstar actors` shows: `TopicQueue orders/0`. `None`: it has none of
+    /// that name.
+    ///
+    /// # Panics
+    /// When the broker does not run.
+    pub fn probe(&self, actor: &str) -> Option<Probe> {
+        Probe::on(&self.running().actors, actor)
     }
 
     /// Its disk, to be stalled, filled, or made to fail.
@@ -276,7 +292,7 @@ impl SceneBroker {
 
     /// Ends it in good order.
     pub async fn stop(&mut self) {
-        let Some(Running { tree, tasks }) = self.running.take() else { return };
+        let Some(Running { tree, tasks, .. }) = self.running.take() else { return };
         self.scene.note(&format!("{} stops", self.name));
         tree.stop().await;
         drop(tasks);
@@ -340,7 +356,7 @@ impl SceneBroker {
         });
         let tasks = Tasks(actix_rt::spawn(tasks));
         match told.await {
-            Ok(Ok(tree)) => self.running = Some(Running { tree, tasks }),
+            Ok(Ok((tree, actors))) => self.running = Some(Running { tree, actors, tasks }),
             Ok(Err(error)) => panic!("{} does not start: {error}", self.name),
             Err(_) => panic!("{} panicked while it started", self.name),
         }

@@ -37,11 +37,13 @@ pub struct Probe {
 
 impl Probe {
     /// Of the actor at an address.
+    #[doc(hidden)]
     pub fn of<A: Observed>(actor: &Addr<A>) -> Self {
         Self { name: std::any::type_name::<A>().into(), pulse: actor.clone().recipient() }
     }
 
     /// Of the actor with this name on a list, such as `TopicQueue orders/0`.
+    #[doc(hidden)]
     pub fn on(list: &ActorList, name: &str) -> Option<Self> {
         let entries = list.entries(|entry| entry.name() == name);
         let pulse = entries.first()?.pulse()?;

@@ -170,6 +170,7 @@ impl SceneClient {
     }
 
     /// Answers what the broker asks by this from now on; before, such requests time out.
+    #[doc(hidden)]
     pub async fn answers(&self, answer: Result<ClientAnswer, CallFailed>) {
         self.connection.answer_calls(answer).await;
     }

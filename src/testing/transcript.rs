@@ -12,7 +12,7 @@ use tokio::time::Instant;
 /// 00:00:06.000 checker -> producer-2: CheckTransaction "pay 7"
 /// ```
 #[derive(Clone, Debug)]
-pub struct Transcript {
+pub(super) struct Transcript {
     began: Instant,
     lines: Rc<RefCell<Vec<String>>>,
 }

@@ -106,6 +106,7 @@ fn run_seed(name: &str, seed: u64, world: &(impl Fn(u64) + RefUnwindSafe)) {
 
 /// A message that was stored, as the dispatcher finds it.
 #[derive(Clone, Debug)]
+#[doc(hidden)]
 pub struct StoredUnit {
     /// Where it lies.
     pub topic: TopicName,
@@ -121,6 +122,7 @@ pub struct StoredUnit {
 
 /// A log in memory that outlives the actors over it. What the writer and the dispatcher do, the test does when it likes.
 #[derive(Default)]
+#[doc(hidden)]
 pub struct PlayedLog {
     /// The log.
     pub log: TestLog,
@@ -182,6 +184,7 @@ impl PlayedLog {
 }
 
 /// Refuses a batch as a writer whose disk is full does: nothing of it is stored.
+#[doc(hidden)]
 pub fn refuse(batch: AppendBatch) {
     let full = || Err(Refusal::NotWritable { cause: "full".into() });
     batch.reply_to.do_send(BatchAppended {

@@ -11,9 +11,9 @@ use super::door::{self, Door};
 use crate::actors::group_table::GroupTable;
 use crate::actors::request::{Answer, ConnectionId, PulledReply, ReplyContent, StoredReply};
 use crate::actors::topic_table::TopicTable;
-use crate::client::OutgoingMessage;
+use crate::client::{OutgoingMessage, Response};
 use crate::clock::SharedClock;
-use crate::error::Refusal;
+use crate::error::{Refusal, Refused};
 use crate::protocol::header::{
     CreateTopic, FieldWriter, OffsetResponse, PULL_SUBSCRIPTION, PULL_SUSPEND, PullHeader,
     QueryConsumerOffset, SendBack, SendMessageV2, TopicHeader, TypedHeader, UpdateConsumerOffset,
@@ -39,7 +39,7 @@ const AUTO_CREATED_QUEUES: i32 = 4;
 /// use telstar::types::{GroupName, QueueId, TopicName};
 ///
 /// /// Copies what comes next in a queue to another topic, and goes on from there the next time.
-/// async fn copy_next(broker: BrokerHandle, from: TopicName, to: TopicName) -> Result<(), Refusal> {
+/// async fn copy_next(broker: BrokerHandle, from: TopicName, to: TopicName) -> Result<(), Refused> {
 ///     let (group, queue_id) = (GroupName::from("copier"), QueueId(0));
 ///     let next = broker.committed(&group, &from, queue_id).await?.unwrap_or_default();
 ///     let (max_messages, wait) = (32, Duration::from_secs(15));
@@ -59,12 +59,12 @@ const AUTO_CREATED_QUEUES: i32 = 4;
 /// ```
 #[derive(Clone)]
 pub struct BrokerHandle {
-    pub extension: &'static str,
-    pub door: Addr<Door>,
-    pub id: ConnectionId,
-    pub topics: TopicTable,
-    pub groups: GroupTable,
-    pub clock: SharedClock,
+    pub(in crate::actors) extension: &'static str,
+    pub(in crate::actors) door: Addr<Door>,
+    pub(in crate::actors) id: ConnectionId,
+    pub(in crate::actors) topics: TopicTable,
+    pub(in crate::actors) groups: GroupTable,
+    pub(in crate::actors) clock: SharedClock,
 }
 
 /// A message that is stored.
@@ -112,6 +112,7 @@ impl BrokerHandle {
         self.extension
     }
 
+    #[doc(hidden)]
     /// By which the broker knows what this extension asks.
     pub fn connection_id(&self) -> ConnectionId {
         self.id
@@ -119,7 +120,7 @@ impl BrokerHandle {
 
     /// Sends a message, and waits until it is stored as safely as its topic promises. A topic that is not there is
     /// created where clients may do that, too.
-    pub async fn send(&self, message: OutgoingMessage) -> Result<Sent, Refusal> {
+    pub async fn send(&self, message: OutgoingMessage) -> Result<Sent, Refused> {
         let OutgoingMessage { topic, body, properties, queue_id } = message;
         let pairs = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let header = SendMessageV2 {
@@ -150,12 +151,12 @@ impl BrokerHandle {
                 physical_offset: physical_offsets.first().copied().unwrap_or_default(),
                 message_id: String::from_utf8_lossy(&unique_key.unwrap_or_default()).into_owned(),
             }),
-            other => Err(refusal_of(other)),
+            other => Err(refusal_of(other).into()),
         }
     }
 
     /// Reads messages of a queue, whatever their tags.
-    pub async fn read(&self, read: &ReadQueue) -> Result<Messages, Refusal> {
+    pub async fn read(&self, read: &ReadQueue) -> Result<Messages, Refused> {
         let header = PullHeader {
             consumer_group: read.group.clone(),
             topic: read.topic.clone(),
@@ -174,12 +175,12 @@ impl BrokerHandle {
                 messages: records.into_iter().flat_map(StoredMessage::decode_all).collect(),
                 next: QueueOffset(header.next_begin_offset.max(0) as u64),
             }),
-            other => Err(refusal_of(other)),
+            other => Err(refusal_of(other).into()),
         }
     }
 
     /// Creates a topic, or changes how many queues it has.
-    pub async fn create_topic(&self, topic: &TopicName, queues: u32) -> Result<(), Refusal> {
+    pub async fn create_topic(&self, topic: &TopicName, queues: u32) -> Result<(), Refused> {
         let header = CreateTopic {
             topic: topic.clone(),
             default_topic: DEFAULT_TOPIC.to_owned(),
@@ -195,7 +196,7 @@ impl BrokerHandle {
     }
 
     /// Deletes a topic with its messages. One that is not there is no error.
-    pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Refusal> {
+    pub async fn delete_topic(&self, topic: &TopicName) -> Result<(), Refused> {
         let header = TopicHeader { topic: topic.clone() };
         self.ask(RequestCode::DELETE_TOPIC_IN_BROKER, &header, Bytes::new()).await.map(|_| ())
     }
@@ -227,7 +228,7 @@ impl BrokerHandle {
         topic: &TopicName,
         queue_id: QueueId,
         next: QueueOffset,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Refused> {
         let header = UpdateConsumerOffset {
             consumer_group: group.clone(),
             topic: topic.clone(),
@@ -243,14 +244,14 @@ impl BrokerHandle {
         group: &GroupName,
         topic: &TopicName,
         queue_id: QueueId,
-    ) -> Result<Option<QueueOffset>, Refusal> {
+    ) -> Result<Option<QueueOffset>, Refused> {
         let header = QueryConsumerOffset {
             consumer_group: group.clone(),
             topic: topic.clone(),
             queue_id: queue_id.0 as i32,
             set_zero_if_not_found: Some(false),
         };
-        match self.ask(RequestCode::QUERY_CONSUMER_OFFSET, &header, Bytes::new()).await {
+        match self.answer(RequestCode::QUERY_CONSUMER_OFFSET, &header, Bytes::new()).await {
             Ok(answer) => {
                 let fields = answer.fields.into_iter().collect();
                 let header = OffsetResponse::from_fields(&fields)
@@ -258,7 +259,7 @@ impl BrokerHandle {
                 Ok(u64::try_from(header.offset).ok().map(QueueOffset))
             }
             Err(Refusal::OffsetUnknown { .. }) => Ok(None),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => Err(refusal.into()),
         }
     }
 
@@ -269,7 +270,7 @@ impl BrokerHandle {
         group: &GroupName,
         message: &StoredMessage,
         delay_level: i32,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Refused> {
         let header = SendBack {
             offset: message.physical_offset.0 as i64,
             group: group.clone(),
@@ -281,9 +282,18 @@ impl BrokerHandle {
         self.ask(RequestCode::CONSUMER_SEND_MSG_BACK, &header, Bytes::new()).await.map(|_| ())
     }
 
-    /// Asks whatever a client may ask; the typed headers of all requests are in [`crate::protocol::header`]. An answer
-    /// that is no success is an error.
+    /// Asks whatever a client may ask; [`TypedHeader`] says how. An answer that is no success is an error.
     pub async fn ask(
+        &self,
+        code: RequestCode,
+        header: &impl TypedHeader,
+        body: Bytes,
+    ) -> Result<Response, Refused> {
+        let Answer { code, remark, fields, body } = self.answer(code, header, body).await?;
+        Ok(Response { code, remark, fields: fields.into_iter().collect(), body })
+    }
+
+    async fn answer(
         &self,
         code: RequestCode,
         header: &impl TypedHeader,

@@ -86,6 +86,7 @@ impl SubscriptionData {
     }
 
     /// Fills in tags, codes and type that the client left out, from its expression.
+    #[doc(hidden)]
     pub fn with_codes(mut self) -> Self {
         if self.expression_type.is_empty() {
             self.expression_type = TAG.into();
@@ -102,6 +103,7 @@ impl SubscriptionData {
     }
 
     /// Whether both let the same messages pass, by their text. Both must have their codes.
+    #[doc(hidden)]
     pub fn filters_like(&self, other: &Self) -> bool {
         self.expression_type == other.expression_type
             && self.sub_string == other.sub_string
@@ -119,6 +121,7 @@ impl SubscriptionData {
     }
 
     /// Whether a message with this tags code may be wanted. A hash: the client compares the tag itself.
+    #[doc(hidden)]
     pub fn matches_tags_code(&self, tags_code: i64) -> bool {
         self.is_every_tag() || self.code_set.iter().any(|code| i64::from(*code) == tags_code)
     }

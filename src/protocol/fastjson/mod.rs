@@ -2,8 +2,8 @@
 //!
 //! Java writes numeric map keys bare (`{0:"ip:port"}`) and object map keys raw
 //! (`{{"brokerName":"b","queueId":0,"topic":"T"}:{…}}`); clients in other languages send numbers as
-//! strings, strings as numbers and enum ordinals. Reading goes in three steps: [`normalize`] makes
-//! strict JSON of the text, serde_json parses it, and [`tolerant`] forgives types and nulls while the
+//! strings, strings as numbers and enum ordinals. Reading goes in three steps: `normalize` makes
+//! strict JSON of the text, serde_json parses it, and `tolerant` forgives types and nulls while the
 //! target struct is filled. Writing is strict JSON, with [`to_vec_java`] for bodies that Java tools
 //! read with raw object keys.
 

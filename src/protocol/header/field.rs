@@ -29,6 +29,7 @@ pub trait TypedHeader: Sized {
 pub struct FieldWriter(Vec<(&'static str, String)>);
 
 impl FieldWriter {
+    #[doc(hidden)]
     pub fn of(header: &impl TypedHeader) -> Self {
         let mut writer = Self::default();
         header.write_fields(&mut writer);
@@ -40,10 +41,12 @@ impl FieldWriter {
     }
 
     /// As [`super::super::command::OutgoingHead`] takes them.
+    #[doc(hidden)]
     pub fn as_fields(&self) -> Vec<(&str, FieldValue<'_>)> {
         self.0.iter().map(|(name, value)| (*name, FieldValue::Text(value))).collect()
     }
 
+    #[doc(hidden)]
     pub fn into_pairs(self) -> Vec<(&'static str, String)> {
         self.0
     }
