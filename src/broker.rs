@@ -35,6 +35,18 @@ const EMBEDDED: [(&str, &str); 5] = [
 const TEMPORARY_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What a broker is to be; see [`Broker::builder`].
+///
+/// ```
+/// # fn main() -> Result<(), telstar::fatal::Fatal> {
+/// use telstar::{Broker, BrokerBuilder};
+///
+/// let dir = tempfile::tempdir().expect("a directory");
+/// let builder: BrokerBuilder = Broker::builder().name("shop").data_dir(dir.path()).set("retention.hours", 1);
+/// let broker = builder.start()?;
+/// assert_eq!(broker.data_dir(), dir.path());
+/// # broker.stop()
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "it is started by `start`"]
 pub struct BrokerBuilder {

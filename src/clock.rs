@@ -5,6 +5,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Wall time, milliseconds since 1970. It can jump; intervals are measured with the runtime's instants.
+///
+/// ```
+/// use telstar::clock::WallMs;
+///
+/// let (sent, stored) = (WallMs(1_700_000_000_000), WallMs(1_700_000_000_007));
+/// assert_eq!(stored.since_ms(sent), 7);
+/// assert_eq!(sent.since_ms(stored), -7); // clocks of two machines differ
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct WallMs(pub i64);
 
@@ -16,15 +24,42 @@ impl WallMs {
 }
 
 /// Tells the time.
+///
+/// ```
+/// use telstar::clock::{Clock, ManualClock, WallMs};
+///
+/// /// Asks for the time once, so that a test can say what it is.
+/// fn is_late(clock: &impl Clock, due: WallMs) -> bool {
+///     clock.now() > due
+/// }
+/// let clock = ManualClock::at(WallMs(1_000));
+/// assert!(!is_late(&*clock, WallMs(1_000)));
+/// assert!(is_late(&*clock, WallMs(999)));
+/// ```
 pub trait Clock: Send + Sync {
     /// The wall time now.
     fn now(&self) -> WallMs;
 }
 
 /// A clock as it is handed around.
+///
+/// ```
+/// use telstar::clock::{ManualClock, SharedClock, SystemClock, WallMs};
+///
+/// let clocks: [SharedClock; 2] = [SystemClock::shared(), ManualClock::at(WallMs(0))];
+/// assert!(clocks[0].now() > clocks[1].now());
+/// ```
 pub type SharedClock = Arc<dyn Clock>;
 
 /// The clock of the machine.
+///
+/// ```
+/// use telstar::clock::{Clock, SystemClock, WallMs};
+///
+/// let before = SystemClock.now();
+/// assert!(before > WallMs(1_700_000_000_000)); // November 2023
+/// assert!(SystemClock.now().since_ms(before) < 60_000);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -44,6 +79,16 @@ impl Clock for SystemClock {
 }
 
 /// A clock that a test moves by hand.
+///
+/// ```
+/// use telstar::clock::{Clock, ManualClock, WallMs};
+///
+/// let clock = ManualClock::at(WallMs(1_000));
+/// clock.advance_ms(500);
+/// assert_eq!(clock.now(), WallMs(1_500));
+/// clock.set(WallMs(0)); // somebody sets it back
+/// assert_eq!(clock.now(), WallMs(0));
+/// ```
 #[derive(Debug, Default)]
 pub struct ManualClock(AtomicI64);
 

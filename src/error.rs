@@ -224,7 +224,20 @@ pub enum Refusal {
     Failed(String),
 }
 
-/// A refusal as a client gets it.
+/// Why a broker has not done what an extension asked of it: the code and the sentence that a client gets, too.
+///
+/// ```
+/// use telstar::extension::Refused;
+/// use telstar::protocol::ResponseCode;
+///
+/// /// Whether it is worth another try in a moment.
+/// fn may_pass(refused: &Refused) -> bool {
+///     matches!(refused.code, ResponseCode::SYSTEM_BUSY | ResponseCode::SERVICE_NOT_AVAILABLE)
+/// }
+/// let refused = Refused { code: ResponseCode::SYSTEM_BUSY, remark: "the disk is full".into() };
+/// assert!(may_pass(&refused));
+/// assert_eq!(refused.to_string(), "the disk is full");
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("{remark}")]
 pub struct Refused {

@@ -193,6 +193,35 @@ use crate::config::{ConfigError, ExtensionsSection, is_extension_name};
 pub use crate::error::Refused;
 
 /// An extension of a broker; see the [module](self).
+///
+/// ```
+/// use telstar::extension::{Extension, ExtensionError, Extensions, Hooks};
+///
+/// /// Does nothing, after it was greeted.
+/// struct Idle;
+///
+/// impl Extension for Idle {
+///     const NAME: &'static str = "idle";
+///     type Settings = IdleSettings;
+///
+///     fn start(settings: IdleSettings, hooks: &mut Hooks) -> Result<(), ExtensionError> {
+///         match settings.greeting.as_str() {
+///             "" => Err(ExtensionError::refused("greeting is empty, write a word")),
+///             word => Ok(println!("{word}, {}", hooks.broker().extension())),
+///         }
+///     }
+/// }
+///
+/// #[derive(serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct IdleSettings {
+///     #[serde(default)]
+///     greeting: String,
+/// }
+///
+/// let why = telstar::Broker::builder().extension::<Idle>().start().unwrap_err();
+/// assert!(why.to_string().starts_with("extension idle cannot start: greeting is empty, write a word"));
+/// ```
 pub trait Extension: 'static {
     /// Its name in settings and logs: 1 to 64 characters of `a-z 0-9 _`.
     const NAME: &'static str;

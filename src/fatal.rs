@@ -20,44 +20,123 @@ use crate::store::segment::SegmentError;
 use crate::store::store_lock::LockError;
 
 /// Why the process ends.
+///
+/// ```
+/// use telstar::Broker;
+/// use telstar::fatal::Fatal;
+///
+/// let why = Broker::builder().set("broker.nmae", "b").start().unwrap_err();
+/// assert!(matches!(why, Fatal::Config(_)));
+/// assert!(why.to_string().contains("there is no setting broker.nmae"));
+/// assert_eq!(why.exit_status(), 3);
+/// ```
 #[derive(Debug, Error)]
-#[allow(missing_docs)] // each says itself what it is
 pub enum Fatal {
     /// What was asked for on the command line makes no sense.
     #[error("{problem}; telstar start --help shows what there is")]
-    Usage { problem: String },
+    Usage {
+        /// What makes none.
+        problem: String,
+    },
+    /// A setting is wrong, or does not exist.
     #[error("{0}")]
     Config(Box<dyn Error + Send + Sync>),
+    /// Another process listens there.
     #[error("port {} is in use by another process; stop it, or choose another with {option}", addr.port())]
-    PortInUse { addr: SocketAddr, option: &'static str },
+    PortInUse {
+        /// Where it listens.
+        addr: SocketAddr,
+        /// What chooses another one.
+        option: &'static str,
+    },
+    /// Another process has locked the directory.
     #[error("data directory {} is in use{}; stop it, or choose another with --data-dir", dir.display(), used_by(*pid))]
-    DataDirInUse { dir: PathBuf, pid: Option<u32> },
+    DataDirInUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The process, where it has left its number.
+        pid: Option<u32>,
+    },
+    /// The directory cannot be made, opened or written.
     #[error("data directory {} cannot be written: {cause}; mend its permissions, or choose another with --data-dir", dir.display())]
-    DataDirUnwritable { dir: PathBuf, cause: String },
+    DataDirUnwritable {
+        /// The directory.
+        dir: PathBuf,
+        /// What the system says.
+        cause: String,
+    },
+    /// Files do not hold what they have to, and a start would lose messages.
     #[error("the store is damaged: {cause}; restore it from a copy, or start with another --data-dir")]
-    StoreDamaged { cause: String },
+    StoreDamaged {
+        /// Which file, and what is wrong with it.
+        cause: String,
+    },
+    /// Listening fails for another reason than one who listens already.
     #[error("cannot listen on {addr}: {source}; choose another address with {option}")]
-    CannotListen { addr: SocketAddr, option: &'static str, source: io::Error },
+    CannotListen {
+        /// Where.
+        addr: SocketAddr,
+        /// What chooses another one.
+        option: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A later version wrote the store, or a Java broker in a form that is not supported.
     #[error("the store was written in a form that this version cannot read: {cause}")]
-    StoreForeign { cause: String },
+    StoreForeign {
+        /// What cannot be read.
+        cause: String,
+    },
+    /// The store has files of other sizes than the settings say.
     #[error("the store was written with another setting: {cause}; set {key} to what it was")]
-    StoreOtherwise { cause: String, key: &'static str },
+    StoreOtherwise {
+        /// Which file, and which sizes.
+        cause: String,
+        /// The setting.
+        key: &'static str,
+    },
+    /// Certificate or key cannot be used.
     #[error("TLS cannot be set up: {cause}; mend tls.certificate and tls.key, or set tls.mode to off")]
-    Tls { cause: String },
+    Tls {
+        /// What is wrong with them.
+        cause: String,
+    },
     /// What is on disk is not known any more; going on could lose what was promised.
     #[error("the disk failed: {cause}; the store is checked at the next start")]
-    DiskFailed { cause: String },
+    DiskFailed {
+        /// Which file, and what the system says.
+        cause: String,
+    },
+    /// An actor or a thread that the others need is gone.
     #[error("{part} ended unexpectedly; the store is checked at the next start")]
-    PartEnded { part: String },
+    PartEnded {
+        /// Its name.
+        part: String,
+    },
     /// A mistake of ours. The other actors must not go on without this one.
     #[error("{who} panicked; the store is checked at the next start")]
-    Panicked { who: String },
+    Panicked {
+        /// The actor or thread.
+        who: String,
+    },
+    /// An extension that is to run does not start.
     #[error(
         "extension {name} cannot start: {cause}; mend [extensions.{name}], or leave it out of extensions.start"
     )]
-    ExtensionRefused { name: &'static str, cause: String },
+    ExtensionRefused {
+        /// Which one.
+        name: &'static str,
+        /// What it says itself.
+        cause: String,
+    },
+    /// The system has no more threads, files or the like.
     #[error("the system refused {what}: {source}; raise its limits")]
-    System { what: &'static str, source: io::Error },
+    System {
+        /// Of what.
+        what: &'static str,
+        /// What it says.
+        source: io::Error,
+    },
 }
 
 fn used_by(pid: Option<u32>) -> String {

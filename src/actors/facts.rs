@@ -66,6 +66,21 @@ pub struct FactsSource {
 }
 
 /// How far the log and what follows it are, bytes from the beginning of the log.
+///
+/// ```
+/// use telstar::LogPositions;
+/// use telstar::testing::{Scenario, calls::send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let before: LogPositions = broker.observe();
+/// broker.client("shop").succeed(send_to("orders", 0, "pay 7")).await;
+/// let after = broker.observe();
+/// assert!(after.end > before.end);
+/// assert_eq!((after.begin, after.damaged), (before.begin, 0));
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LogPositions {
     /// The oldest byte that was not deleted yet.

@@ -1,6 +1,6 @@
 //! The command line: one sub-command per thing a person does, a thin layer over [`crate::client`].
 //!
-//! Exit status: 0 done, 1 failed, 2 used wrongly (clap).
+//! Exit status: 0 done, 1 failed, 2 used wrongly (clap); of a server that ends, that of [`Fatal`](crate::fatal::Fatal).
 
 mod brokers;
 mod message_format;
@@ -104,11 +104,38 @@ enum Command {
 }
 
 /// Reads the arguments of the process, does what they ask, and says how it went.
+///
+/// ```no_run
+/// /// The program `telstar`, under another name.
+/// fn main() -> std::process::ExitCode {
+///     telstar::cli::run() // it reads the arguments of its process
+/// }
+/// ```
 pub fn run() -> ExitCode {
     run_with(Extensions::none())
 }
 
 /// As [`run`], with extensions that a broker may start.
+///
+/// ```no_run
+/// use telstar::extension::*;
+///
+/// /// Starts with every broker that lists it: `my-telstar start --set extensions.start=greeter`.
+/// struct Greeter;
+///
+/// impl Extension for Greeter {
+///     const NAME: &'static str = "greeter";
+///     type Settings = std::collections::BTreeMap<String, String>;
+///
+///     fn start(_: Self::Settings, hooks: &mut Hooks) -> Result<(), ExtensionError> {
+///         Ok(println!("{} topics, welcome", hooks.broker().topics().len()))
+///     }
+/// }
+///
+/// fn main() -> std::process::ExitCode {
+///     telstar::cli::run_with(Extensions::none().with::<Greeter>()) // it reads the arguments of its process
+/// }
+/// ```
 pub fn run_with(extensions: Extensions) -> ExitCode {
     let done = match Cli::parse().command {
         Some(Command::Send(args)) => on_runtime(send::run(args)),

@@ -11,6 +11,32 @@ use crate::protocol::request_code::RequestCode;
 use crate::types::{BrokerName, GroupName};
 
 /// Asks for and marks the consumed keys of one group.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::client::*;
+/// use telstar::protocol::SubscriptionGroupConfig;
+/// # use telstar::testing::calls::create_group;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = telstar::Broker::builder().name("a").start()?;
+/// let name_server = broker.name_server().expect("it is one, too").to_string();
+/// let mut servers = Servers::new(&name_server, ConnectOptions::default(), Duration::from_secs(20));
+/// // As `telstar group create bank --attribute consumed.window.ms=3600000` does.
+/// let attributes = [("+consumed.window.ms".to_owned(), "3600000".to_owned())].into();
+/// let bank = SubscriptionGroupConfig { attributes, ..SubscriptionGroupConfig::new("bank") };
+/// # let master = servers.masters(None).await?.remove(0);
+/// # servers.call(&master.addr, create_group(&bank)).await?;
+/// let mut consumed = ConsumedKeys::new(servers, "bank".into());
+/// let key = ["order-7".to_owned()];
+/// assert_eq!(consumed.marked_at(&key).await?, [None]); // nobody has consumed it: do what it asks for
+/// assert_eq!(consumed.mark(&"a".into(), &key).await?, [None]);
+/// assert!(consumed.marked_at(&key).await?[0].is_some()); // it came again: nothing is to be done
+/// # broker.stop()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ConsumedKeys {
     servers: Servers,

@@ -35,6 +35,14 @@ const REBALANCE_UNSETTLED: Duration = Duration::from_secs(1);
 const PULLED_AHEAD: usize = 16;
 
 /// Where a queue begins for which the group has no offset.
+///
+/// ```
+/// use telstar::client::ConsumeFrom;
+/// use telstar::clock::{Clock, SystemClock};
+///
+/// let an_hour_ago = ConsumeFrom::TimestampMs(SystemClock.now().0 - 3_600_000);
+/// assert_ne!(an_hour_ago, ConsumeFrom::Last);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConsumeFrom {
     /// With the oldest message.
@@ -46,6 +54,40 @@ pub enum ConsumeFrom {
 }
 
 /// What a consumer is to its group.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::client::*;
+/// use telstar::clock::SystemClock;
+/// use telstar::protocol::SubscriptionData;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = telstar::Broker::builder().start()?;
+/// let name_server = broker.name_server().expect("it is one, too").to_string();
+/// let timeout = Duration::from_secs(20);
+/// let servers = Servers::new(&name_server, ConnectOptions::default(), timeout);
+/// let mut shop = Producer::new(servers, "shop".into(), SystemClock::shared());
+/// # let order = OutgoingMessage {
+/// #     topic: "orders".into(), body: "pay 7".into(), properties: Vec::new(), queue_id: None,
+/// # };
+/// shop.send(order).await?;
+/// // Two who look at everything, and take nothing from anybody.
+/// for client_id in ["one", "two"] {
+///     let options = ConsumerOptions {
+///         group: "lookers".into(),
+///         membership: Membership::Reader,
+///         client_id: client_id.into(),
+///         subscription: SubscriptionData { sub_version: 1, ..SubscriptionData::parse("orders", "*")? },
+///         from: ConsumeFrom::First,
+///     };
+///     let mut reader = Consumer::join(&name_server, options, timeout).await?;
+///     assert_eq!(reader.next().await.expect("a message").message.body, "pay 7");
+/// }
+/// # broker.stop()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Membership {
     /// Shares the queues with the others; the group's offsets are kept.
@@ -55,6 +97,27 @@ pub enum Membership {
 }
 
 /// What to consume, and as whom.
+///
+/// ```
+/// use telstar::client::{ConsumeFrom, ConsumerOptions, Membership};
+/// use telstar::clock::{Clock, SystemClock};
+/// use telstar::protocol::{SubscriptionData, TAG};
+///
+/// let options = ConsumerOptions {
+///     group: "bank".into(),
+///     membership: Membership::Member,
+///     client_id: format!("127.0.0.1@{}", std::process::id()).into(),
+///     subscription: SubscriptionData {
+///         sub_version: SystemClock.now().0,
+///         ..SubscriptionData::build("orders", "paid", TAG)?
+///     },
+///     from: ConsumeFrom::First,
+/// };
+/// // A second one of this program.
+/// let other = ConsumerOptions { client_id: format!("{}-2", options.client_id).into(), ..options.clone() };
+/// assert_ne!(options.client_id, other.client_id);
+/// # Ok::<(), telstar::protocol::SubscriptionError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
     /// The consumer group.
@@ -70,6 +133,26 @@ pub struct ConsumerOptions {
 }
 
 /// A message as it was pulled.
+///
+/// ```
+/// use telstar::client::ReceivedMessage;
+///
+/// fn line(ReceivedMessage { queue, message }: &ReceivedMessage) -> String {
+///     let text = String::from_utf8_lossy(&message.body);
+///     format!("{}/{} at {}: {text}", queue.topic, queue.queue_id, message.queue_offset)
+/// }
+/// # use telstar::testing::{Scenario, calls::*};
+/// # #[actix::main]
+/// # async fn main() {
+/// # let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// # let mut shop = broker.client("shop");
+/// # shop.succeed(send_to("orders", 0, "pay 7")).await;
+/// # let message = shop.pull(pull_from("bank", "orders", 0, 0)).await.remove(0);
+/// # let queue = telstar::types::MessageQueue { topic: "orders".into(), broker_name: "b".into(), queue_id: 0 };
+/// # let received = ReceivedMessage { queue, message };
+/// assert_eq!(line(&received), "orders/0 at 0: pay 7"); // of what `Consumer::next` returns
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReceivedMessage {
     /// Where it lies.
@@ -106,6 +189,47 @@ struct Waiting {
 }
 
 /// A member of a consumer group.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::client::*;
+/// use telstar::protocol::SubscriptionData;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = telstar::Broker::builder().set("broker.default_queue_nums", 2).start()?;
+/// let name_server = broker.name_server().expect("it is one, too").to_string();
+/// let timeout = Duration::from_secs(20);
+/// let servers = Servers::new(&name_server, ConnectOptions::default(), timeout);
+/// # let clock = telstar::clock::SystemClock::shared();
+/// let mut shop = Producer::new(servers, "shop".into(), clock);
+/// let order = OutgoingMessage {
+///     topic: "orders".into(), body: "pay 7".into(), properties: Vec::new(), queue_id: None,
+/// };
+/// shop.send(order.clone()).await?;
+/// shop.send(order).await?;
+///
+/// let options = ConsumerOptions {
+///     group: "bank".into(),
+///     membership: Membership::Member,
+///     client_id: "bank-1".into(),
+///     subscription: SubscriptionData { sub_version: 1, ..SubscriptionData::parse("orders", "*")? },
+///     from: ConsumeFrom::First,
+/// };
+/// let mut bank = Consumer::join(&name_server, options.clone(), timeout).await?;
+/// assert_eq!(bank.held_queues(), 3); // it is alone: those of the topic, and the one of its retry topic
+/// let first = bank.next().await.expect("no failure");
+/// bank.settle();
+/// bank.leave().await?;
+///
+/// let mut again = Consumer::join(&name_server, options, timeout).await?;
+/// let second = again.next().await.expect("no failure");
+/// assert_ne!(first.message.physical_offset, second.message.physical_offset); // the group goes on
+/// # again.leave().await?;
+/// # broker.stop()?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Consumer {
     servers: Servers,
     options: ConsumerOptions,

@@ -23,6 +23,20 @@ const AUTO_CREATED_QUEUES: u32 = 4;
 const TRIES: usize = 3;
 
 /// A message to be sent.
+///
+/// ```
+/// use telstar::client::OutgoingMessage;
+/// use telstar::protocol::property;
+///
+/// let order = OutgoingMessage {
+///     topic: "orders".into(),
+///     body: "pay 7".into(),
+///     properties: vec![(property::TAGS.into(), "paid".into()), (property::KEYS.into(), "order-7".into())],
+///     queue_id: None,
+/// };
+/// let reminder = OutgoingMessage { body: "remind 7".into(), ..order.clone() };
+/// assert_eq!(reminder.properties, order.properties);
+/// ```
 #[derive(Clone, Debug)]
 pub struct OutgoingMessage {
     /// Where it goes.
@@ -36,6 +50,25 @@ pub struct OutgoingMessage {
 }
 
 /// A message that is stored.
+///
+/// ```
+/// use telstar::client::SentMessage;
+///
+/// /// A line for the log: by either id the message is found again.
+/// fn line(sent: &SentMessage) -> String {
+///     let SentMessage { message_id, queue, queue_offset, .. } = sent;
+///     format!("{message_id} is in {}/{} at {queue_offset}", queue.topic, queue.queue_id)
+/// }
+/// # let queue = telstar::types::MessageQueue { topic: "orders".into(), broker_name: "b".into(), queue_id: 0 };
+/// # let sent = SentMessage {
+/// #     message_id: "7F00".into(),
+/// #     offset_message_id: String::new(),
+/// #     queue,
+/// #     queue_offset: 3,
+/// #     code: telstar::protocol::ResponseCode::SUCCESS,
+/// # };
+/// assert_eq!(line(&sent), "7F00 is in orders/0 at 3"); // of what `Producer::send` returns
+/// ```
 #[derive(Clone, Debug)]
 pub struct SentMessage {
     /// The unique key.
@@ -51,6 +84,29 @@ pub struct SentMessage {
 }
 
 /// Sends for one producer group.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::client::*;
+/// use telstar::clock::SystemClock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = telstar::Broker::builder().start()?;
+/// let name_server = broker.name_server().expect("it is one, too").to_string();
+/// let servers = Servers::new(&name_server, ConnectOptions::default(), Duration::from_secs(20));
+/// let mut shop = Producer::new(servers, "shop".into(), SystemClock::shared());
+/// let order = OutgoingMessage {
+///     topic: "orders".into(), body: "pay 7".into(), properties: Vec::new(), queue_id: Some(2),
+/// };
+/// let sent = [shop.send(order.clone()).await?, shop.send(order.clone()).await?]; // it creates the topic
+/// assert_eq!(sent.map(|sent| (sent.queue.queue_id, sent.queue_offset)), [(2, 0), (2, 1)]);
+/// let nowhere = shop.send(OutgoingMessage { queue_id: Some(99), ..order }).await.unwrap_err();
+/// assert!(matches!(nowhere, ClientError::NoSuchQueue { queue_id: 99, .. }));
+/// # broker.stop()?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Producer {
     servers: Servers,
     group: GroupName,

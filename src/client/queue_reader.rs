@@ -185,6 +185,7 @@ pub struct Extent {
     pub max: i64,
 }
 
+#[doc(hidden)]
 impl Servers {
     /// A reader of one queue.
     pub async fn queue_reader(&mut self, at: &QueueAt) -> Result<QueueReader, ClientError> {

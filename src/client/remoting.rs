@@ -94,6 +94,18 @@ impl fmt::Debug for Dial {
 }
 
 /// How to connect.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::client::{ConnectOptions, RemotingConnection};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let hasty = ConnectOptions { connect_timeout: Duration::ZERO, ..ConnectOptions::default() };
+/// let error = RemotingConnection::connect("127.0.0.1:1", &hasty).await.unwrap_err();
+/// assert!(error.to_string().starts_with("cannot connect to 127.0.0.1:1"));
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ConnectOptions {
     /// Default 3 s, as Java clients.
@@ -129,6 +141,22 @@ impl fmt::Debug for ConnectOptions {
 }
 
 /// A request to be sent.
+///
+/// ```
+/// use telstar::client::Call;
+/// use telstar::protocol::{QueueHeader, RequestCode};
+/// use telstar::testing::Scenario;
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut client = broker.client("admin");
+/// let queue = QueueHeader { topic: "orders".into(), queue_id: 0 };
+/// let typed = Call::new(RequestCode::GET_MAX_OFFSET).header(&queue);
+/// let by_field = Call::new(RequestCode::GET_MAX_OFFSET).field("topic", "orders").field("queueId", "0");
+/// assert_eq!(client.succeed(typed).await, client.succeed(by_field).await);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Call {
     code: RequestCode,
@@ -168,6 +196,24 @@ impl Call {
 }
 
 /// What a server answered.
+///
+/// ```
+/// use telstar::client::{ClientError, Response};
+/// use telstar::protocol::{OffsetResponse, ResponseCode};
+///
+/// // As from the wire.
+/// let answer = Response {
+///     code: ResponseCode::SUCCESS,
+///     remark: None,
+///     fields: [("offset", "7")].into_iter().collect(),
+///     body: r#"{"orders":3}"#.into(),
+/// };
+/// assert_eq!(answer.header::<OffsetResponse>()?.offset, 7);
+/// assert_eq!(answer.json::<std::collections::BTreeMap<String, u32>>()?["orders"], 3);
+/// let refused = Response { code: ResponseCode::SYSTEM_BUSY, remark: Some("later".into()), ..answer };
+/// assert!(matches!(refused.success(), Err(ClientError::Refused { remark, .. }) if remark == "later"));
+/// # Ok::<(), ClientError>(())
+/// ```
 #[derive(Clone, PartialEq, Debug)]
 pub struct Response {
     /// Whether it succeeded.
@@ -249,6 +295,29 @@ impl Outgoing {
 }
 
 /// A handle on an open connection.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::client::{Call, ConnectOptions, RemotingConnection};
+/// use telstar::protocol::RequestCode;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = telstar::Broker::builder().start()?;
+/// let addr = broker.broker().expect("it is a broker").to_string();
+/// let connection = RemotingConnection::connect(&addr, &ConnectOptions::default()).await?;
+/// let (first, second) = (connection.clone(), connection.clone()); // they share the socket
+/// let ask = || Call::new(RequestCode::GET_BROKER_RUNTIME_INFO);
+/// let timeout = Duration::from_secs(20);
+/// let answers = futures::join!(first.call(ask(), timeout), second.call(ask(), timeout));
+/// assert!(answers.0?.code.is_success() && answers.1?.code.is_success());
+/// first.close();
+/// assert_eq!(connection.closed().await, "from this side");
+/// assert!(second.call(ask(), timeout).await.is_err());
+/// # broker.stop()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct RemotingConnection {
     outgoing: mpsc::Sender<Outgoing>,

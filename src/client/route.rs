@@ -13,6 +13,15 @@ pub struct QueueAt {
 }
 
 /// A broker name and an address of it.
+///
+/// ```
+/// use telstar::client::BrokerAt;
+///
+/// let brokers = [("b", "10.0.0.2:10911"), ("a", "10.0.0.1:10911")];
+/// let mut brokers = brokers.map(|(name, addr)| BrokerAt { broker_name: name.into(), addr: addr.into() });
+/// brokers.sort(); // by name
+/// assert_eq!(brokers[0].addr, "10.0.0.1:10911");
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct BrokerAt {
     /// Its name.

@@ -16,6 +16,27 @@ use crate::types::TopicName;
 const NAME_SERVER_PORT: u16 = 9876;
 
 /// Open connections by address, and the list of name servers. One owner: whoever shares a connection clones it.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::client::{Call, ConnectOptions, Servers};
+/// use telstar::protocol::{OffsetResponse, QueueHeader, RequestCode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = telstar::Broker::builder().name("a").start()?;
+/// let name_server = broker.name_server().expect("it is one, too").to_string();
+/// let mut servers = Servers::new(&name_server, ConnectOptions::default(), Duration::from_secs(20));
+/// let masters = servers.masters(Some("a")).await?;
+/// let queue = QueueHeader { topic: "TBW102".into(), queue_id: 0 };
+/// let call = Call::new(RequestCode::GET_MIN_OFFSET).header(&queue);
+/// let least: OffsetResponse = servers.call(&masters[0].addr, call).await?.header()?;
+/// assert_eq!(least.offset, 0);
+/// assert!(servers.masters_of(&"no-such-topic".into()).await.is_err());
+/// # broker.stop()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Servers {
     name_servers: Vec<String>,

@@ -5,7 +5,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Attributes as they are stored: plain keys, no signs.
+/// Settings of a topic or group by name: plain keys as they are stored, with a sign where a change is asked for.
+///
+/// ```
+/// use telstar::protocol::{Attributes, SubscriptionGroupConfig};
+/// use telstar::testing::{Scenario, calls::create_group};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").start().await;
+/// let mut admin = broker.client("admin");
+/// let attributes = Attributes::from([("+consumed.window.ms".into(), "600000".into())]);
+/// let payers = SubscriptionGroupConfig { attributes, ..SubscriptionGroupConfig::new("payers") };
+/// admin.succeed(create_group(&payers)).await;
+/// let unsigned = Attributes::from([("consumed.window.ms".into(), "600000".into())]);
+/// let refused = admin.call(create_group(&SubscriptionGroupConfig { attributes: unsigned, ..payers })).await;
+/// assert!(refused.success().is_err());
+/// # }
+/// ```
 pub type Attributes = BTreeMap<String, String>;
 
 /// One known key.

@@ -8,7 +8,11 @@ macro_rules! codes {
         pub struct $code(i32);
 
         impl $code {
-            $($(#[$constant_doc])* pub const $name: Self = Self($number);)*
+            $(
+                $(#[$constant_doc])*
+                #[doc = concat!("\n\nNumber ", stringify!($number), ".")]
+                pub const $name: Self = Self($number);
+            )*
 
             /// Every code that has a name, in the order of this file.
             pub const NAMED: &'static [Self] = &[$(Self::$name),*];
@@ -18,6 +22,7 @@ macro_rules! codes {
                 Self(code)
             }
 
+            /// The number.
             pub const fn as_i32(self) -> i32 {
                 self.0
             }

@@ -21,6 +21,15 @@ struct Field {
 
 /// Names and values of the custom header and whatever else a client put beside it, in the order received.
 /// A name that occurs twice counts with its last value, as in a Java map.
+///
+/// ```
+/// use telstar::protocol::ExtFields;
+///
+/// let fields: ExtFields = [("topic", "orders"), ("queueId", "0"), ("queueId", "3")].into_iter().collect();
+/// assert_eq!(fields.get("queueId"), Some("3"));
+/// assert_eq!(fields.get("group"), None);
+/// assert_eq!(fields.iter().count(), 3);
+/// ```
 #[derive(Clone, Default)]
 pub struct ExtFields {
     header: Bytes,
@@ -97,6 +106,7 @@ impl ExtFields {
         self.fields.iter().map(|field| (self.raw(field.name), field.value))
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }

@@ -17,11 +17,21 @@ pub const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 pub const PREFIX_BYTES: usize = 8;
 
 /// How a header is written. A peer is answered in the kind it asked in.
+///
+/// ```
+/// use telstar::client::ConnectOptions;
+/// use telstar::protocol::HeaderCodec;
+///
+/// assert_eq!(ConnectOptions::default().codec, HeaderCodec::Json);
+/// let short = ConnectOptions { codec: HeaderCodec::Binary, ..ConnectOptions::default() };
+/// assert_ne!(short.codec, HeaderCodec::default());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum HeaderCodec {
+    /// As JSON. RocketMQ: `SerializeType.JSON`.
     #[default]
     Json,
-    /// RocketMQ: `SerializeType.ROCKETMQ`.
+    /// In fewer bytes. RocketMQ: `SerializeType.ROCKETMQ`.
     Binary,
 }
 

@@ -343,22 +343,54 @@ impl<'a> RecordView<'a> {
 }
 
 /// A record taken apart, sharing the memory it came in.
+///
+/// ```
+/// use telstar::protocol::{StoredMessage, property};
+/// use telstar::testing::{Scenario, calls::*};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut shop = broker.client("shop");
+/// shop.succeed(send_to("orders", 0, "pay 7").tag("cards")).await;
+/// let pulled = shop.call(pull_from("bank", "orders", 0, 0)).await;
+/// let messages = StoredMessage::decode_all(pulled.body);
+/// assert_eq!((&*messages[0].topic, &messages[0].body[..]), ("orders", &b"pay 7"[..]));
+/// assert_eq!(messages[0].property(property::TAGS), Some("cards"));
+/// assert_eq!(messages[0].text("colour"), ""); // it has none
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoredMessage {
+    /// Where it lies.
     pub topic: TopicName,
+    /// Where it lies.
     pub queue_id: QueueId,
+    /// A number of the sender's own, which means nothing to the broker.
     pub flag: i32,
+    /// Its number in the queue.
     pub queue_offset: QueueOffset,
+    /// Its place in the log.
     pub physical_offset: PhysicalOffset,
+    /// Bits about the body, its compression among them, about addresses and transactions.
     pub sys_flag: i32,
+    /// When the sender made it, by its own clock, ms since 1970.
     pub born_at_ms: i64,
+    /// Who sent it.
     pub born_host: SocketAddr,
+    /// When it was stored, ms since 1970.
     pub stored_at_ms: i64,
+    /// The broker that stored it.
     pub store_host: SocketAddr,
+    /// How often it was given back before.
     pub reconsume_times: i32,
+    /// Of the message of a transaction, the place of its half message.
     pub prepared_transaction_offset: i64,
+    /// Checksum of the body.
     pub crc: u32,
+    /// As the sender sent it: compressed, perhaps, see `sys_flag`.
     pub body: Bytes,
+    /// Property text: names and values, each ended by the byte 1 and the byte 2.
     pub properties: Bytes,
 }
 

@@ -9,14 +9,35 @@ use super::sys_flag::{COMPRESSED, COMPRESSION_TYPE_MASK, COMPRESSION_TYPE_SHIFT}
 pub const MAX_OPENED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A body whose compression cannot be undone.
+///
+/// ```
+/// use telstar::extension::OfferedMessage;
+/// use telstar::protocol::BodyError;
+///
+/// const COMPRESSED: i32 = 1;
+/// let broken = OfferedMessage { body: "no zlib".into(), sys_flag: COMPRESSED, properties: Default::default() };
+/// let error = broken.plain_body().unwrap_err();
+/// assert!(matches!(error, BodyError::Corrupt { kind: "zlib", .. }), "{error}");
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
+    /// It is not what it says to be.
     #[error("body is not {kind}: {source}")]
-    Corrupt { kind: &'static str, source: io::Error },
+    Corrupt {
+        /// How it says to be compressed.
+        kind: &'static str,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// Nobody knows how to open it; here is its number.
     #[error("body has the unknown compression type {0}")]
     UnknownType(i32),
+    /// It would fill the memory.
     #[error("body is larger than {max_bytes} bytes when decompressed")]
-    TooLarge { max_bytes: u64 },
+    TooLarge {
+        /// The limit.
+        max_bytes: u64,
+    },
 }
 
 /// The body as it was before compression; itself when it was not compressed.

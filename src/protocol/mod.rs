@@ -59,6 +59,7 @@ pub mod topic_config;
 #[doc(hidden)]
 pub mod transaction;
 
+pub use attributes::Attributes;
 pub use body::stats::{TopicOffset, TopicStatsTable};
 pub use body::subscription::{SQL92, SubscriptionData, SubscriptionError, TAG};
 pub use ext_fields::ExtFields;

@@ -17,14 +17,78 @@ pub const MAX_PROPERTIES_BYTES: usize = i16::MAX as usize;
 
 /// Names of properties that broker and client give a meaning to (RocketMQ: `MessageConst`).
 pub mod names {
-    /// Business keys, blank separated.
+    /// Business keys, blank separated: messages are found by them.
+    ///
+    /// ```
+    /// use telstar::protocol::property;
+    /// use telstar::testing::{Scenario, calls::*};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() {
+    /// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+    /// let mut shop = broker.client("shop");
+    /// shop.succeed(send_to("orders", 0, "pay 7").property(property::KEYS, "order-7 customer-3")).await;
+    /// let stored = shop.pull(pull_from("bank", "orders", 0, 0)).await;
+    /// assert_eq!(stored[0].text(property::KEYS).split(' ').count(), 2);
+    /// # }
+    /// ```
     pub const KEYS: &str = "KEYS";
+    /// The tag that consumers choose messages by.
+    ///
+    /// ```
+    /// use telstar::extension::OutgoingMessage;
+    /// use telstar::protocol::property;
+    ///
+    /// let order = OutgoingMessage {
+    ///     topic: "orders".into(),
+    ///     body: "pay 7".into(),
+    ///     properties: vec![(property::TAGS.into(), "paid".into())],
+    ///     queue_id: None,
+    /// };
+    /// assert_eq!(order.properties[0].0, "TAGS");
+    /// ```
     pub const TAGS: &str = "TAGS";
     /// "false": the sender does not wait until the message is stored durably.
     pub const WAIT: &str = "WAIT";
-    /// Delay level, from 1.
+    /// Delay level, from 1: 1 s, 5 s, 10 s and so on.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use telstar::protocol::property;
+    /// use telstar::testing::{Scenario, calls::*};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() {
+    /// let scene = Scenario::begin().await;
+    /// let broker = scene.broker("broker").topic("orders", 1).start().await;
+    /// let mut shop = broker.client("shop");
+    /// shop.succeed(send_to("orders", 0, "remind").property(property::DELAY, "2")).await;
+    /// scene.pass(Duration::from_secs(4)).await;
+    /// assert!(shop.pull(pull_from("bank", "orders", 0, 0)).await.is_empty());
+    /// scene.pass(Duration::from_secs(2)).await;
+    /// assert_eq!(shop.pull(pull_from("bank", "orders", 0, 0)).await.len(), 1);
+    /// # }
+    /// ```
     pub const DELAY: &str = "DELAY";
-    /// Message id made by the client.
+    /// Message id made by the client: the same for each time that a message is sent.
+    ///
+    /// ```
+    /// use telstar::protocol::property;
+    /// use telstar::testing::{Scenario, calls::*};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() {
+    /// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+    /// let mut shop = broker.client("shop");
+    /// for _ in 0..2 {
+    ///     shop.succeed(send_to("orders", 0, "pay 7").unique_key("7f000001")).await; // a producer that tries again
+    /// }
+    /// let mut seen = std::collections::HashSet::new();
+    /// let mut pulled = shop.pull(pull_from("bank", "orders", 0, 0)).await;
+    /// pulled.retain(|message| seen.insert(message.text(property::UNIQ_KEY).to_owned()));
+    /// assert_eq!(pulled.len(), 1);
+    /// # }
+    /// ```
     pub const UNIQ_KEY: &str = "UNIQ_KEY";
     pub const EXTEND_UNIQ_INFO: &str = "EXTEND_UNIQ_INFO";
     pub const PRODUCER_GROUP: &str = "PGROUP";

@@ -3,7 +3,17 @@
 use super::code::codes;
 
 codes! {
-    /// The code of a request, from a client, a broker, an admin tool, or to a client.
+    /// The code of a request, from a client, a broker, an admin tool, or to a client; the names are RocketMQ's.
+    ///
+    /// ```
+    /// use telstar::protocol::RequestCode;
+    ///
+    /// let asked = RequestCode::from_i32(17);
+    /// assert_eq!(asked, RequestCode::UPDATE_AND_CREATE_TOPIC);
+    /// assert_eq!(asked.to_string(), "UPDATE_AND_CREATE_TOPIC(17)");
+    /// assert!(asked.is_administration() && !RequestCode::SEND_MESSAGE.is_administration());
+    /// assert_eq!(RequestCode::from_i32(44_444).name(), "UNKNOWN"); // it keeps its number all the same
+    /// ```
     RequestCode {
         // Clients and settings of the broker.
         SEND_MESSAGE = 10,

@@ -3,7 +3,22 @@
 use super::code::codes;
 
 codes! {
-    /// The code of a response. A code once shipped never changes its meaning.
+    /// The code of a response; the names are RocketMQ's. A code once shipped never changes its meaning.
+    ///
+    /// ```
+    /// use telstar::protocol::ResponseCode;
+    /// use telstar::testing::{Scenario, calls::send_to};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() {
+    /// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+    /// let mut shop = broker.client("shop");
+    /// let sent = shop.call(send_to("orders", 0, "pay 7")).await;
+    /// assert!(sent.code.is_success());
+    /// let refused = shop.call(send_to("orders", 5, "pay 8")).await;
+    /// assert_eq!((refused.code, refused.code.as_i32()), (ResponseCode::INVALID_PARAMETER, 29));
+    /// # }
+    /// ```
     ResponseCode {
         // Every protocol. RocketMQ: `RemotingSysResponseCode`.
         SUCCESS = 0,
@@ -94,6 +109,7 @@ codes! {
 }
 
 impl ResponseCode {
+    /// Whether what was asked is done.
     pub const fn is_success(self) -> bool {
         self.0 == Self::SUCCESS.0
     }

@@ -11,23 +11,47 @@ use super::topic_config::null_is_default;
 use crate::types::{GroupName, TopicName};
 
 /// Settings of one group. Unknown JSON fields are ignored, missing ones take the default.
+///
+/// ```
+/// use telstar::protocol::SubscriptionGroupConfig;
+/// use telstar::testing::{Scenario, calls::create_group};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").start().await;
+/// let payers = SubscriptionGroupConfig { retry_max_times: 3, ..SubscriptionGroupConfig::new("payers") };
+/// assert!(payers.consume_enable);
+/// broker.client("admin").succeed(create_group(&payers)).await;
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscriptionGroupConfig {
+    /// Further settings by name, such as `consumed.window.ms`.
     #[serde(deserialize_with = "null_is_default")]
     pub attributes: Attributes,
     /// Broker to pull from as long as the consumer keeps up; 0 is the master.
     pub broker_id: i64,
+    /// Whether members may consume everything each.
     pub consume_broadcast_enable: bool,
+    /// Whether it may consume at all.
     pub consume_enable: bool,
+    /// Whether it may begin with the oldest message; kept, and not looked at.
     pub consume_from_min_enable: bool,
+    /// Whether each queue is consumed in order; kept, and not looked at.
     pub consume_message_orderly: bool,
+    /// Minutes that consuming a message may take; kept, and not looked at.
     pub consume_timeout_minute: i32,
+    /// Its name.
     pub group_name: GroupName,
+    /// How long messages that were given back wait.
     #[serde(deserialize_with = "null_is_default")]
     pub group_retry_policy: GroupRetryPolicy,
+    /// Bits of Java's about units of a data centre; kept, and not looked at.
     pub group_sys_flag: i32,
+    /// Whether members are told when others come and go.
     pub notify_consumer_ids_changed_enable: bool,
+    /// How often a message is tried again before it is a dead letter.
     pub retry_max_times: i32,
     /// Queues of the retry topic; 0 lets a send-back succeed and lose the message, as in Java.
     pub retry_queue_nums: i32,
@@ -61,6 +85,7 @@ impl Default for SubscriptionGroupConfig {
 }
 
 impl SubscriptionGroupConfig {
+    /// The settings that a group has when nobody gives it any.
     pub fn new(group_name: impl Into<GroupName>) -> Self {
         Self { group_name: group_name.into(), ..Self::default() }
     }
@@ -83,12 +108,29 @@ impl SubscriptionGroupConfig {
 }
 
 /// One subscription that the broker prescribes for a group.
+///
+/// ```
+/// use telstar::protocol::{SimpleSubscriptionData, SubscriptionGroupConfig};
+///
+/// let orders = SimpleSubscriptionData { topic: "orders".into(), ..SimpleSubscriptionData::default() };
+/// assert_eq!((&*orders.expression, &*orders.expression_type), ("*", "TAG"));
+/// let payers = SubscriptionGroupConfig {
+///     subscription_data_set: Some(vec![orders]),
+///     ..SubscriptionGroupConfig::new("payers")
+/// };
+/// assert!(serde_json::to_string(&payers)?.contains("subscriptionDataSet"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SimpleSubscriptionData {
+    /// As a consumer would write it.
     pub expression: String,
+    /// [`TAG`](super::TAG) or [`SQL92`](super::SQL92).
     pub expression_type: String,
+    /// What is subscribed to.
     pub topic: TopicName,
+    /// When it was laid down, ms since 1970.
     pub version: i64,
 }
 
@@ -100,26 +142,61 @@ impl Default for SimpleSubscriptionData {
 
 /// How long a failed message waits before its next attempt. With Java's broker it is for pop and gRPC consumers only; here
 /// it is for all that leave the wait to the broker.
+///
+/// ```
+/// use telstar::protocol::{ExponentialRetryPolicy, GroupRetryPolicy, GroupRetryPolicyType};
+///
+/// // 1 s, 2 s, 4 s, and so on, a minute at most.
+/// let patient = GroupRetryPolicy {
+///     kind: GroupRetryPolicyType::Exponential,
+///     exponential_retry_policy: Some(ExponentialRetryPolicy { initial: 1_000, multiplier: 2, max: 60_000 }),
+///     ..GroupRetryPolicy::default()
+/// };
+/// assert!(patient.customized_retry_policy.is_none());
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct GroupRetryPolicy {
+    /// The waits, where the kind is [`Customized`](GroupRetryPolicyType::Customized); `None`: the usual ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customized_retry_policy: Option<CustomizedRetryPolicy>,
+    /// The growth, where the kind is [`Exponential`](GroupRetryPolicyType::Exponential); `None`: the usual one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exponential_retry_policy: Option<ExponentialRetryPolicy>,
+    /// Which of the two counts.
     #[serde(rename = "type", deserialize_with = "null_is_default")]
     pub kind: GroupRetryPolicyType,
 }
 
+/// How the waits of a [`GroupRetryPolicy`] are said.
+///
+/// ```
+/// use telstar::protocol::{GroupRetryPolicy, GroupRetryPolicyType};
+///
+/// let policy: GroupRetryPolicy = serde_json::from_str(r#"{"type":"EXPONENTIAL"}"#)?;
+/// assert_eq!(policy.kind, GroupRetryPolicyType::Exponential);
+/// assert_eq!(GroupRetryPolicy::default().kind, GroupRetryPolicyType::Customized);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum GroupRetryPolicyType {
+    /// One by one.
     #[default]
     Customized,
+    /// By a factor.
     Exponential,
 }
 
 /// A list of waits, one per attempt, the last for all that follow.
+///
+/// ```
+/// use telstar::protocol::CustomizedRetryPolicy;
+///
+/// let hasty = CustomizedRetryPolicy { next: vec![1_000, 5_000] };
+/// assert!(hasty.next.len() < CustomizedRetryPolicy::default().next.len());
+/// assert_eq!(CustomizedRetryPolicy::default().next[..2], [1_000, 5_000]); // as the levels of delay
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CustomizedRetryPolicy {
@@ -138,13 +215,21 @@ impl Default for CustomizedRetryPolicy {
 }
 
 /// A wait that grows by a factor.
+///
+/// ```
+/// use telstar::protocol::ExponentialRetryPolicy;
+///
+/// let ExponentialRetryPolicy { initial, multiplier, max } = ExponentialRetryPolicy::default();
+/// assert!(initial * multiplier < max);
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ExponentialRetryPolicy {
-    /// Milliseconds.
+    /// The first wait, milliseconds.
     pub initial: i64,
-    /// Milliseconds.
+    /// The longest wait, milliseconds.
     pub max: i64,
+    /// By how much each is longer than the one before.
     pub multiplier: i64,
 }
 

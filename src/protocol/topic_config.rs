@@ -11,15 +11,29 @@ use crate::types::TopicName;
 pub const DEFAULT_QUEUE_NUMS: u32 = 16;
 
 /// What may be done with a topic or a broker: a set of bits, as clients print it (6 is read and write).
+///
+/// ```
+/// use telstar::protocol::Permission;
+///
+/// let perm = Permission(6);
+/// assert_eq!(perm, Permission::READ_WRITE);
+/// assert!(perm.allows(Permission::WRITE) && !perm.allows(Permission::INHERIT));
+/// assert!(!Permission::READ.is_writable());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Permission(pub i32);
 
 impl Permission {
+    /// Topics may be created after its example.
     pub const INHERIT: Self = Self(1);
+    /// Messages may be sent to it.
     pub const WRITE: Self = Self(1 << 1);
+    /// Messages may be consumed from it.
     pub const READ: Self = Self(1 << 2);
+    /// Both.
     pub const READ_WRITE: Self = Self(6);
+    /// All of it.
     pub const READ_WRITE_INHERIT: Self = Self(7);
 
     /// Whether every bit of `other` is set.
@@ -27,10 +41,12 @@ impl Permission {
         self.0 & other.0 == other.0
     }
 
+    /// Whether messages may be consumed.
     pub fn is_readable(self) -> bool {
         self.allows(Self::READ)
     }
 
+    /// Whether messages may be sent.
     pub fn is_writable(self) -> bool {
         self.allows(Self::WRITE)
     }
@@ -53,27 +69,55 @@ impl Permission {
 }
 
 /// How many tags a message may carry; only the first was ever built.
+///
+/// ```
+/// use telstar::protocol::{TopicConfig, TopicFilterType};
+///
+/// assert_eq!(TopicConfig::new("orders", 8).topic_filter_type, TopicFilterType::SingleTag);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum TopicFilterType {
+    /// One.
     #[default]
     SingleTag,
+    /// Several; kept as it was set, and treated as one.
     MultiTag,
 }
 
 /// Settings of one topic. Unknown JSON fields are ignored, missing ones take the default.
+///
+/// ```
+/// use telstar::protocol::{Permission, TopicConfig};
+///
+/// let closed = TopicConfig::new("orders", 8).with_perm(Permission::READ);
+/// assert_eq!((closed.read_queue_nums, closed.write_queue_nums), (8, 8));
+/// assert_eq!(closed.message_type(), "NORMAL");
+/// let text = r#"{"topicName":"steps","attributes":{"message.type":"FIFO"},"colour":"blue"}"#;
+/// let fifo: TopicConfig = serde_json::from_str(text)?;
+/// assert_eq!((fifo.message_type(), fifo.perm), ("FIFO", Permission::READ_WRITE));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicConfig {
+    /// Further settings by name, such as `message.type` and `retention.ms`.
     #[serde(deserialize_with = "null_is_default")]
     pub attributes: Attributes,
+    /// Whether its order is laid down over all brokers; the name server says how.
     pub order: bool,
+    /// What clients may do with it.
     pub perm: Permission,
+    /// Queues that consumers share; more than can be written while it shrinks.
     pub read_queue_nums: u32,
+    /// Kept for Java's tools.
     #[serde(deserialize_with = "null_is_default")]
     pub topic_filter_type: TopicFilterType,
+    /// Its name.
     pub topic_name: TopicName,
+    /// Bits of Java's: whether it belongs to a unit of a data centre.
     pub topic_sys_flag: i32,
+    /// Queues that producers send to.
     pub write_queue_nums: u32,
 }
 
@@ -103,6 +147,7 @@ impl TopicConfig {
         }
     }
 
+    /// The same with another permission.
     pub fn with_perm(self, perm: Permission) -> Self {
         Self { perm, ..self }
     }

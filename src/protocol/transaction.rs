@@ -26,11 +26,30 @@ const SETTLED_TAG: &str = "d";
 pub const OP_BODY_MAX_BYTES: usize = 4096;
 
 /// How a transaction may end.
+///
+/// ```
+/// use telstar::protocol::Decision;
+/// use telstar::testing::{Scenario, calls::*};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut shop = broker.client("shop");
+/// for (body, decision) in [("pay 7", Decision::Rollback), ("pay 8", Decision::Commit)] {
+///     let half = shop.succeed(send_to("orders", 0, body).half("shop")).await;
+///     shop.succeed(end_transaction("shop", &half, decision)).await;
+/// }
+/// let paid = shop.pull(pull_from("bank", "orders", 0, 0)).await;
+/// assert_eq!((paid.len(), &paid[0].body[..]), (1, &b"pay 8"[..]));
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
+    /// Its message can be consumed.
     Commit,
+    /// Its message is forgotten.
     Rollback,
-    /// Nobody could tell: kept for people to look at, in [`TRANSACTION_CHECK_MAX_TIME_TOPIC`].
+    /// Nobody could tell: kept for people to look at, in a topic of the broker's.
     GiveUp,
 }
 

@@ -21,6 +21,22 @@ const TEAR_BYTES: usize = 512;
 const UNLIMITED_BYTES: u64 = 1 << 50;
 
 /// What a planned failure hits.
+///
+/// ```
+/// use std::io::ErrorKind;
+/// use telstar::testing::calls::send_to;
+/// use telstar::testing::{FileOperation, Scenario};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).set("store.flush_mode", "sync");
+/// let broker = broker.start().await;
+/// broker.disk().fail_next(FileOperation::Sync, ErrorKind::Other);
+/// // What is on disk is not known any more: nobody is told that it is stored.
+/// let answer = broker.client("shop").call(send_to("orders", 0, "pay 7")).await;
+/// assert!(answer.success().is_err());
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileOperation {
     /// Writing or lengthening a file; of a mapped one, half of what was to be written is there all the same.
@@ -35,7 +51,27 @@ pub enum FileOperation {
     Remove,
 }
 
-/// A disk in memory; clones are the same disk.
+/// A disk in memory; clones are the same disk. A broker of a scene has [one](crate::testing::SceneBroker::disk).
+///
+/// ```
+/// use telstar::testing::calls::send_to;
+/// use telstar::testing::{MemoryFiles, Scenario};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let disk: &MemoryFiles = broker.disk();
+/// disk.set_capacity(Some(disk.used_bytes())); // it is full
+/// let mut shop = broker.client("shop");
+/// let mut answers = Vec::new();
+/// for _ in 0..40 {
+///     answers.push(shop.call(send_to("orders", 0, vec![b'x'; 60_000])).await);
+/// }
+/// assert!(answers[0].code.is_success()); // there is room in the file that it writes
+/// let refused = answers.pop().unwrap().remark.unwrap();
+/// assert!(refused.starts_with("not stored"), "{refused}");
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct MemoryFiles {
     disk: Arc<Mutex<Disk>>,

@@ -46,6 +46,20 @@ const SMALL: [&str; 8] = [
 ];
 
 /// What a broker of a scene is to be; see [`Scenario::broker`].
+///
+/// ```
+/// use telstar::testing::calls::send_to;
+/// use telstar::testing::{Scenario, SceneBrokerBuilder};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let builder: SceneBrokerBuilder = scene.broker("broker").topic("orders", 8).set("message.max_body_bytes", 4096);
+/// let broker = builder.start().await;
+/// let refused = broker.client("shop").call(send_to("orders", 7, vec![b'x'; 5000])).await;
+/// assert!(refused.remark.unwrap().starts_with("the message body is 5000 bytes, the limit is 4096"));
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "it is started by `start`"]
 pub struct SceneBrokerBuilder {
@@ -189,6 +203,22 @@ impl Scenario {
 }
 
 /// A broker of a scene; see [`Scenario::broker`]. Dropped, it ends where it stands.
+///
+/// ```
+/// use telstar::testing::calls::{pull_from, send_to};
+/// use telstar::testing::Scenario;
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let mut broker = scene.broker("broker").topic("orders", 1).set("store.flush_mode", "sync").start().await;
+/// broker.client("shop").succeed(send_to("orders", 0, "pay 7")).await;
+/// broker.lose_power(1).await;
+/// broker.start_again().await;
+/// let found = broker.client("bank").pull(pull_from("payers", "orders", 0, 0)).await;
+/// assert_eq!(found[0].body, "pay 7"); // it was on disk before the shop was answered
+/// # }
+/// ```
 pub struct SceneBroker {
     scene: Scenario,
     name: Box<str>,
@@ -275,7 +305,7 @@ impl SceneBroker {
         Probe::on(&self.running().actors, actor)
     }
 
-    /// Its disk, to be stalled, filled, or made to fail.
+    /// Its disk, to be stalled, filled, or made to fail; see [`MemoryFiles`].
     pub fn disk(&self) -> &MemoryFiles {
         &self.disk
     }

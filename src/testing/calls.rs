@@ -24,6 +24,21 @@ use crate::protocol::sys_flag::TransactionType;
 use crate::protocol::transaction::Decision;
 
 /// A message to be sent; see [`send_to`].
+///
+/// ```
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{SendCall, pull_from, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let order: SendCall = send_to("orders", 0, "pay 7").tag("cards").property("colour", "blue");
+/// let mut shop = broker.client("shop");
+/// shop.succeed(order).await;
+/// let stored = shop.pull(pull_from("bank", "orders", 0, 0)).await;
+/// assert_eq!((stored[0].text("TAGS"), stored[0].text("colour")), ("cards", "blue"));
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "it is sent by a client"]
 pub struct SendCall {
@@ -109,11 +124,46 @@ impl From<SendCall> for Call {
 }
 
 /// A pull; see [`pull_from`].
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{PullCall, pull_from, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let (mut bank, mut shop) = (broker.client("bank"), broker.client("shop"));
+/// let held: PullCall = pull_from("payers", "orders", 0, 0).tags("cards || cash").held(Duration::from_secs(15));
+/// let asked = bank.ask(held.clone());
+/// assert!(!bank.is_answered(asked)); // there is nothing yet
+/// shop.succeed(send_to("orders", 0, "pay 7").tag("cards")).await;
+/// shop.succeed(send_to("orders", 0, "ship 7").tag("boxes")).await;
+/// assert!(bank.answer(asked).await.code.is_success());
+/// assert_eq!(bank.pull(held).await.len(), 1); // one of the two
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "it is asked by a client"]
 pub struct PullCall(PullHeader);
 
 /// PULL_MESSAGE (11) for a group: up to 32 messages of any tag, from a queue offset on, and no waiting.
+///
+/// ```
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{pull_from, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut bank = broker.client("bank");
+/// for body in ["pay 7", "pay 8", "pay 9"] {
+///     bank.succeed(send_to("orders", 0, body)).await;
+/// }
+/// let found = bank.pull(pull_from("payers", "orders", 0, 1).at_most(1)).await;
+/// assert_eq!((found.len(), &found[0].body[..]), (1, &b"pay 8"[..]));
+/// # }
+/// ```
 pub fn pull_from(group: &str, topic: &str, queue_id: u32, offset: u64) -> PullCall {
     PullCall(PullHeader {
         consumer_group: group.into(),
@@ -158,11 +208,44 @@ impl From<PullCall> for Call {
 }
 
 /// A heartbeat; see [`heartbeat`].
+///
+/// ```
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{HeartbeatCall, heartbeat, members_of};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut bank = broker.client("bank");
+/// let beat: HeartbeatCall = heartbeat("bank").consumes("payers", &["orders"]).consumes("savers", &["orders"]);
+/// bank.succeed(beat).await;
+/// for group in ["payers", "savers"] {
+///     assert_eq!(bank.succeed(members_of(group)).await.body, r#"{"consumerIdList":["bank"]}"#);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "it is sent by a client"]
 pub struct HeartbeatCall(HeartbeatData);
 
 /// HEART_BEAT (34) of a client that does nothing yet.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{heartbeat, members_of};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let broker = scene.broker("broker").topic("orders", 1).start().await;
+/// let (mut bank, mut admin) = (broker.client("bank"), broker.client("admin"));
+/// bank.succeed(heartbeat("bank").consumes("payers", &["orders"])).await;
+/// assert!(admin.call(members_of("payers")).await.code.is_success());
+/// scene.pass(Duration::from_secs(180)).await; // it says nothing more
+/// assert!(!admin.call(members_of("payers")).await.code.is_success());
+/// # }
+/// ```
 pub fn heartbeat(client_id: &str) -> HeartbeatCall {
     HeartbeatCall(HeartbeatData { client_id: client_id.into(), ..HeartbeatData::default() })
 }
@@ -195,6 +278,21 @@ impl From<HeartbeatCall> for Call {
 }
 
 /// UPDATE_AND_CREATE_TOPIC (17).
+///
+/// ```
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{create_topic, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").start().await;
+/// let mut admin = broker.client("admin");
+/// admin.succeed(create_topic("orders", 2)).await;
+/// admin.succeed(send_to("orders", 1, "pay 7")).await;
+/// let refused = admin.call(create_topic("no blanks", 1)).await;
+/// assert!(refused.success().is_err());
+/// # }
+/// ```
 pub fn create_topic(topic: &str, queues: u32) -> Call {
     let header = CreateTopic {
         topic: topic.into(),
@@ -211,17 +309,63 @@ pub fn create_topic(topic: &str, queues: u32) -> Call {
 }
 
 /// DELETE_TOPIC_IN_BROKER (215).
+///
+/// ```
+/// use telstar::protocol::ResponseCode;
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{delete_topic, pull_from};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut admin = broker.client("admin");
+/// admin.succeed(delete_topic("orders")).await;
+/// let gone = admin.call(pull_from("bank", "orders", 0, 0)).await;
+/// assert_eq!(gone.code, ResponseCode::TOPIC_NOT_EXIST);
+/// # }
+/// ```
 pub fn delete_topic(topic: &str) -> Call {
     Call::new(RequestCode::DELETE_TOPIC_IN_BROKER).header(&TopicHeader { topic: topic.into() })
 }
 
 /// UPDATE_AND_CREATE_SUBSCRIPTIONGROUP (200).
+///
+/// ```
+/// use telstar::protocol::{ResponseCode, SubscriptionGroupConfig};
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{create_group, pull_from};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut admin = broker.client("admin");
+/// let stopped = SubscriptionGroupConfig { consume_enable: false, ..SubscriptionGroupConfig::new("payers") };
+/// admin.succeed(create_group(&stopped)).await;
+/// let refused = admin.call(pull_from("payers", "orders", 0, 0)).await;
+/// assert_eq!(refused.code, ResponseCode::NO_PERMISSION);
+/// # }
+/// ```
 pub fn create_group(config: &SubscriptionGroupConfig) -> Call {
     let body = fastjson::to_vec(config).expect("settings of a group have a JSON form");
     Call::new(RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP).body(body)
 }
 
 /// UNREGISTER_CLIENT (35): a consumer leaves its group, as when it is shut down in order.
+///
+/// ```
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{leave_group, members_of};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let (mut one, mut two) = (broker.client("one"), broker.client("two"));
+/// one.consumes("payers", &["orders"]).await;
+/// two.consumes("payers", &["orders"]).await;
+/// one.succeed(leave_group("one", "payers")).await;
+/// assert_eq!(two.succeed(members_of("payers")).await.body, r#"{"consumerIdList":["two"]}"#);
+/// # }
+/// ```
 pub fn leave_group(client_id: &str, group: &str) -> Call {
     let header = UnregisterClient {
         client_id: client_id.into(),
@@ -232,6 +376,24 @@ pub fn leave_group(client_id: &str, group: &str) -> Call {
 }
 
 /// UPDATE_CONSUMER_OFFSET (15): the group will next consume `offset`.
+///
+/// ```
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{commit_offset, query_offset, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let mut broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut bank = broker.client("bank");
+/// bank.consumes("payers", &["orders"]).await;
+/// bank.succeed(send_to("orders", 0, "pay 7")).await;
+/// bank.succeed(commit_offset("payers", "orders", 0, 1)).await;
+/// broker.stop().await;
+/// broker.start_again().await; // it is kept
+/// let committed = broker.client("bank").succeed(query_offset("payers", "orders", 0)).await;
+/// assert_eq!(committed.fields.get("offset"), Some("1"));
+/// # }
+/// ```
 pub fn commit_offset(group: &str, topic: &str, queue_id: u32, offset: u64) -> Call {
     let header = UpdateConsumerOffset {
         consumer_group: group.into(),
@@ -243,6 +405,25 @@ pub fn commit_offset(group: &str, topic: &str, queue_id: u32, offset: u64) -> Ca
 }
 
 /// QUERY_CONSUMER_OFFSET (14): where a group goes on.
+///
+/// ```
+/// use telstar::protocol::ResponseCode;
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{commit_offset, query_offset, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 2).start().await;
+/// let mut bank = broker.client("bank");
+/// bank.consumes("payers", &["orders"]).await;
+/// for queue_id in 0..2 {
+///     bank.succeed(send_to("orders", queue_id, "pay 7")).await;
+/// }
+/// bank.succeed(commit_offset("payers", "orders", 1, 1)).await;
+/// let answer = bank.succeed(query_offset("payers", "orders", 1)).await;
+/// assert_eq!(answer.fields.get("offset"), Some("1"));
+/// # }
+/// ```
 pub fn query_offset(group: &str, topic: &str, queue_id: u32) -> Call {
     let header = QueryConsumerOffset {
         consumer_group: group.into(),
@@ -254,12 +435,49 @@ pub fn query_offset(group: &str, topic: &str, queue_id: u32) -> Call {
 }
 
 /// GET_CONSUMER_LIST_BY_GROUP (38): who shares the queues of a group.
+///
+/// ```
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::members_of;
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let broker = scene.broker("broker").topic("orders", 1).start().await;
+/// let (mut one, mut two) = (broker.client("one"), broker.client("two"));
+/// one.consumes("payers", &["orders"]).await;
+/// two.consumes("payers", &["orders"]).await;
+/// two.die().await;
+/// one.succeed(members_of("payers")).await;
+/// assert!(scene.transcript().ends_with("broker -> one: SUCCESS, one\n"));
+/// # }
+/// ```
 pub fn members_of(group: &str) -> Call {
     let header = ConsumerGroupHeader { consumer_group: group.into() };
     Call::new(RequestCode::GET_CONSUMER_LIST_BY_GROUP).header(&header)
 }
 
 /// CONSUMER_SEND_MSG_BACK (36): consuming it failed; level 0 leaves the delay to the broker, -1 gives it up.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{pull_from, send_back, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let broker = scene.broker("broker").topic("orders", 1).start().await;
+/// let mut bank = broker.client("bank");
+/// bank.consumes("payers", &["orders"]).await;
+/// bank.succeed(send_to("orders", 0, "pay 7")).await;
+/// let failed = bank.pull(pull_from("payers", "orders", 0, 0)).await.remove(0);
+/// bank.succeed(send_back("payers", &failed, 2)).await;
+/// scene.pass(Duration::from_secs(6)).await;
+/// let again = bank.pull(pull_from("payers", "%RETRY%payers", 0, 0)).await;
+/// assert_eq!((&again[0].body[..], again[0].reconsume_times), (&b"pay 7"[..], 1));
+/// # }
+/// ```
 pub fn send_back(group: &str, message: &StoredMessage, delay_level: i32) -> Call {
     let header = SendBack {
         offset: message.physical_offset.0 as i64,
@@ -274,6 +492,22 @@ pub fn send_back(group: &str, message: &StoredMessage, delay_level: i32) -> Call
 
 /// END_TRANSACTION (37) of a half message, by the answer to its send.
 ///
+/// ```
+/// use telstar::protocol::Decision;
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{end_transaction, pull_from, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut shop = broker.client("shop");
+/// let sent = shop.succeed(send_to("orders", 0, "pay 7").half("shop")).await;
+/// assert!(shop.pull(pull_from("bank", "orders", 0, 0)).await.is_empty());
+/// shop.succeed(end_transaction("shop", &sent, Decision::Commit)).await;
+/// assert_eq!(shop.pull(pull_from("bank", "orders", 0, 0)).await.len(), 1);
+/// # }
+/// ```
+///
 /// # Panics
 /// When `sent` is no answer to a send that was stored.
 pub fn end_transaction(group: &str, sent: &Response, decision: Decision) -> Call {
@@ -283,6 +517,24 @@ pub fn end_transaction(group: &str, sent: &Response, decision: Decision) -> Call
 }
 
 /// END_TRANSACTION (37), as the answer to a check.
+///
+/// ```
+/// use telstar::protocol::{Decision, RequestCode};
+/// use telstar::testing::Scenario;
+/// use telstar::testing::calls::{answer_check, pull_from, send_to};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut shop = broker.client("shop");
+/// shop.produces("shop").await;
+/// shop.succeed(send_to("orders", 0, "pay 7").half("shop")).await; // and forgets how it ended
+/// let check = shop.asked().await; // some seconds later, by the clock of the scene
+/// assert_eq!(check.code, RequestCode::CHECK_TRANSACTION_STATE);
+/// shop.succeed(answer_check("shop", &check, Decision::Commit)).await;
+/// assert_eq!(shop.pull(pull_from("bank", "orders", 0, 0)).await.len(), 1);
+/// # }
+/// ```
 ///
 /// # Panics
 /// When `check` is no CHECK_TRANSACTION_STATE.

@@ -8,9 +8,36 @@ use tokio::time::Instant;
 use crate::clock::{Clock, WallMs};
 
 /// What a [`RuntimeClock`] shows first.
+///
+/// ```
+/// use telstar::testing::{CLOCK_BEGINS, Scenario};
+/// use std::time::Duration;
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// scene.pass(Duration::from_secs(1)).await;
+/// assert_eq!(scene.clock().now().since_ms(CLOCK_BEGINS), 1_000);
+/// # }
+/// ```
 pub const CLOCK_BEGINS: WallMs = WallMs(1_700_000_000_000);
 
 /// Wall time that moves with the runtime's instant: `tokio::time::pause` stops both, `advance` moves both.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::clock::Clock;
+/// use telstar::testing::{RuntimeClock, stop_time};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// stop_time().await;
+/// let clock = RuntimeClock::shared(); // hand it to the actor under test
+/// let began = clock.now();
+/// tokio::time::sleep(Duration::from_secs(86_400)).await; // takes no time
+/// assert_eq!(clock.now().since_ms(began), 86_400_000);
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct RuntimeClock {
     began: Instant,
@@ -37,6 +64,22 @@ impl Clock for RuntimeClock {
 
 /// Stops the clock of the runtime at a whole millisecond of its timers: from now on time passes only when everybody
 /// waits, at once, and timers are exact.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::testing::stop_time;
+/// use tokio::time::{Instant, sleep};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// stop_time().await;
+/// let began = Instant::now();
+/// for _ in 0..60 {
+///     sleep(Duration::from_secs(60)).await;
+/// }
+/// assert_eq!(began.elapsed(), Duration::from_secs(3_600)); // to the millisecond, and in no time
+/// # }
+/// ```
 pub async fn stop_time() {
     tokio::time::pause();
     // Timers fire at whole milliseconds since the runtime was built, and a clock that stands between two of them is
@@ -76,6 +119,24 @@ pub async fn pass(time: Duration) {
 }
 
 /// Lets every actor of this thread do what is due.
+///
+/// ```
+/// use actix::prelude::*;
+/// use telstar::testing::{fake_sink, settle};
+///
+/// #[derive(Message)]
+/// #[rtype(result = "()")]
+/// struct Tell;
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let (sink, told) = fake_sink::<Tell>();
+/// sink.do_send(Tell);
+/// assert_eq!(told.len(), 0); // it waits in the mailbox
+/// settle().await;
+/// assert_eq!(told.len(), 1);
+/// # }
+/// ```
 pub async fn settle() {
     for _ in 0..32 {
         tokio::task::yield_now().await;

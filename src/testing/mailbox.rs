@@ -21,6 +21,30 @@ use super::transcript::Heard;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a fake mailbox does with a message, once it is recorded.
+///
+/// ```
+/// use std::time::Duration;
+/// use actix::prelude::*;
+/// use telstar::testing::{Act, fake_mailbox};
+///
+/// #[derive(Message)]
+/// #[rtype(result = "u64")]
+/// struct Count;
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// # telstar::testing::stop_time().await;
+/// let (counter, _) = fake_mailbox::<Count>()
+///     .first(Act::Answer(1))
+///     .first(Act::AnswerAfter(Duration::from_secs(5), 2))
+///     .acts(|_| Act::Hang)
+///     .start();
+/// assert_eq!(counter.send(Count).await, Ok(1));
+/// assert_eq!(counter.send(Count).await, Ok(2));
+/// let waiting = counter.send(Count).timeout(Duration::from_secs(60)).await;
+/// assert_eq!(waiting, Err(MailboxError::Timeout));
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Act<R> {
     /// Answers at once.
@@ -39,6 +63,29 @@ type Decide<M> = Box<dyn FnMut(&M) -> Act<<M as Message>::Result>>;
 pub(super) type Show<M> = Box<dyn FnMut(&M) -> String>;
 
 /// What a fake mailbox will do; made by [`fake_mailbox`].
+///
+/// ```
+/// use std::time::Duration;
+/// use actix::prelude::*;
+/// use telstar::testing::{MailboxScript, fake_mailbox, pass, settle, stop_time};
+///
+/// #[derive(Message)]
+/// #[rtype(result = "()")]
+/// struct Print;
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// stop_time().await;
+/// let slow: MailboxScript<Print> = fake_mailbox().busy_for(Duration::from_secs(10));
+/// let (printer, mut printed) = slow.start();
+/// for _ in 0..3 {
+///     printer.do_send(Print);
+/// }
+/// assert_eq!(printed.all().await.len(), 1);
+/// pass(Duration::from_secs(20)).await;
+/// assert_eq!(printed.all().await.len(), 2);
+/// # }
+/// ```
 #[must_use = "it takes messages once it is started"]
 pub struct MailboxScript<M: Message> {
     first: VecDeque<Act<M::Result>>,
@@ -183,6 +230,22 @@ where
 }
 
 /// A mailbox whose messages nobody waits for: [`fake_mailbox`], started as it is.
+///
+/// ```
+/// use actix::prelude::*;
+/// use telstar::testing::fake_sink;
+///
+/// #[derive(Message, Debug, PartialEq)]
+/// #[rtype(result = "()")]
+/// struct Sold(u64);
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let (sales, mut sold) = fake_sink::<Sold>();
+/// sales.do_send(Sold(3)); // as the actor under test does
+/// assert_eq!(sold.next().await, Sold(3));
+/// # }
+/// ```
 pub fn fake_sink<M>() -> (Recipient<M>, Taken<M>)
 where
     M: Message<Result = ()> + Send + Unpin + 'static,
@@ -191,6 +254,25 @@ where
 }
 
 /// What a fake mailbox was sent, in order.
+///
+/// ```
+/// use actix::prelude::*;
+/// use telstar::testing::{Taken, fake_sink};
+///
+/// #[derive(Message, Debug, PartialEq)]
+/// #[rtype(result = "()")]
+/// struct Sold(u64);
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let (sales, mut sold): (_, Taken<Sold>) = fake_sink();
+/// (1..=3).for_each(|count| sales.do_send(Sold(count)));
+/// assert_eq!(sold.next().await, Sold(1));
+/// assert_eq!(sold.all().await, [Sold(2), Sold(3)]);
+/// sold.fail().await; // the actor that it stands for panics
+/// assert!(sales.try_send(Sold(4)).is_err());
+/// # }
+/// ```
 pub struct Taken<M: Message + Unpin + 'static>
 where
     M::Result: Send + 'static,
@@ -390,6 +472,23 @@ where
 }
 
 /// A mailbox that was filled with what `filling` makes and that nobody empties.
+///
+/// ```
+/// use actix::prelude::*;
+/// use telstar::testing::full_mailbox;
+///
+/// #[derive(Message)]
+/// #[rtype(result = "()")]
+/// struct Print(&'static str);
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let printer = full_mailbox(|| Print("page")).await;
+/// // The actor under test has to answer that it is busy.
+/// let Err(SendError::Full(Print(page))) = printer.try_send(Print("mine")) else { panic!("there was room") };
+/// assert_eq!(page, "mine");
+/// # }
+/// ```
 pub async fn full_mailbox<M>(mut filling: impl FnMut() -> M) -> Recipient<M>
 where
     M: Message<Result = ()> + Send + 'static,

@@ -16,17 +16,18 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Waits for an actor of the broker to have handled messages, instead of for time to pass.
 ///
 /// ```
-/// # use actix::prelude::*;
-/// use telstar::actors::consumer_groups::{ConsumerGroups, ConsumerGroupsConfig, OpenGroup};
-/// use telstar::testing::Probe;
+/// use telstar::testing::calls::{create_topic, send_to};
+/// use telstar::testing::{Probe, Scenario};
 ///
 /// # #[actix::main]
 /// # async fn main() {
-/// let (groups, _table) = ConsumerGroups::new(ConsumerGroupsConfig::default());
-/// let groups = groups.start();
-/// let probe = Probe::of(&groups);
-/// groups.do_send(OpenGroup { group: "payments".into() });
-/// probe.has_handled(1).await;
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut shop = broker.client("shop");
+/// shop.succeed(send_to("orders", 0, "pay 7")).await;
+/// let queue: Probe = broker.probe("TopicQueue orders/0").expect("it has had a message");
+/// let handled = queue.handled().await;
+/// shop.ask(send_to("orders", 0, "pay 8"));
+/// queue.has_handled(handled + 1).await;
 /// # }
 /// ```
 #[derive(Clone)]

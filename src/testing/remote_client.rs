@@ -32,6 +32,22 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 const VERSION: i32 = 479;
 
 /// A client in a scene; see [`SceneBroker::client`](super::SceneBroker::client).
+///
+/// ```
+/// use telstar::protocol::ResponseCode;
+/// use telstar::testing::calls::{pull_from, send_to};
+/// use telstar::testing::{Scenario, SceneClient};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut shop: SceneClient = broker.client("shop");
+/// shop.succeed(send_to("orders", 0, "pay 7")).await; // panics with the refusal, if it is refused
+/// let refused = shop.call(send_to("orders", 9, "pay 8")).await; // returns it
+/// assert_eq!(refused.code, ResponseCode::INVALID_PARAMETER);
+/// assert_eq!(shop.pull(pull_from("bank", "orders", 0, 0)).await[0].body, "pay 7");
+/// # }
+/// ```
 pub struct SceneClient {
     name: Box<str>,
     link: Arc<ClientLink>,
@@ -51,6 +67,22 @@ impl fmt::Debug for SceneClient {
 }
 
 /// A request that was sent, whose answer is to be waited for.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::testing::calls::{pull_from, send_to};
+/// use telstar::testing::{Asked, Scenario};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let (mut bank, mut shop) = (broker.client("bank"), broker.client("shop"));
+/// let asked: Asked = bank.ask(pull_from("payers", "orders", 0, 0).held(Duration::from_secs(15)));
+/// assert!(!bank.is_answered(asked)); // it is held until there is a message
+/// shop.succeed(send_to("orders", 0, "pay 7")).await;
+/// assert!(!bank.answer(asked).await.body.is_empty());
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "its answer is had by `answer`"]
 pub struct Asked {
@@ -58,6 +90,22 @@ pub struct Asked {
 }
 
 /// What the broker asks a client.
+///
+/// ```
+/// use telstar::protocol::RequestCode;
+/// use telstar::testing::{BrokerCall, Scenario};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let (mut one, mut two) = (broker.client("one"), broker.client("two"));
+/// one.consumes("payers", &["orders"]).await;
+/// two.consumes("payers", &["orders"]).await;
+/// let told: BrokerCall = one.asked().await; // to share the queues anew
+/// assert_eq!(told.code, RequestCode::NOTIFY_CONSUMER_IDS_CHANGED);
+/// assert_eq!(told.fields.get("consumerGroup"), Some("payers"));
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct BrokerCall {
     /// What is asked.

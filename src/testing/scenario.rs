@@ -119,6 +119,25 @@ impl Scenario {
 }
 
 /// A wire between two actors; see [`Scenario::wire`].
+///
+/// ```
+/// use actix::prelude::*;
+/// use telstar::testing::{Scenario, Wire, fake_mailbox};
+///
+/// #[derive(Message)]
+/// #[rtype(result = "u64")]
+/// struct Add(u64);
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let (adder, _) = fake_mailbox::<Add>().answers(|add| add.0 + 1).start(); // or a real actor
+/// let wire: Wire<Add> = scene.wire("till -> adder");
+/// let adder = wire.shown(|add| add.0.to_string()).to(adder);
+/// assert_eq!(adder.send(Add(3)).await, Ok(4));
+/// scene.expect("00:00:00.000 till -> adder: Add 3");
+/// # }
+/// ```
 #[must_use = "it leads to nobody before it is told to whom"]
 pub struct Wire<M: Message> {
     heard: Heard,

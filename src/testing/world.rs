@@ -17,6 +17,16 @@ use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::types::{QueueId, QueueOffset, TopicName};
 
 /// xorshift64*: small, seeded, the same everywhere.
+///
+/// ```
+/// use telstar::testing::world::Chance;
+///
+/// let mut chance = Chance::of_seed(17);
+/// let rolls: Vec<u64> = (0..100).map(|_| chance.below(6)).collect();
+/// assert!(rolls.iter().all(|roll| *roll < 6));
+/// let mut again = Chance::of_seed(17);
+/// assert!(rolls.iter().all(|roll| again.below(6) == *roll));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Chance(u64);
 
@@ -76,6 +86,17 @@ pub fn each_seed(name: &str, seeds: u64, world: impl Fn(u64) + UnwindSafe + RefU
 }
 
 /// As [`each_seed`], on all cores: for worlds that have nothing in common.
+///
+/// ```
+/// use telstar::testing::world::{Chance, each_seed_on_all_cores};
+///
+/// each_seed_on_all_cores("SORT", 50, |seed| {
+///     let mut chance = Chance::of_seed(seed);
+///     let mut numbers: Vec<i64> = (0..chance.below(20)).map(|_| chance.around(100)).collect();
+///     numbers.sort_unstable();
+///     assert!(numbers.is_sorted());
+/// });
+/// ```
 pub fn each_seed_on_all_cores(name: &str, seeds: u64, world: impl Fn(u64) + Sync + RefUnwindSafe) {
     let seeds = Mutex::new(chosen(name, seeds));
     let next = || seeds.lock().unwrap_or_else(PoisonError::into_inner).next();

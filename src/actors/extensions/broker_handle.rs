@@ -68,30 +68,125 @@ pub struct BrokerHandle {
 }
 
 /// A message that is stored.
+///
+/// ```
+/// use telstar::extension::{BrokerHandle, OutgoingMessage, Refused, Sent};
+///
+/// /// Writes a line into a topic, and says where it is.
+/// async fn note(broker: &BrokerHandle, line: String) -> Result<String, Refused> {
+///     let message = OutgoingMessage {
+///         topic: "diary".into(), body: line.into(), properties: Vec::new(), queue_id: Some(0),
+///     };
+///     let Sent { queue_id, queue_offset, .. } = broker.send(message).await?;
+///     Ok(format!("diary/{queue_id} at {queue_offset}"))
+/// }
+/// # use telstar::extension::{HttpRequest, HttpResponse};
+/// # use telstar::testing::{Scenario, fake_mailbox};
+/// # #[actix::main]
+/// # async fn main() {
+/// # let scene = Scenario::begin().await;
+/// # let (tell, told) = std::sync::mpsc::channel();
+/// # let (page, _) = fake_mailbox::<HttpRequest>().start();
+/// # let broker = scene.broker("broker").hooks("diary", move |hooks| {
+/// #     hooks.serves_http("/", page.clone());
+/// #     tell.send(hooks.broker()).unwrap();
+/// # });
+/// # let _running = broker.start().await;
+/// # let broker = told.recv().unwrap();
+/// assert_eq!(note(&broker, "rain".into()).await.unwrap(), "diary/0 at 0");
+/// assert_eq!(note(&broker, "sun".into()).await.unwrap(), "diary/0 at 1");
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sent {
+    /// The queue that took it.
     pub queue_id: QueueId,
+    /// Its number in that queue.
     pub queue_offset: QueueOffset,
+    /// Its place in the log.
     pub physical_offset: PhysicalOffset,
     /// The unique key.
     pub message_id: String,
 }
 
 /// What to read of a queue.
+///
+/// ```
+/// use std::time::Duration;
+/// use telstar::extension::ReadQueue;
+/// use telstar::types::{QueueId, QueueOffset};
+///
+/// let from_the_first = ReadQueue {
+///     group: "copier".into(),
+///     topic: "orders".into(),
+///     queue_id: QueueId(0),
+///     from: QueueOffset(0),
+///     max_messages: 32,
+///     wait: Duration::ZERO,
+/// };
+/// let next = ReadQueue { from: QueueOffset(32), wait: Duration::from_secs(15), ..from_the_first };
+/// assert_eq!(next.from, QueueOffset(0).advance(32));
+/// ```
 #[derive(Clone, Debug)]
 pub struct ReadQueue {
     /// Whose reading it is: it counts in the figures of this group, which is created if need be.
     pub group: GroupName,
+    /// What to read.
     pub topic: TopicName,
+    /// What to read.
     pub queue_id: QueueId,
     /// The first message wanted.
     pub from: QueueOffset,
+    /// Messages that are returned at most.
     pub max_messages: u32,
     /// How long to wait for a message when there is none; zero: not at all.
     pub wait: Duration,
 }
 
 /// What was read.
+///
+/// ```
+/// use telstar::extension::{BrokerHandle, Messages, ReadQueue, Refused};
+///
+/// /// Every message of a queue by now.
+/// async fn bodies(broker: &BrokerHandle, mut read: ReadQueue) -> Result<Vec<String>, Refused> {
+///     let mut bodies = Vec::new();
+///     loop {
+///         let Messages { messages, next } = broker.read(&read).await?;
+///         if messages.is_empty() && next <= read.from {
+///             return Ok(bodies);
+///         }
+///         bodies.extend(messages.iter().map(|message| String::from_utf8_lossy(&message.body).into_owned()));
+///         read.from = next;
+///     }
+/// }
+/// # use telstar::extension::HttpRequest;
+/// # use telstar::testing::{Scenario, calls::send_to, fake_mailbox};
+/// # #[actix::main]
+/// # async fn main() {
+/// # let scene = Scenario::begin().await;
+/// # let (tell, told) = std::sync::mpsc::channel();
+/// # let (page, _) = fake_mailbox::<HttpRequest>().start();
+/// # let running = scene.broker("broker").topic("orders", 1).hooks("reader", move |hooks| {
+/// #     hooks.serves_http("/", page.clone());
+/// #     tell.send(hooks.broker()).unwrap();
+/// # });
+/// # let running = running.start().await;
+/// # let broker = told.recv().unwrap();
+/// # for body in ["pay 7", "pay 8"] {
+/// #     running.client("shop").succeed(send_to("orders", 0, body)).await;
+/// # }
+/// # let read = ReadQueue {
+/// #     group: "reader".into(),
+/// #     topic: "orders".into(),
+/// #     queue_id: telstar::types::QueueId(0),
+/// #     from: telstar::types::QueueOffset(0),
+/// #     max_messages: 1,
+/// #     wait: std::time::Duration::ZERO,
+/// # };
+/// assert_eq!(bodies(&broker, read).await.unwrap(), ["pay 7", "pay 8"]);
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Messages {
     /// In their order; none if nothing came in time.

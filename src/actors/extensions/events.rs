@@ -9,6 +9,14 @@ use crate::protocol::request_code::RequestCode;
 use crate::types::{ClientId, GroupName, PhysicalOffset, QueueId, QueueOffset, TopicName};
 
 /// A kind of event, to listen to.
+///
+/// ```
+/// use telstar::extension::{BrokerEvent, EventKind};
+///
+/// let coming_and_going = [EventKind::ConsumerJoined, EventKind::ConsumerLeft]; // for `Hooks::on_events`
+/// let left = BrokerEvent::ConsumerLeft { group: "bank".into(), client_id: "bank-1".into() };
+/// assert!(coming_and_going.contains(&left.kind()));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EventKind {
     /// [`BrokerEvent::MessageStored`].
@@ -40,20 +48,47 @@ impl EventKind {
 
 /// Something that happened. Those of one queue, one group, one owner come in the order in which they happened; between
 /// two owners there is none.
+///
+/// ```
+/// use telstar::extension::BrokerEvent;
+///
+/// /// What is worth a line in the diary.
+/// fn line(event: &BrokerEvent) -> Option<String> {
+///     match event {
+///         BrokerEvent::TopicCreated { topic, queues } => Some(format!("{topic} has {queues} queues")),
+///         BrokerEvent::MessageDeadLettered { group, reason } => Some(format!("{group} gave up: {reason}")),
+///         BrokerEvent::AdminRequested { request, refused: Some(why), .. } => Some(format!("no {request}: {why}")),
+///         _ => None,
+///     }
+/// }
+/// let event = BrokerEvent::TopicCreated { topic: "orders".into(), queues: 8 };
+/// assert_eq!(line(&event).unwrap(), "orders has 8 queues");
+/// assert_eq!(line(&BrokerEvent::TopicDeleted { topic: "orders".into() }), None);
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BrokerEvent {
     /// A message is stored as safely as its topic promises. Told of the broker's own topics, too: a message that waits
     /// for its time is stored twice. Not told of one whose disk was late, see `store.sync_flush_timeout_ms`.
     MessageStored {
+        /// Where it was stored.
         topic: TopicName,
+        /// Where it was stored.
         queue_id: QueueId,
+        /// Its number in that queue.
         queue_offset: QueueOffset,
+        /// Its place in the log.
         physical_offset: PhysicalOffset,
+        /// When it was stored, ms since 1970.
         stored_at_ms: i64,
     },
     /// A message goes to the dead letter queue of its group. Told again of one that could not be stored there, when its
     /// consumer tries again.
-    MessageDeadLettered { group: GroupName, reason: String },
+    MessageDeadLettered {
+        /// The group that has not consumed it.
+        group: GroupName,
+        /// Why no more is tried.
+        reason: String,
+    },
     /// A transaction has ended.
     TransactionSettled {
         /// Queue offset of its half message.
@@ -62,21 +97,48 @@ pub enum BrokerEvent {
         committed: bool,
     },
     /// A client is a member of a group; one that connects anew before its old connection ends is so all along.
-    ConsumerJoined { group: GroupName, client_id: ClientId, peer: SocketAddr },
+    ConsumerJoined {
+        /// The group it has joined.
+        group: GroupName,
+        /// Its name in the group.
+        client_id: ClientId,
+        /// From where it is connected.
+        peer: SocketAddr,
+    },
     /// A member has left, its connection is closed, or it was silent for too long.
-    ConsumerLeft { group: GroupName, client_id: ClientId },
+    ConsumerLeft {
+        /// The group it has left.
+        group: GroupName,
+        /// Its name in the group.
+        client_id: ClientId,
+    },
     /// There is a topic that was not there, retry topics and dead letter queues among them.
-    TopicCreated { topic: TopicName, queues: u32 },
+    TopicCreated {
+        /// Its name.
+        topic: TopicName,
+        /// Queues that can be read.
+        queues: u32,
+    },
     /// A topic is gone, with its messages.
-    TopicDeleted { topic: TopicName },
+    TopicDeleted {
+        /// Its name.
+        topic: TopicName,
+    },
     /// A file of the commit log was deleted, with the messages in it. The log has nothing before `log_begins` now; some of
     /// what lies before may still be on disk.
-    SegmentDeleted { log_begins: PhysicalOffset },
+    SegmentDeleted {
+        /// The first byte that is left.
+        log_begins: PhysicalOffset,
+    },
     /// Somebody asked to change something that is not a message: see [`RequestCode::is_administration`].
     AdminRequested {
+        /// What was asked for.
         request: RequestCode,
+        /// Who asked.
         client: SocketAddr,
+        /// The header of the request, by the names that clients use.
         fields: Vec<(String, String)>,
+        /// The body of the request.
         body: Bytes,
         /// Why it was refused; `None`: it was done.
         refused: Option<String>,
@@ -105,6 +167,31 @@ impl BrokerEvent {
 ///
 /// Messages that a queue has stored together share one entry, which is taken apart as one goes through the events: there
 /// are hundreds of thousands of them in a second.
+///
+/// ```
+/// use actix::prelude::*;
+/// use telstar::extension::{BrokerEvent, BrokerEvents};
+///
+/// /// Counts new topics.
+/// #[derive(Default)]
+/// struct Counter(Vec<String>);
+/// # impl Actor for Counter { type Context = Context<Self>; }
+///
+/// impl Handler<BrokerEvents> for Counter {
+///     type Result = ();
+///
+///     fn handle(&mut self, events: BrokerEvents, _: &mut Self::Context) {
+///         for event in events {
+///             if let BrokerEvent::TopicCreated { topic, .. } = event {
+///                 self.0.push(topic.to_string());
+///             }
+///         }
+///     }
+/// }
+/// // A test of it tells it what it likes.
+/// let events = BrokerEvents::from(vec![BrokerEvent::TopicCreated { topic: "orders".into(), queues: 8 }]);
+/// assert_eq!(events.len(), 1);
+/// ```
 #[derive(Message, Clone, Default)]
 #[rtype(result = "()")]
 pub struct BrokerEvents(pub(super) Vec<Told>);
@@ -230,6 +317,15 @@ impl IntoIterator for BrokerEvents {
 }
 
 /// Goes through [`BrokerEvents`].
+///
+/// ```
+/// use telstar::extension::{BrokerEvent, BrokerEvents, EventsInOrder};
+///
+/// let topics = ["orders", "payments"].map(|topic| BrokerEvent::TopicDeleted { topic: topic.into() });
+/// let mut events: EventsInOrder = BrokerEvents::from(topics.to_vec()).into_iter();
+/// assert_eq!(events.next(), Some(topics[0].clone()));
+/// assert_eq!(events.count(), 1);
+/// ```
 #[derive(Debug)]
 pub struct EventsInOrder {
     told: std::vec::IntoIter<Told>,
@@ -258,6 +354,26 @@ impl Iterator for EventsInOrder {
 }
 
 /// What becomes of events that an extension is too slow for.
+///
+/// ```
+/// use telstar::extension::{BrokerEvents, EventKind, WhenBehind};
+/// use telstar::testing::{Act, Scenario, calls::create_topic};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let (slow, _) = scene.fake::<BrokerEvents>("broker -> slow").acts(|_| Act::Hang).start();
+/// let broker = scene.broker("broker").hooks("slow", move |hooks| {
+///     hooks.on_events(&[EventKind::TopicCreated], slow.clone(), WhenBehind::DropAndCount, 2);
+/// });
+/// let broker = broker.start().await;
+/// let mut admin = broker.client("admin");
+/// for topic in ["a", "b", "c", "d", "e"] {
+///     admin.succeed(create_topic(topic, 1)).await; // nobody waits for the slow one
+/// }
+/// assert_eq!(broker.extensions().await[0].events.dropped, 3);
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WhenBehind {
     /// New ones are dropped, and counted.

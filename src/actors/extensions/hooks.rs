@@ -14,6 +14,18 @@ use super::events::{BrokerEvents, EventKind, WhenBehind};
 use crate::protocol::request_code::RequestCode;
 
 /// Why an extension is not started.
+///
+/// ```
+/// use telstar::extension::{ExtensionError, Extensions};
+///
+/// fn parse(url: &str) -> Result<&str, ExtensionError> {
+///     let wrong = || ExtensionError::refused(format!("url is {url:?}, write it as http://host:port/path"));
+///     url.strip_prefix("http://").ok_or_else(wrong)
+/// }
+/// assert_eq!(parse("http://127.0.0.1:80/in").unwrap(), "127.0.0.1:80/in");
+/// let error = parse("file:in").unwrap_err();
+/// assert_eq!(error.to_string(), "url is \"file:in\", write it as http://host:port/path");
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum ExtensionError {
     /// What it says itself.
@@ -24,13 +36,30 @@ pub enum ExtensionError {
     Panicked,
     /// It wants to be told the same twice.
     #[error("it hooks {what} twice; do it once, and tell its other actors from there")]
-    Twice { what: &'static str },
+    Twice {
+        /// What it hooks.
+        what: &'static str,
+    },
+    /// A code of RocketMQ's, or one that another owns.
     #[error("it cannot own request code {code}; allowed are {} to {}", EXTENSION_CODES.start, EXTENSION_CODES.end - 1)]
-    CodeNotFree { code: i32 },
+    CodeNotFree {
+        /// The code.
+        code: i32,
+    },
+    /// It could never be asked for.
     #[error("it cannot serve the HTTP path {path:?}: a path begins with /")]
-    PathMalformed { path: String },
+    PathMalformed {
+        /// The path.
+        path: String,
+    },
+    /// Two extensions want the same code or path.
     #[error("{what} belongs to extension {owner} already; choose another")]
-    Taken { what: String, owner: &'static str },
+    Taken {
+        /// The code or path.
+        what: String,
+        /// Who has it.
+        owner: &'static str,
+    },
 }
 
 impl ExtensionError {
@@ -67,7 +96,26 @@ pub struct Listening {
 }
 
 /// What an extension takes part in. It is given one when it starts, and fills it.
-/// [Example](crate::extension#deciding-and-requests-of-ones-own).
+///
+/// ```
+/// use telstar::extension::{BrokerEvents, EventKind, HttpRequest, WhenBehind};
+/// use telstar::testing::{Scenario, fake_mailbox, fake_sink};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let (listener, _) = fake_sink::<BrokerEvents>();
+/// let (page, _) = fake_mailbox::<HttpRequest>().start();
+/// let broker = scene.broker("broker").hooks("herald", move |hooks| {
+///     hooks.on_events(&[EventKind::TopicCreated], listener.clone(), WhenBehind::SlowSource, 1000);
+///     hooks.serves_http("/herald", page.clone());
+///     assert_eq!(hooks.broker().extension(), "herald"); // by this it asks the broker
+/// });
+/// assert!(broker.start().await.extensions().await[0].running);
+/// # }
+/// ```
+///
+/// All of them: [deciding, and requests of one's own](crate::extension#deciding-and-requests-of-ones-own).
 #[derive(Debug)]
 pub struct Hooks {
     broker: BrokerHandle,

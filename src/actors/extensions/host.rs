@@ -47,6 +47,21 @@ pub fn mark_thread() {
 }
 
 /// Whether the thread belongs to an extension: what panics there is started again, and the broker runs on.
+///
+/// ```
+/// use telstar::extension::is_extension_thread;
+///
+/// // A program that ends when something of it panics lets extensions be.
+/// let told = std::panic::take_hook();
+/// std::panic::set_hook(Box::new(move |panic| {
+///     told(panic);
+///     if !is_extension_thread() {
+///         std::process::abort();
+///     }
+/// }));
+/// assert!(!is_extension_thread());
+/// # let _ = std::panic::take_hook(); // the other examples are in this process
+/// ```
 pub fn is_extension_thread() -> bool {
     OF_EXTENSION.get()
 }
@@ -62,12 +77,33 @@ pub struct StopExtension;
 pub struct ObserveExtension;
 
 /// How an extension is.
+///
+/// ```
+/// use telstar::extension::{ExtensionObserved, HttpRequest};
+/// use telstar::testing::{Scenario, fake_mailbox};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let (page, mut asked) = fake_mailbox::<HttpRequest>().start();
+/// let broker = scene.broker("broker").hooks("page", move |hooks| hooks.serves_http("/", page.clone()));
+/// let broker = broker.start().await;
+/// let observed: Vec<ExtensionObserved> = broker.extensions().await;
+/// assert_eq!((observed[0].name, observed[0].running, observed[0].restarts), ("page", true, 0));
+/// asked.fail().await; // its actor ends
+/// scene.pass(std::time::Duration::from_secs(1)).await;
+/// assert_eq!(broker.extensions().await[0].running, false);
+/// # }
+/// ```
 #[derive(MessageResponse, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ExtensionObserved {
+    /// Its name.
     pub name: &'static str,
     /// Otherwise it waits to be started again.
     pub running: bool,
+    /// How often it was started again.
     pub restarts: u64,
+    /// How far it is with the events that it listens to.
     pub events: StreamFigures,
 }
 

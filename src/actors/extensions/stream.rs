@@ -32,7 +32,26 @@ pub struct StreamLevel {
 /// An extension that handles nothing for so long slows nobody any more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Figures of a stream.
+/// Figures of a stream of events.
+///
+/// ```
+/// use telstar::extension::{BrokerEvents, EventKind, StreamFigures, WhenBehind};
+/// use telstar::testing::{Scenario, calls::create_topic, fake_sink, settle};
+///
+/// # #[actix::main]
+/// # async fn main() {
+/// let scene = Scenario::begin().await;
+/// let (listener, _) = fake_sink::<BrokerEvents>();
+/// let broker = scene.broker("broker").hooks("herald", move |hooks| {
+///     hooks.on_events(&[EventKind::TopicCreated], listener.clone(), WhenBehind::DropAndCount, 10);
+/// });
+/// let broker = broker.start().await;
+/// broker.client("admin").succeed(create_topic("orders", 1)).await;
+/// settle().await;
+/// let figures: StreamFigures = broker.extensions().await[0].events;
+/// assert_eq!((figures.offered, figures.waiting, figures.dropped), (1, 0, 0));
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StreamFigures {
     /// Events that wait, those that are being handled among them.

@@ -9,15 +9,41 @@ use crate::protocol::fastjson::QueueMap;
 use crate::types::{GroupName, MessageQueue};
 
 /// Offsets of every queue of a topic (202). RocketMQ: `TopicStatsTable`.
+///
+/// ```
+/// use telstar::client::Call;
+/// use telstar::protocol::{RequestCode, TopicHeader, TopicStatsTable};
+/// use telstar::testing::{Scenario, calls::send_to};
+///
+/// # #[actix::main]
+/// # async fn main() -> Result<(), telstar::client::ClientError> {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 2).start().await;
+/// let mut shop = broker.client("shop");
+/// shop.succeed(send_to("orders", 1, "pay 7")).await;
+/// let stats = Call::new(RequestCode::GET_TOPIC_STATS_INFO).header(&TopicHeader { topic: "orders".into() });
+/// let stats: TopicStatsTable = shop.succeed(stats).await.json()?;
+/// let mut queues = stats.offset_table.iter().map(|(queue, offsets)| (queue.queue_id, offsets.max_offset));
+/// assert!(queues.eq([(0, 0), (1, 1)]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicStatsTable {
+    /// Of each queue.
     pub offset_table: QueueMap<TopicOffset>,
     /// Messages per second into the topic.
     pub topic_put_tps: f64,
 }
 
-/// RocketMQ: `TopicOffset`.
+/// How far one queue reaches. RocketMQ: `TopicOffset`.
+///
+/// ```
+/// use telstar::protocol::TopicOffset;
+///
+/// let offsets = TopicOffset { min_offset: 3, max_offset: 10, last_update_timestamp: 1_700_000_000_000 };
+/// assert_eq!(offsets.max_offset - offsets.min_offset, 7); // messages that can be read
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TopicOffset {
@@ -25,6 +51,7 @@ pub struct TopicOffset {
     pub last_update_timestamp: i64,
     /// Half-open: the queue holds `[minOffset, maxOffset)`.
     pub max_offset: i64,
+    /// The oldest message that is still there.
     pub min_offset: i64,
 }
 

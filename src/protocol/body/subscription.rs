@@ -6,15 +6,45 @@ use crate::protocol::java_hash::java_string_hash;
 use crate::types::TopicName;
 
 /// Expression type of tags, and of an absent type.
+///
+/// ```
+/// use telstar::protocol::{SubscriptionData, TAG};
+///
+/// let paid = SubscriptionData::build("orders", "paid || refunded", TAG)?;
+/// assert_eq!(paid.tags_set, ["paid", "refunded"]);
+/// # Ok::<(), telstar::protocol::SubscriptionError>(())
+/// ```
 pub const TAG: &str = "TAG";
 /// Expression type of SQL over properties.
+///
+/// ```
+/// use telstar::protocol::{SQL92, SubscriptionData};
+///
+/// let large = SubscriptionData::build("orders", "amount > 1000 AND currency = 'EUR'", SQL92)?;
+/// assert!(large.tags_set.is_empty()); // the broker reads it
+/// # Ok::<(), telstar::protocol::SubscriptionError>(())
+/// ```
 pub const SQL92: &str = "SQL92";
 /// The expression that takes every message.
 pub const EVERY_TAG: &str = "*";
 
 /// One topic of a group's subscription.
 ///
-/// The C++ client leaves out `tagsSet`, `codeSet` and `expressionType`; see [`SubscriptionData::with_codes`].
+/// The C++ client leaves out `tagsSet`, `codeSet` and `expressionType`.
+///
+/// ```
+/// use telstar::clock::{Clock, SystemClock};
+/// use telstar::protocol::{SubscriptionData, TAG};
+///
+/// let subscription = SubscriptionData {
+///     sub_version: SystemClock.now().0, // of two of the same group the later one counts
+///     ..SubscriptionData::build("orders", "paid || refunded", TAG)?
+/// };
+/// assert_eq!(subscription.sub_string, "paid || refunded");
+/// assert!(!subscription.is_every_tag());
+/// assert!(SubscriptionData::parse("orders", "*")?.is_every_tag());
+/// # Ok::<(), telstar::protocol::SubscriptionError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubscriptionData {
@@ -28,7 +58,9 @@ pub struct SubscriptionData {
     pub sub_string: String,
     /// Milliseconds since 1970 by the client's clock; the larger one wins.
     pub sub_version: i64,
+    /// The tags by their names; empty for every message and for SQL.
     pub tags_set: Vec<String>,
+    /// What is subscribed to.
     pub topic: TopicName,
 }
 
@@ -47,10 +79,19 @@ impl Default for SubscriptionData {
 }
 
 /// An expression of `||` and blanks only.
+///
+/// ```
+/// use telstar::protocol::SubscriptionData;
+///
+/// let error = SubscriptionData::parse("orders", " || ").unwrap_err();
+/// assert_eq!(error.to_string(), r#"subscription expression " || " of topic orders names no tag"#);
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("subscription expression {expression:?} of topic {topic} names no tag")]
 pub struct SubscriptionError {
+    /// What was to be subscribed to.
     pub topic: TopicName,
+    /// The expression, as it was given.
     pub expression: String,
 }
 
@@ -111,6 +152,7 @@ impl SubscriptionData {
             && self.class_filter_mode == other.class_filter_mode
     }
 
+    /// Whether it filters by tags.
     pub fn is_tag_type(&self) -> bool {
         is_tag_type(&self.expression_type)
     }

@@ -11,8 +11,20 @@ use serde::ser::{Error as _, Serialize, SerializeMap, Serializer};
 use super::from_str;
 use crate::types::MessageQueue;
 
-/// `Map<MessageQueue, V>` of Java. Its keys are strings holding JSON in strict JSON, and raw objects when
-/// written by [`to_vec_java`](super::to_vec_java); both forms are read.
+/// `Map<MessageQueue, V>` of Java. Its keys are strings holding JSON in strict JSON, and raw objects when a Java tool
+/// is to read them; both forms are read.
+///
+/// ```
+/// use telstar::protocol::QueueMap;
+/// use telstar::types::MessageQueue;
+///
+/// let queue = MessageQueue { topic: "orders".into(), broker_name: "b".into(), queue_id: 0 };
+/// let lags: QueueMap<u64> = [(queue.clone(), 7)].into_iter().collect();
+/// assert_eq!(lags.get(&queue), Some(&7)); // as of a map
+/// let text = serde_json::to_string(&lags)?;
+/// assert_eq!(text, r#"{"{\"brokerName\":\"b\",\"queueId\":0,\"topic\":\"orders\"}":7}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueMap<V>(pub BTreeMap<MessageQueue, V>);
 

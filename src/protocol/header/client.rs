@@ -30,13 +30,50 @@ header! {
     }
 
     /// GET_MAX_OFFSET (30), GET_MIN_OFFSET (31), GET_EARLIEST_MSG_STORETIME (32).
+    ///
+    /// ```
+    /// use telstar::client::Call;
+    /// use telstar::protocol::{OffsetResponse, QueueHeader, RequestCode};
+    /// use telstar::testing::{Scenario, calls::send_to};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), telstar::client::ClientError> {
+    /// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+    /// let mut shop = broker.client("shop");
+    /// shop.succeed(send_to("orders", 0, "pay 7")).await;
+    /// let queue = QueueHeader { topic: "orders".into(), queue_id: 0 };
+    /// let most = shop.succeed(Call::new(RequestCode::GET_MAX_OFFSET).header(&queue)).await;
+    /// assert_eq!(most.header::<OffsetResponse>()?.offset, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub struct QueueHeader {
+        /// The topic.
         pub topic: TopicName => "topic",
+        /// The queue, from 0.
         pub queue_id: i32 => "queueId",
     }
 
     /// The answer to 14, 29, 30, 31.
+    ///
+    /// ```
+    /// use telstar::protocol::OffsetResponse;
+    /// use telstar::testing::{Scenario, calls::*};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), telstar::client::ClientError> {
+    /// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+    /// let mut bank = broker.client("bank");
+    /// bank.consumes("payers", &["orders"]).await;
+    /// bank.succeed(send_to("orders", 0, "pay 7")).await;
+    /// bank.succeed(commit_offset("payers", "orders", 0, 1)).await;
+    /// let committed = bank.succeed(query_offset("payers", "orders", 0)).await;
+    /// assert_eq!(committed.header::<OffsetResponse>()?, OffsetResponse { offset: 1 });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub struct OffsetResponse {
+        /// A queue offset.
         pub offset: i64 => "offset",
     }
 

@@ -7,15 +7,67 @@ use crate::protocol::ext_fields::ExtFields;
 use crate::types::{BrokerName, ClientId, GroupName, TopicName};
 
 /// A header that does not hold what its request needs.
+///
+/// ```
+/// use telstar::protocol::{ExtFields, HeaderError, QueueHeader, TypedHeader};
+///
+/// let fields: ExtFields = [("topic", "orders"), ("queueId", "first")].into_iter().collect();
+/// let error = QueueHeader::from_fields(&fields).unwrap_err();
+/// assert_eq!(error.to_string(), r#"the header field queueId is "first", which is not a whole number in range"#);
+/// let error = QueueHeader::from_fields(&ExtFields::default()).unwrap_err();
+/// assert_eq!(error, HeaderError::Missing { field: "topic" });
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum HeaderError {
+    /// A field is not there.
     #[error("the header field {field} is missing")]
-    Missing { field: &'static str },
+    Missing {
+        /// Which one.
+        field: &'static str,
+    },
+    /// A field cannot be read.
     #[error("the header field {field} is {value:?}, which is not {expected}")]
-    NotA { field: &'static str, value: String, expected: &'static str },
+    NotA {
+        /// Which one.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it should hold.
+        expected: &'static str,
+    },
 }
 
-/// A header as a type, in both directions.
+/// A header as a type, in both directions. Those that are not here can be had by writing them.
+///
+/// ```
+/// use telstar::client::Call;
+/// use telstar::protocol::{ExtFields, FieldWriter, HeaderError, RequestCode, TypedHeader};
+/// use telstar::testing::{Scenario, calls::members_of};
+///
+/// /// The header of GET_CONSUMER_LIST_BY_GROUP.
+/// struct Members {
+///     group: String,
+/// }
+///
+/// impl TypedHeader for Members {
+///     fn from_fields(fields: &ExtFields) -> Result<Self, HeaderError> {
+///         let group = fields.get("consumerGroup").ok_or(HeaderError::Missing { field: "consumerGroup" })?;
+///         Ok(Self { group: group.to_owned() })
+///     }
+///
+///     fn write_fields(&self, out: &mut FieldWriter) {
+///         out.put("consumerGroup", self.group.clone());
+///     }
+/// }
+/// # #[actix::main]
+/// # async fn main() {
+/// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+/// let mut bank = broker.client("bank");
+/// bank.consumes("payers", &["orders"]).await;
+/// let call = Call::new(RequestCode::GET_CONSUMER_LIST_BY_GROUP).header(&Members { group: "payers".into() });
+/// assert_eq!(bank.succeed(call).await, bank.succeed(members_of("payers")).await);
+/// # }
+/// ```
 pub trait TypedHeader: Sized {
     /// Unknown fields are ignored; integers may be any decimal text.
     fn from_fields(fields: &ExtFields) -> Result<Self, HeaderError>;
@@ -24,7 +76,16 @@ pub trait TypedHeader: Sized {
     fn write_fields(&self, out: &mut FieldWriter);
 }
 
-/// Collects the ext fields of a request of ours.
+/// Collects the fields of a [`TypedHeader`].
+///
+/// ```
+/// use telstar::protocol::{FieldWriter, QueueHeader, TypedHeader};
+///
+/// let mut writer = FieldWriter::default();
+/// QueueHeader { topic: "orders".into(), queue_id: 3 }.write_fields(&mut writer);
+/// writer.put("colour", "blue".into());
+/// assert!(format!("{writer:?}").contains(r#"("queueId", "3"), ("colour", "blue")"#));
+/// ```
 #[derive(Debug, Default)]
 pub struct FieldWriter(Vec<(&'static str, String)>);
 
@@ -36,6 +97,7 @@ impl FieldWriter {
         writer
     }
 
+    /// Sets one field.
     pub fn put(&mut self, name: &'static str, value: String) {
         self.0.push((name, value));
     }

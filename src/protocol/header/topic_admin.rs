@@ -20,7 +20,23 @@ header! {
 
     /// DELETE_TOPIC_IN_BROKER (215), GET_TOPIC_CONFIG (351), GET_TOPIC_STATS_INFO (202),
     /// QUERY_TOPIC_CONSUME_BY_WHO (300).
+    ///
+    /// ```
+    /// use telstar::client::Call;
+    /// use telstar::protocol::{RequestCode, TopicHeader};
+    /// use telstar::testing::Scenario;
+    ///
+    /// # #[actix::main]
+    /// # async fn main() {
+    /// let broker = Scenario::begin().await.broker("broker").topic("orders", 1).start().await;
+    /// let topic = TopicHeader { topic: "orders".into() };
+    /// let config = Call::new(RequestCode::GET_TOPIC_CONFIG).header(&topic);
+    /// let answer = broker.client("admin").succeed(config).await;
+    /// assert!(String::from_utf8_lossy(&answer.body).contains(r#""writeQueueNums":1"#));
+    /// # }
+    /// ```
     pub struct TopicHeader {
+        /// The topic.
         pub topic: TopicName => "topic",
     }
 
