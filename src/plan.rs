@@ -13,6 +13,7 @@ use tracing::info;
 
 use crate::actors::broker_plan::{BrokerPlan, CompactionPlan, HttpPlan};
 use crate::actors::broker_settings::SettingValues;
+use crate::actors::commit_log_writer::BusyRules;
 use crate::actors::connection::ConnectionLimits;
 use crate::actors::extensions::hooks::ExtensionPlan;
 use crate::actors::extensions::http_listener::HttpLimits;
@@ -176,6 +177,7 @@ pub fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<Socke
         }),
         mailbox_capacity: config.mailbox.tables,
         writer_mailbox_capacity: config.mailbox.store,
+        busy_writer: BusyRules::default(),
         dial: None,
     }
 }

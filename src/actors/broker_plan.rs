@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::broker_settings::SettingValues;
+use super::commit_log_writer::BusyRules;
 use super::extensions::hooks::ExtensionPlan;
 use super::extensions::http_listener::HttpLimits;
 use super::flusher::FlusherConfig;
@@ -82,6 +83,7 @@ pub struct BrokerPlan {
     pub http: Option<HttpPlan>,
     pub mailbox_capacity: usize,
     pub writer_mailbox_capacity: usize,
+    pub busy_writer: BusyRules,
     /// How name servers are reached; `None`: by sockets.
     pub dial: Option<Dial>,
 }

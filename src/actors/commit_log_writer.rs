@@ -1,33 +1,58 @@
-//! The one writer of the commit log, on a thread of its own.
+//! The one writer of the commit log.
 //!
-//! - Owns: the write half of the memory-mapped log.
-//! - Takes: [`AppendBatch`], [`RetireSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`].
-//! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher and [`FlushWanted`] to the
-//!   flusher, once per turn.
+//! - Owns: the write half of the memory-mapped log, unless its [`BusyWriter`] has it.
+//! - Takes: [`AppendBatch`], [`RetireSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`]; [`LittleToWrite`] and
+//!   [`HandedBack`] of the busy writer.
+//! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher and
+//!   [`FlushWanted`](super::flusher::FlushWanted) to the flusher, once per turn; [`TakeOver`], [`Relayed`] and [`HandBack`] to the busy writer.
 //! - Fails: a full disk or a record that does not fit refuses that send alone; a write that fails refuses every
 //!   send of the turn that was not written before. The log stays usable.
 //! - Invariants: bytes first, position after; a position is published before anybody is told of it; a refused
 //!   send has burned no queue offset.
 //!
 //! Answers bypass the capacity of a queue's mailbox: every queue has at most one batch in work.
+//!
+//! Where cores are few the writer lives with queues and connections, so that a lone message wakes no other thread on
+//! its way; and where messages come in crowds it hands the write half to a [`BusyWriter`] on another thread, which works
+//! while this one reads the next. What it is asked then is relayed, and handled in the order in which it came.
+
+mod busy;
+mod write_half;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::prelude::*;
+pub use busy::BusyWriter;
+use futures::channel::oneshot;
 use serde_json::{Value, json};
-use tracing::error;
+pub use write_half::WriteHalf;
 
 use super::context::{Context, observed};
-use super::flusher::{FlushWanted, LogFlushed};
+use super::flusher::LogFlushed;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
-use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::message::PendingMessage;
-use crate::store::commit_log::{AppendError, Appended, CommitLogAppender, LogTail};
+use crate::store::commit_log::LogTail;
 use crate::store::retired_segments::RetiredSegments;
-use crate::store::segment::SegmentError;
 use crate::types::{PhysicalOffset, QueueOffset};
+
+/// When the busy writer takes over, and when it gives back. A turn without sends counts for nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct BusyRules {
+    /// Send requests in one turn that are a crowd; at least 2.
+    pub crowd: usize,
+    /// Turns in a row with a crowd each, after which the busy writer takes over.
+    pub crowded_turns: u32,
+    /// Turns in a row with but one send request each, after which it gives back.
+    pub lone_turns: u32,
+}
+
+impl Default for BusyRules {
+    fn default() -> Self {
+        Self { crowd: 3, crowded_turns: 4, lone_turns: 64 }
+    }
+}
 
 /// Appends messages of one queue. Each send is stored whole or not at all; if this is lost, nobody was
 /// promised anything.
@@ -76,7 +101,7 @@ pub struct LogPublished;
 /// whoever asks, since removing them takes the disk a while; if the answer is lost, they are there again after the
 /// next start.
 #[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "RetiredSegments")]
+#[rtype(result = "Result<RetiredSegments, MailboxError>")]
 pub struct RetireSegmentsBefore {
     pub offset: PhysicalOffset,
     pub max_segments: usize,
@@ -89,7 +114,7 @@ pub struct RefuseWrites(pub Option<String>);
 
 /// Where the log ends, after every append that was asked for before.
 #[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "LogTail")]
+#[rtype(result = "Result<LogTail, MailboxError>")]
 pub struct QueryLogTail;
 
 /// Whether somebody was told of a publication and has not looked yet; coalesces [`LogPublished`].
@@ -110,144 +135,114 @@ impl PublishedSignal {
     }
 }
 
-pub struct CommitLogWriter {
-    appender: CommitLogAppender,
-    dispatcher: Recipient<LogPublished>,
-    flusher: Recipient<FlushWanted>,
-    signal: PublishedSignal,
-    clock: SharedClock,
-    mailbox_capacity: usize,
-    refusing: Option<String>,
-    unpublished: bool,
-    /// Outcomes of this turn, told when they are published.
-    answers: Vec<(Recipient<BatchAppended>, BatchAppended)>,
-    /// Who of this turn waits for the disk.
-    wait_for_disk: Vec<Recipient<LogFlushed>>,
-    /// The last append failed for the disk's sake, which was logged: one line for a disk that fails, not one for each send.
-    disk_fails: bool,
+/// What the writer is asked, whoever has the write half.
+pub enum Ask {
+    Append(AppendBatch),
+    Retire(RetireSegmentsBefore, oneshot::Sender<RetiredSegments>),
+    Refuse(RefuseWrites),
+    Tail(oneshot::Sender<LogTail>),
 }
 
-impl BatchAppended {
-    fn new(first_queue_offset: QueueOffset, sends: usize) -> Self {
-        Self { outcomes: Vec::with_capacity(sends), next_queue_offset: first_queue_offset, stored_bytes: 0 }
-    }
+/// Goes on with the write half; the busy writer does so until [`HandBack`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TakeOver {
+    pub half: Box<WriteHalf>,
+    /// Who relays, and is handed it back.
+    pub writer: Addr<CommitLogWriter>,
+}
 
-    fn push(&mut self, outcome: Result<StoredSend, Refusal>) {
-        if let Ok(stored) = &outcome {
-            self.next_queue_offset = self.next_queue_offset.advance(stored.physical_offsets.len() as u64);
-            self.stored_bytes += stored.len_bytes();
-        }
-        self.outcomes.push(outcome);
-    }
+/// What somebody asked the writer. Losing it would leave them without an answer, so it bypasses capacities: those who
+/// ask have at most one batch each in work.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Relayed(pub Ask);
 
-    /// Refuses what was to end beyond `kept`; it is the newest of the batch, so its numbers are free again.
-    fn take_back(&mut self, kept: PhysicalOffset, refusal: &Refusal) {
-        for outcome in &mut self.outcomes {
-            if let Ok(stored) = outcome
-                && stored.end > kept
-            {
-                self.next_queue_offset =
-                    QueueOffset(self.next_queue_offset.0 - stored.physical_offsets.len() as u64);
-                self.stored_bytes -= stored.len_bytes();
-                *outcome = Err(refusal.clone());
+/// Hands the write half back, after all that was relayed before.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct HandBack;
+
+/// There was but one send in many turns. Said once; losing it would leave the writing on the other thread.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LittleToWrite;
+
+/// The write half, with nothing under way.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct HandedBack(pub Box<WriteHalf>);
+
+pub struct CommitLogWriter {
+    place: Place,
+    /// Who writes while there is much to write; without one it is this actor, always.
+    busy: Option<Addr<BusyWriter>>,
+    rules: BusyRules,
+    /// Turns in a row with a crowd.
+    crowded_turns: u32,
+    mailbox_capacity: usize,
+}
+
+/// Where the write half is.
+enum Place {
+    Here(Box<WriteHalf>),
+    Busy(Addr<BusyWriter>),
+    /// On its way back; what is asked meanwhile comes after it.
+    Awaited(Vec<Ask>),
+}
+
+impl Ask {
+    fn put_to(self, half: &mut WriteHalf) {
+        match self {
+            Self::Append(batch) => half.append_batch(batch),
+            Self::Refuse(RefuseWrites(cause)) => half.refuse_writes(cause),
+            // Whoever asked may have stopped waiting; segments that nobody takes are there again after the next start.
+            Self::Retire(RetireSegmentsBefore { offset, max_segments }, answer) => {
+                let _ = answer.send(half.retire_before(offset, max_segments));
+            }
+            Self::Tail(answer) => {
+                let _ = answer.send(half.tail());
             }
         }
-    }
-}
-
-impl StoredSend {
-    /// A send lies in one segment: no blank is counted.
-    fn len_bytes(&self) -> u64 {
-        self.physical_offsets.first().map_or(0, |start| self.end.0 - start.0)
     }
 }
 
 impl CommitLogWriter {
+    /// `busy` lives on another thread.
     pub fn new(
-        appender: CommitLogAppender,
-        dispatcher: Recipient<LogPublished>,
-        flusher: Recipient<FlushWanted>,
-        signal: PublishedSignal,
-        clock: SharedClock,
+        half: WriteHalf,
+        busy: Option<Addr<BusyWriter>>,
+        rules: BusyRules,
         mailbox_capacity: usize,
     ) -> Self {
-        Self {
-            appender,
-            dispatcher,
-            flusher,
-            signal,
-            clock,
-            mailbox_capacity,
-            refusing: None,
-            disk_fails: false,
-            unpublished: false,
-            answers: Vec::new(),
-            wait_for_disk: Vec::new(),
+        Self { place: Place::Here(Box::new(half)), busy, rules, crowded_turns: 0, mailbox_capacity }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match &mut self.place {
+            Place::Here(half) => ask.put_to(half),
+            Place::Busy(busy) => busy.do_send(Relayed(ask)),
+            Place::Awaited(asked) => asked.push(ask),
         }
     }
 
-    fn append(&mut self, messages: &[PendingMessage], first: QueueOffset) -> Result<StoredSend, Refusal> {
-        if let Some(cause) = &self.refusing {
-            return Err(Refusal::NotWritable { cause: cause.clone() });
-        }
-        let end = self.appender.end();
-        match self.appender.append(messages, first, self.clock.now()) {
-            Ok(Appended { end, positions, stored_at, .. }) => {
-                self.disk_fails = false;
-                Ok(StoredSend {
-                    first_queue_offset: first,
-                    physical_offsets: positions,
-                    end,
-                    stored_at_ms: stored_at.0,
-                })
-            }
-            Err(error) => {
-                let refusal = self.refusal_of(error);
-                if self.appender.end() < end {
-                    self.take_back(&refusal);
-                }
-                Err(refusal)
-            }
-        }
+    /// Asks what has an answer.
+    fn question<T: 'static>(
+        &mut self,
+        ask: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> ResponseFuture<Result<T, MailboxError>> {
+        let (answer, answered) = oneshot::channel();
+        self.ask(ask(answer));
+        Box::pin(async { answered.await.map_err(|_| MailboxError::Closed) })
     }
 
-    /// The log ends earlier than it did: what lay beyond could not be written.
-    fn take_back(&mut self, refusal: &Refusal) {
-        let kept = self.appender.end();
-        for (_, answer) in &mut self.answers {
-            answer.take_back(kept, refusal);
+    /// For who looks at the actors.
+    fn facts(&self) -> Value {
+        match &self.place {
+            Place::Here(half) => half.facts(),
+            Place::Busy(_) => json!({ "writes": "BusyWriter" }),
+            Place::Awaited(asked) => json!({ "writes": "BusyWriter", "waiting": asked.len() }),
         }
-    }
-
-    fn publish(&mut self) {
-        self.appender.zero_ahead(!self.wait_for_disk.is_empty());
-        if let Err(error) = self.appender.publish() {
-            let refusal = self.refusal_of(error);
-            self.take_back(&refusal);
-        }
-    }
-
-    /// What the sender is told; what the disk does is logged, too, until it takes something again.
-    fn refusal_of(&mut self, error: AppendError) -> Refusal {
-        let refusal = match error {
-            AppendError::TopicTooLong { .. }
-            | AppendError::PropertiesTooLong { .. }
-            | AppendError::TooLarge { .. } => return Refusal::MessageIllegal { what: error.to_string() },
-            AppendError::DiskFull => Refusal::NotWritable {
-                cause: "the disk is full; free space, or shorten the retention".into(),
-            },
-            AppendError::Write { ref source, .. }
-            | AppendError::Segment { source: SegmentError::Io { ref source, .. } } => {
-                Refusal::StoreFailed { cause: format!("{error}: {source}") }
-            }
-            AppendError::Segment { .. } | AppendError::NotAtEnd { .. } => {
-                Refusal::StoreFailed { cause: error.to_string() }
-            }
-        };
-        if !std::mem::replace(&mut self.disk_fails, true) {
-            error!(%refusal, "sends are refused until the disk takes them again");
-        }
-        refusal
     }
 }
 
@@ -262,28 +257,22 @@ impl Actor for CommitLogWriter {
 
 observed!(CommitLogWriter, CommitLogWriter::facts);
 
-impl CommitLogWriter {
-    /// For who looks at the actors.
-    fn facts(&self) -> Value {
-        json!({ "refusesFor": self.refusing, "diskFails": self.disk_fails })
-    }
-}
-
 impl ActsAtTurnEnd for CommitLogWriter {
-    fn turn_end(&mut self, _: &mut Context<Self>) {
-        if !std::mem::take(&mut self.unpublished) && self.answers.is_empty() {
-            return;
+    fn turn_end(&mut self, ctx: &mut Context<Self>) {
+        let Place::Here(half) = &mut self.place else { return };
+        let sends = half.end_turn();
+        let Some(busy) = &self.busy else { return };
+        match sends {
+            0 => {}
+            crowd if crowd >= self.rules.crowd => self.crowded_turns += 1,
+            _ => self.crowded_turns = 0,
         }
-        self.publish();
-        for (queue, answer) in self.answers.drain(..) {
-            queue.do_send(answer);
-        }
-        if !self.wait_for_disk.is_empty() {
-            // Bypasses its capacity: losing it would leave senders without an answer, and there is one a turn.
-            self.flusher.do_send(FlushWanted { tell: std::mem::take(&mut self.wait_for_disk) });
-        }
-        if self.signal.raise() {
-            self.dispatcher.do_send(LogPublished);
+        if self.crowded_turns == self.rules.crowded_turns {
+            self.crowded_turns = 0;
+            let Place::Here(half) = std::mem::replace(&mut self.place, Place::Busy(busy.clone())) else {
+                return;
+            };
+            busy.do_send(TakeOver { half, writer: ctx.address() });
         }
     }
 }
@@ -292,40 +281,53 @@ impl Handler<AppendBatch> for CommitLogWriter {
     type Result = ();
 
     fn handle(&mut self, batch: AppendBatch, _: &mut Self::Context) {
-        self.wait_for_disk.extend(batch.flushed_to);
-        // The answer is where a failed write finds what it takes back.
-        let place = self.answers.len();
-        self.answers.push((batch.reply_to, BatchAppended::new(batch.first_queue_offset, batch.sends.len())));
-        for messages in &batch.sends {
-            let outcome = self.append(messages, self.answers[place].1.next_queue_offset);
-            self.unpublished |= outcome.is_ok();
-            self.answers[place].1.push(outcome);
-        }
+        self.ask(Ask::Append(batch));
     }
 }
 
 impl Handler<RetireSegmentsBefore> for CommitLogWriter {
-    type Result = MessageResult<RetireSegmentsBefore>;
+    type Result = ResponseFuture<Result<RetiredSegments, MailboxError>>;
 
     fn handle(&mut self, retire: RetireSegmentsBefore, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.appender.retire_before(retire.offset, retire.max_segments))
+        self.question(|answer| Ask::Retire(retire, answer))
     }
 }
 
 impl Handler<RefuseWrites> for CommitLogWriter {
     type Result = ();
 
-    fn handle(&mut self, RefuseWrites(cause): RefuseWrites, _: &mut Self::Context) {
-        self.refusing = cause;
+    fn handle(&mut self, refuse: RefuseWrites, _: &mut Self::Context) {
+        self.ask(Ask::Refuse(refuse));
     }
 }
 
 impl Handler<QueryLogTail> for CommitLogWriter {
-    type Result = MessageResult<QueryLogTail>;
+    type Result = ResponseFuture<Result<LogTail, MailboxError>>;
 
     fn handle(&mut self, _: QueryLogTail, _: &mut Self::Context) -> Self::Result {
-        self.publish();
-        MessageResult(self.appender.tail())
+        self.question(Ask::Tail)
+    }
+}
+
+impl Handler<LittleToWrite> for CommitLogWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: LittleToWrite, _: &mut Self::Context) {
+        if let Place::Busy(busy) = &self.place {
+            busy.do_send(HandBack);
+            self.place = Place::Awaited(Vec::new());
+        }
+    }
+}
+
+impl Handler<HandedBack> for CommitLogWriter {
+    type Result = ();
+
+    fn handle(&mut self, HandedBack(mut half): HandedBack, _: &mut Self::Context) {
+        if let Place::Awaited(asked) = &mut self.place {
+            asked.drain(..).for_each(|ask| ask.put_to(&mut half));
+        }
+        self.place = Place::Here(half);
     }
 }
 

@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::commit_log_writer::{AppendBatch, CommitLogWriter, PublishedSignal, QueryLogTail, StoredSend};
+use super::commit_log_writer::{
+    AppendBatch, BusyRules, BusyWriter, CommitLogWriter, PublishedSignal, QueryLogTail, StoredSend, WriteHalf,
+};
 use super::dispatcher::{Damaged, DispatchTo, Dispatcher, DispatcherParts};
 use super::extensions::stream::EventTap;
 use super::facts::Progress;
@@ -254,15 +256,16 @@ impl Life {
             recovered.log_end,
         )
         .start();
-        let writer = CommitLogWriter::new(
+        let half = WriteHalf::new(
             log.appender,
             dispatcher.clone().recipient(),
             flusher.clone().recipient(),
             signal,
             RuntimeClock::shared(),
-            64,
-        )
-        .start();
+        );
+        let rules = BusyRules { crowd: 2, crowded_turns: 1, lone_turns: 1 }; // there and back all the time
+        let busy = BusyWriter::new(rules, 64).start();
+        let writer = CommitLogWriter::new(half, Some(busy), rules, 64).start();
         let passing = writer.clone();
         actix::spawn(async move {
             while let Some(batch) = batches.recv().await {
@@ -285,7 +288,7 @@ impl Life {
     async fn stop(&mut self, files: &MemoryFiles) -> bool {
         files.fail_nothing();
         self.pause(100).await;
-        let tail = self.writer.send(QueryLogTail).await.unwrap();
+        let tail = self.writer.send(QueryLogTail).await.flatten().unwrap();
         if self.flusher.send(FlushNow).await.unwrap().is_err() {
             return false;
         }

@@ -267,7 +267,7 @@ impl Retention {
             }
             let retire = RetireSegmentsBefore { offset: deletion.before, max_segments };
             // The writer ends with the broker.
-            retires.send(retire).await.unwrap_or_default()
+            retires.send(retire).await.flatten().unwrap_or_default()
         }
     }
 

@@ -31,7 +31,7 @@ impl Settling {
     /// why there is none.
     pub async fn settle(&self) -> Result<(), String> {
         // Those who ended already have nothing left to do; hence the results that are not looked at.
-        if let Ok(tail) = self.writer.send(QueryLogTail).await {
+        if let Ok(tail) = self.writer.send(QueryLogTail).await.flatten() {
             // Consumers, and so the dispatcher, may have to wait for the disk.
             let _ = self.flusher.send(FlushNow).await;
             let _ = self.dispatcher.send(DispatchTo(tail.end)).await;

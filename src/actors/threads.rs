@@ -65,7 +65,10 @@ pub struct Threads {
     pub members: Thread,
     /// Consumer offsets and consumed keys, which write to sled and leave its fsyncs to the pool.
     pub offsets: Thread,
+    /// Of the writer of the log, or, with a [`lone_writer`](Self::lone_writer), of the one that writes while there is much.
     pub writer: Thread,
+    /// The worker's where there is but one: a lone message then wakes no other thread.
+    pub lone_writer: Option<Thread>,
     /// The writer's where cores are few and every send waits for the disk: the writer then has nothing better to do, and
     /// what arrives meanwhile makes the next flush larger.
     pub flusher: Thread,
@@ -107,13 +110,14 @@ impl Threads {
 
     fn of(workers: usize, flush: FlushMode, mut start: impl FnMut(&'static str) -> Thread) -> Self {
         let are_many = workers >= MANY_WORKERS;
-        let workers = (0..workers.max(1)).map(|_| start("worker")).collect();
+        let workers: Vec<Thread> = (0..workers.max(1)).map(|_| start("worker")).collect();
         let [settings, groups, members, offsets, writer, index, timers] =
             ["settings", "groups", "members", "offsets", "writer", "index", "timers"].map(&mut start);
         Self {
             actors: ActorList::default(),
             flusher: if are_many || flush == FlushMode::Async { start("flusher") } else { writer.clone() },
             dispatcher: if are_many { start("dispatcher") } else { writer.clone() },
+            lone_writer: (workers.len() == 1).then(|| workers[0].clone()),
             workers,
             settings,
             groups,

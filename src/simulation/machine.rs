@@ -18,6 +18,7 @@ use super::world::{FIRST_BROKER, NAME_SERVER, NATURE, World};
 use crate::actors::actor_list::ActorList;
 use crate::actors::broker_plan::BrokerPlan;
 use crate::actors::broker_tree::BrokerTree;
+use crate::actors::commit_log_writer::BusyRules;
 use crate::actors::connection::{Connection, ConnectionLimits, NewConnection, Service};
 use crate::actors::flusher::DiskFailed;
 use crate::actors::name_server::{NameServer, NameServerConfig};
@@ -204,7 +205,10 @@ fn plan(world: &World, number: usize, addr: SocketAddr) -> BrokerPlan {
     config.pull.max_holds = holds;
     config.send.max_waiting = waiting_sends;
     let plan = broker_plan(&config, addr, None);
-    BrokerPlan { dial: Some(world.network.dial_from(Host(FIRST_BROKER + number as u8))), ..plan }
+    // A world has few clients: two sends are a crowd here.
+    let busy_writer = BusyRules { crowd: 2, crowded_turns: 1, lone_turns: 2 };
+    let dial = Some(world.network.dial_from(Host(FIRST_BROKER + number as u8)));
+    BrokerPlan { busy_writer, dial, ..plan }
 }
 
 /// Where actors tell what ends their process.

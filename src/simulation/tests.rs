@@ -33,7 +33,7 @@ fn planted_faults_are_found() {
         Planted::FlushSkipped,
     ];
     let world = |fault, seed| run(Plan { planted: Some(fault), ..Plan::of_seed(seed) });
-    let is_found = |fault| (0..6).any(|seed| world(fault, seed).violation.is_some());
+    let is_found = |fault| (0..12).any(|seed| world(fault, seed).violation.is_some());
     let missed: Vec<_> = soon.into_iter().filter(|fault| !is_found(*fault)).collect();
     assert!(missed.is_empty(), "nothing was found of {missed:?}");
 }

@@ -12,6 +12,7 @@ use super::*;
 use crate::actors::broker_plan::{BrokerPlan, CompactionPlan};
 use crate::actors::broker_settings::SettingValues;
 use crate::actors::broker_tree::BrokerTree;
+use crate::actors::commit_log_writer::BusyRules;
 use crate::actors::flusher::FlusherConfig;
 use crate::actors::request::ClientLink;
 use crate::actors::requests::send::TimerRules;
@@ -69,6 +70,7 @@ fn plan() -> BrokerPlan {
         http: None,
         mailbox_capacity: 1_024,
         writer_mailbox_capacity: 1_024,
+        busy_writer: BusyRules::default(),
         dial: None,
     }
 }

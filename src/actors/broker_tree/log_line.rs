@@ -10,7 +10,7 @@ use super::StartError;
 use super::ground::Ground;
 use super::owners::{Clients, Figures, KnownTopics, Owners};
 use crate::actors::aside::aside;
-use crate::actors::commit_log_writer::{CommitLogWriter, PublishedSignal};
+use crate::actors::commit_log_writer::{BusyWriter, CommitLogWriter, PublishedSignal, WriteHalf};
 use crate::actors::compactor::{Compactor, CompactorParts, SecureCopies};
 use crate::actors::consumer_offsets::ConsumerOffsets;
 use crate::actors::dead_letter_replay::{DeadLetterReplay, DeadLetterReplayParts};
@@ -21,6 +21,7 @@ use crate::actors::flusher::{DiskFailed, Flusher, FlusherParts};
 use crate::actors::key_index::KeyIndex;
 use crate::actors::retention::{Retention, RetentionParts};
 use crate::actors::retry_router::{RetryRouter, RetryRouterParts};
+use crate::actors::threads::Threads;
 use crate::actors::timer_scheduler::{TimerScheduler, TimerSchedulerParts};
 use crate::actors::topic_queue::{CompactionParts, ContinueAt, QueueParts};
 use crate::actors::topic_table::TopicTable;
@@ -270,10 +271,15 @@ impl Ground<'_> {
         };
         let writer = {
             let (dispatcher, flusher) = (dispatcher.clone().recipient(), flusher.clone().recipient());
-            let (clock, capacity) = (self.clock.clone(), self.plan.writer_mailbox_capacity);
-            self.threads.actors.start_on(&self.threads.writer, "", move || {
-                CommitLogWriter::new(appender, dispatcher, flusher, signal, clock, capacity)
-            })
+            let clock = self.clock.clone();
+            let (rules, capacity) = (self.plan.busy_writer, self.plan.writer_mailbox_capacity);
+            let half = WriteHalf::new(appender, dispatcher, flusher, signal, clock);
+            let Threads { actors, writer: thread, lone_writer, .. } = &self.threads;
+            let busy = lone_writer
+                .as_ref()
+                .map(|_| actors.start_on(thread, "", move || BusyWriter::new(rules, capacity)));
+            let thread = lone_writer.as_ref().unwrap_or(thread);
+            actors.start_on(thread, "", move || CommitLogWriter::new(half, busy, rules, capacity))
         };
         Ok(LogLine { writer, flusher, dispatcher })
     }

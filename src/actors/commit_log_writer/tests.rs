@@ -3,12 +3,16 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 
 use super::*;
-use crate::clock::{ManualClock, WallMs};
+use crate::actors::context::Pulse;
+use crate::actors::flusher::FlushWanted;
+use crate::clock::{ManualClock, SharedClock, WallMs};
 use crate::store::commit_log::CommitLogReader;
 use crate::store::file::StoreFiles;
 use crate::store::memory_files::{FileOperation, MemoryFiles};
 use crate::testing::log::{SEGMENT_BYTES, TestLog, message, message_with};
 use crate::testing::{RuntimeClock, Taken, fake_sink};
+
+const RULES: BusyRules = BusyRules { crowd: 3, crowded_turns: 4, lone_turns: 10 };
 
 struct Bench {
     writer: Addr<CommitLogWriter>,
@@ -26,12 +30,17 @@ fn start() -> Bench {
 }
 
 fn start_at(clock: SharedClock) -> Bench {
+    start_with(clock, None)
+}
+
+fn start_with(clock: SharedClock, busy: Option<Addr<BusyWriter>>) -> Bench {
     let TestLog { files, appender, reader, .. } = TestLog::new();
     let (dispatcher, told) = fake_sink::<LogPublished>();
     let (queue, answers) = fake_sink::<BatchAppended>();
     let signal = PublishedSignal::default();
     let (flusher, flushes) = fake_sink::<FlushWanted>();
-    let writer = CommitLogWriter::new(appender, dispatcher, flusher, signal.clone(), clock, 64).start();
+    let half = WriteHalf::new(appender, dispatcher, flusher, signal.clone(), clock);
+    let writer = CommitLogWriter::new(half, busy, RULES, 64).start();
     Bench { writer, log: reader, files, signal, told, flushes, queue, answers }
 }
 
@@ -107,8 +116,8 @@ async fn position_is_published_before_anybody_is_told_of_it() {
         .start();
     let signal = PublishedSignal::default();
     let (flusher, _) = fake_sink::<FlushWanted>();
-    let writer =
-        CommitLogWriter::new(appender, dispatcher, flusher, signal, RuntimeClock::shared(), 64).start();
+    let half = WriteHalf::new(appender, dispatcher, flusher, signal, RuntimeClock::shared());
+    let writer = CommitLogWriter::new(half, None, RULES, 64).start();
     writer.do_send(AppendBatch {
         sends: vec![one("a")],
         first_queue_offset: QueueOffset(0),
@@ -277,7 +286,7 @@ async fn tail_is_published_up_to_every_append_asked_for_before() {
     let clock = ManualClock::at(WallMs(5_000));
     let bench = start_at(clock);
     bench.ask(vec![one("a"), one("b")], 0);
-    let tail = bench.writer.send(QueryLogTail).await.unwrap();
+    let tail = bench.writer.send(QueryLogTail).await.flatten().unwrap();
     assert_eq!((tail.end, tail.last_stored_at), (bench.log.published(), WallMs(5_000)));
     assert_eq!(bench.bodies().len(), 2);
 }
@@ -289,13 +298,115 @@ async fn segments_leave_the_log_and_their_files_stay_for_whoever_asked() {
         bench.append(vec![one(&"x".repeat(10_000))], n).await;
     }
     let retire = RetireSegmentsBefore { offset: PhysicalOffset(2 * SEGMENT_BYTES), max_segments: 1 };
-    let mut retired = bench.writer.send(retire).await.unwrap();
+    let mut retired = bench.writer.send(retire).await.flatten().unwrap();
     assert_eq!((retired.len(), bench.log.min_offset()), (1, PhysicalOffset(SEGMENT_BYTES)));
     let file = Path::new("/commitlog/00000000000000000000");
     assert!(bench.files.stat(file).unwrap().is_some());
     assert!(retired.remove_oldest().unwrap());
     assert!(bench.files.stat(file).unwrap().is_none());
     assert!(!retired.remove_oldest().unwrap(), "that was all");
-    assert_eq!(bench.writer.send(retire).await.unwrap().len(), 1);
-    assert_eq!(bench.writer.send(retire).await.unwrap().len(), 0);
+    assert_eq!(bench.writer.send(retire).await.flatten().unwrap().len(), 1);
+    assert_eq!(bench.writer.send(retire).await.flatten().unwrap().len(), 0);
+}
+
+/// A writer with a busy one beside it, which has taken over by now; the number of the next message.
+async fn start_crowded() -> (Bench, Addr<BusyWriter>, u64) {
+    let busy = BusyWriter::new(RULES, 64).start();
+    let mut bench = start_with(RuntimeClock::shared(), Some(busy.clone()));
+    let mut next = 0;
+    for turn in 0..RULES.crowded_turns {
+        assert!(!writes(&busy).await, "after {turn} turns");
+        let crowd = (0..RULES.crowd).map(|_| one("crowd")).collect();
+        next = bench.append(crowd, next).await.next_queue_offset.0;
+    }
+    assert!(writes(&busy).await);
+    (bench, busy, next)
+}
+
+/// Whether the busy writer has the write half.
+async fn writes(busy: &Addr<BusyWriter>) -> bool {
+    busy.send(Pulse).await.unwrap().facts.get("writes").is_none()
+}
+
+#[actix::test]
+async fn lone_sends_of_many_turns_are_written_here() {
+    let busy = BusyWriter::new(RULES, 64).start();
+    let mut bench = start_with(RuntimeClock::shared(), Some(busy.clone()));
+    for n in 0..u64::from(RULES.crowded_turns) * 10 {
+        // Crowds that are no more than now and then.
+        let sends = if n % u64::from(RULES.crowded_turns) == 0 { RULES.crowd } else { 1 };
+        let first = bench.log.published().0; // any number will do
+        bench.append((0..sends).map(|_| one("a")).collect(), first).await;
+    }
+    assert!(!writes(&busy).await);
+}
+
+#[actix::test]
+async fn crowd_is_written_by_the_busy_writer_until_sends_are_lone_again() {
+    let (mut bench, busy, mut next) = start_crowded().await;
+    for _ in 0..100 {
+        next = bench.append(vec![one("lone"), one("with another")], next).await.next_queue_offset.0;
+    }
+    assert!(writes(&busy).await, "two at a time are not lone");
+    for _ in 0..100 {
+        assert_eq!(bench.append(vec![one("lone")], next).await.next_queue_offset.0, next + 1);
+        next += 1;
+    }
+    assert!(!writes(&busy).await);
+    assert_eq!(bench.log.published(), bench.writer.send(QueryLogTail).await.flatten().unwrap().end);
+    let numbers: Vec<u64> = bench.bodies().into_iter().map(|(number, _)| number).collect();
+    assert_eq!(numbers, (0..next).collect::<Vec<_>>(), "each once, in their order");
+}
+
+#[actix::test]
+async fn whoever_writes_answers_what_the_writer_is_asked() {
+    let (mut bench, busy, next) = start_crowded().await;
+    bench.ask(vec![one("a"), one("b")], next);
+    let tail = bench.writer.send(QueryLogTail).await.flatten().unwrap();
+    assert_eq!((tail.end, bench.bodies().len() as u64), (bench.log.published(), next + 2));
+    bench.answers.next().await;
+    bench.writer.send(RefuseWrites(Some("the disk is full".into()))).await.unwrap();
+    let refused = bench.append(vec![one("c")], next + 2).await;
+    assert!(matches!(refused.outcomes[0], Err(Refusal::NotWritable { .. })));
+    let retire = RetireSegmentsBefore { offset: tail.end, max_segments: 1 };
+    assert_eq!(bench.writer.send(retire).await.flatten().unwrap().len(), 0, "the only one is in use");
+    assert!(writes(&busy).await);
+}
+
+#[actix::test]
+async fn what_is_asked_while_the_write_half_is_on_its_way_comes_after_what_was_asked_before() {
+    let (mut bench, busy, next) = start_crowded().await;
+    bench.ask(vec![one("before")], next);
+    bench.writer.do_send(LittleToWrite);
+    bench.ask(vec![one("after")], next + 1);
+    let tail = bench.writer.send(QueryLogTail);
+    bench.writer.do_send(RefuseWrites(Some("no more".into())));
+    bench.ask(vec![one("too late")], next + 2);
+    assert_eq!(tail.await.flatten().unwrap().end, bench.log.published());
+    for number in [next + 1, next + 2, next + 2] {
+        assert_eq!(bench.answers.next().await.next_queue_offset.0, number);
+    }
+    let bodies: Vec<_> = bench.bodies().into_iter().skip(next as usize).map(|(_, body)| body).collect();
+    assert_eq!(bodies, ["before", "after"]);
+    assert!(!writes(&busy).await);
+}
+
+#[actix::test]
+async fn who_asks_a_writer_that_has_ended_is_told() {
+    let (bench, busy, _) = start_crowded().await;
+    busy.send(StopBusyWriter).await.unwrap();
+    assert!(bench.writer.send(QueryLogTail).await.flatten().is_err());
+}
+
+/// As an end of its thread would.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StopBusyWriter;
+
+impl Handler<StopBusyWriter> for BusyWriter {
+    type Result = ();
+
+    fn handle(&mut self, _: StopBusyWriter, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
 }

@@ -53,7 +53,7 @@ async fn start() -> Bench {
     let TestLog { files, mut appender, reader, .. } = log;
     let (retires, _) = fake_mailbox()
         .answers(move |retire: &RetireSegmentsBefore| {
-            appender.retire_before(retire.offset, retire.max_segments)
+            Ok(appender.retire_before(retire.offset, retire.max_segments))
         })
         .start();
     let (refuse, refusals) = fake_sink::<RefuseWrites>();
