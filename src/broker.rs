@@ -61,6 +61,15 @@ pub struct BrokerBuilder {
 
 impl BrokerBuilder {
     /// Reads settings from a file such as `config/telstar.toml`. What is set here wins over what it says.
+    ///
+    /// ```
+    /// let dir = tempfile::tempdir()?;
+    /// let file = dir.path().join("telstar.toml");
+    /// std::fs::write(&file, "[retention]\nhours = 0\n")?;
+    /// let why = telstar::Broker::builder().config(&file).start().unwrap_err().to_string();
+    /// assert!(why.starts_with("retention.hours cannot be 0") && why.contains("telstar.toml line 2"), "{why}");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn config(mut self, file: impl Into<PathBuf>) -> Self {
         self.config = Some(file.into());
         self
@@ -93,6 +102,14 @@ impl BrokerBuilder {
     }
 
     /// Starts a name server alone.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), telstar::fatal::Fatal> {
+    /// let server = telstar::Broker::builder().name_server_only().start()?;
+    /// assert!(server.name_server().is_some() && server.broker().is_none());
+    /// # server.stop()
+    /// # }
+    /// ```
     pub fn name_server_only(self) -> Self {
         self.set("roles", "namesrv")
     }

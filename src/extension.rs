@@ -272,9 +272,9 @@ impl Extensions {
         self
     }
 
-    #[doc(hidden)]
     /// What the settings want of them. What they want that is not there, or is told what it does not understand, is
     /// refused by its name.
+    #[doc(hidden)]
     pub fn plans(&self, settings: &ExtensionsSection) -> Result<Vec<ExtensionPlan>, ConfigError> {
         for (index, compiled) in self.0.iter().enumerate() {
             let name = compiled.name;

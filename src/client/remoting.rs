@@ -359,6 +359,26 @@ impl RemotingConnection {
     }
 
     /// A connection over streams that are open already: TLS, or a test's pipe.
+    ///
+    /// ```
+    /// use telstar::client::{Call, ConnectOptions, RemotingConnection};
+    /// use telstar::protocol::RequestCode;
+    /// use tokio::io::AsyncReadExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (mine, mut server) = tokio::io::duplex(4096);
+    /// let (read, write) = tokio::io::split(mine);
+    /// let connection = RemotingConnection::over(read, write, "a test", &ConnectOptions::default());
+    /// connection.one_way(Call::new(RequestCode::HEART_BEAT)).await?;
+    /// let mut frame = vec![0; server.read_u32().await? as usize];
+    /// server.read_exact(&mut frame).await?;
+    /// assert!(String::from_utf8_lossy(&frame).contains(r#""code":34"#));
+    /// drop(server);
+    /// assert_eq!(connection.closed().await, "by the server");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn over<R, W>(read: R, write: W, addr: &str, options: &ConnectOptions) -> Self
     where
         R: AsyncRead + Unpin + Send + 'static,

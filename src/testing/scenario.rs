@@ -67,6 +67,19 @@ impl Scenario {
     }
 
     /// The same scene with a transcript of its own: for those whose exchange is not to be written down in this one.
+    ///
+    /// ```
+    /// use telstar::testing::{Scenario, calls::send_to};
+    ///
+    /// # #[actix::main]
+    /// # async fn main() {
+    /// let scene = Scenario::begin().await;
+    /// let broker = scene.apart().broker("broker").topic("orders", 1).start().await;
+    /// broker.client("shop").succeed(send_to("orders", 0, "pay 7")).await;
+    /// scene.note("the shop has sent");
+    /// scene.expect("00:00:00.000 -- the shop has sent");
+    /// # }
+    /// ```
     pub fn apart(&self) -> Self {
         Self { transcript: Transcript::begin(), clock: self.clock.clone() }
     }

@@ -56,6 +56,27 @@ const AUTO_CREATED_QUEUES: i32 = 4;
 ///     }
 ///     broker.commit(&group, &from, queue_id, next).await
 /// }
+/// # use telstar::testing::{Scenario, calls::*};
+/// # #[actix::main]
+/// # async fn main() -> Result<(), Refused> {
+/// # let scene = Scenario::begin().await;
+/// # let (tell, told) = std::sync::mpsc::channel();
+/// # let running = scene.broker("broker").topic("orders", 1);
+/// # let running = running.hooks("copier", move |hooks| tell.send(hooks.broker()).unwrap()).start().await;
+/// # let mut shop = running.client("shop");
+/// # let broker = told.recv().unwrap();
+/// shop.succeed(send_to("orders", 0, "pay 7")).await;
+/// copy_next(broker.clone(), "orders".into(), "copies".into()).await?; // `hooks.broker()` has given it
+/// shop.succeed(send_to("orders", 0, "pay 8")).await;
+/// copy_next(broker.clone(), "orders".into(), "copies".into()).await?;
+/// let queues = broker.topic("copies").expect("the first copy has created it").read_queue_nums;
+/// # let mut copied = 0;
+/// # for queue_id in 0..queues {
+/// #     copied += shop.pull(pull_from("bank", "copies", queue_id, 0)).await.len();
+/// # }
+/// # assert_eq!(copied, 2);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct BrokerHandle {
@@ -80,17 +101,12 @@ pub struct BrokerHandle {
 ///     let Sent { queue_id, queue_offset, .. } = broker.send(message).await?;
 ///     Ok(format!("diary/{queue_id} at {queue_offset}"))
 /// }
-/// # use telstar::extension::{HttpRequest, HttpResponse};
-/// # use telstar::testing::{Scenario, fake_mailbox};
+/// # use telstar::testing::Scenario;
 /// # #[actix::main]
 /// # async fn main() {
 /// # let scene = Scenario::begin().await;
 /// # let (tell, told) = std::sync::mpsc::channel();
-/// # let (page, _) = fake_mailbox::<HttpRequest>().start();
-/// # let broker = scene.broker("broker").hooks("diary", move |hooks| {
-/// #     hooks.serves_http("/", page.clone());
-/// #     tell.send(hooks.broker()).unwrap();
-/// # });
+/// # let broker = scene.broker("broker").hooks("diary", move |hooks| tell.send(hooks.broker()).unwrap());
 /// # let _running = broker.start().await;
 /// # let broker = told.recv().unwrap();
 /// assert_eq!(note(&broker, "rain".into()).await.unwrap(), "diary/0 at 0");
@@ -160,18 +176,13 @@ pub struct ReadQueue {
 ///         read.from = next;
 ///     }
 /// }
-/// # use telstar::extension::HttpRequest;
-/// # use telstar::testing::{Scenario, calls::send_to, fake_mailbox};
+/// # use telstar::testing::{Scenario, calls::send_to};
 /// # #[actix::main]
 /// # async fn main() {
 /// # let scene = Scenario::begin().await;
 /// # let (tell, told) = std::sync::mpsc::channel();
-/// # let (page, _) = fake_mailbox::<HttpRequest>().start();
-/// # let running = scene.broker("broker").topic("orders", 1).hooks("reader", move |hooks| {
-/// #     hooks.serves_http("/", page.clone());
-/// #     tell.send(hooks.broker()).unwrap();
-/// # });
-/// # let running = running.start().await;
+/// # let running = scene.broker("broker").topic("orders", 1);
+/// # let running = running.hooks("reader", move |hooks| tell.send(hooks.broker()).unwrap()).start().await;
 /// # let broker = told.recv().unwrap();
 /// # for body in ["pay 7", "pay 8"] {
 /// #     running.client("shop").succeed(send_to("orders", 0, body)).await;
@@ -207,8 +218,8 @@ impl BrokerHandle {
         self.extension
     }
 
-    #[doc(hidden)]
     /// By which the broker knows what this extension asks.
+    #[doc(hidden)]
     pub fn connection_id(&self) -> ConnectionId {
         self.id
     }
@@ -360,6 +371,32 @@ impl BrokerHandle {
 
     /// Gives a message back for its group: to be consumed again when `delay_level` has passed, `0` leaving that to the
     /// policy of the group, or never again, a negative one: it goes to the dead letter queue.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use telstar::extension::*;
+    /// # use telstar::types::{GroupName, QueueId, QueueOffset};
+    /// # use telstar::testing::{Scenario, calls::*};
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), Refused> {
+    /// # let scene = Scenario::begin().await;
+    /// # let (tell, told) = std::sync::mpsc::channel();
+    /// # let running = scene.broker("broker").topic("orders", 1);
+    /// # let running = running.hooks("copier", move |hooks| tell.send(hooks.broker()).unwrap()).start().await;
+    /// # let mut shop = running.client("shop");
+    /// # let broker = told.recv().unwrap();
+    /// # shop.succeed(send_to("orders", 0, "pay 7")).await;
+    /// let group = GroupName::from("copier");
+    /// let read = ReadQueue {
+    ///     group: group.clone(), topic: "orders".into(), queue_id: QueueId(0), from: QueueOffset(0), max_messages: 1,
+    ///     wait: Duration::ZERO,
+    /// };
+    /// let failed = broker.read(&read).await?.messages.remove(0);
+    /// broker.send_back(&group, &failed, -1).await?; // nothing can be done with it
+    /// assert!(broker.topic("%DLQ%copier").is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn send_back(
         &self,
         group: &GroupName,
@@ -378,6 +415,27 @@ impl BrokerHandle {
     }
 
     /// Asks whatever a client may ask; [`TypedHeader`] says how. An answer that is no success is an error.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// use telstar::extension::Refused;
+    /// use telstar::protocol::{OffsetResponse, QueueHeader, RequestCode};
+    /// # use telstar::testing::{Scenario, calls::*};
+    /// # #[actix::main]
+    /// # async fn main() -> Result<(), Refused> {
+    /// # let scene = Scenario::begin().await;
+    /// # let (tell, told) = std::sync::mpsc::channel();
+    /// # let running = scene.broker("broker").topic("orders", 1);
+    /// # let running = running.hooks("copier", move |hooks| tell.send(hooks.broker()).unwrap()).start().await;
+    /// # let mut shop = running.client("shop");
+    /// # let broker = told.recv().unwrap();
+    /// shop.succeed(send_to("orders", 0, "pay 7")).await;
+    /// let queue = QueueHeader { topic: "orders".into(), queue_id: 0 };
+    /// let most = broker.ask(RequestCode::GET_MAX_OFFSET, &queue, Bytes::new()).await?;
+    /// assert_eq!(most.header::<OffsetResponse>().unwrap().offset, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn ask(
         &self,
         code: RequestCode,

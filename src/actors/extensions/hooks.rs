@@ -197,6 +197,31 @@ impl Hooks {
     }
 
     /// Has the extension started anew when this actor ends. An actor that is hooked otherwise is watched already.
+    ///
+    /// ```
+    /// use actix::prelude::*;
+    /// use telstar::extension::*;
+    ///
+    /// /// Does something every hour, and is asked by nobody.
+    /// struct Sweeper;
+    /// # impl Actor for Sweeper { type Context = Context<Self>; }
+    ///
+    /// impl Extension for Sweeper {
+    ///     const NAME: &'static str = "sweeper";
+    ///     type Settings = std::collections::BTreeMap<String, String>;
+    ///
+    ///     fn start(_: Self::Settings, hooks: &mut Hooks) -> Result<(), ExtensionError> {
+    ///         hooks.watch(&Sweeper.start());
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # #[actix::main]
+    /// # async fn main() {
+    /// let scene = telstar::testing::Scenario::begin().await;
+    /// let broker = scene.broker("broker").extension::<Sweeper>().start().await;
+    /// assert!(broker.extensions().await[0].running);
+    /// # }
+    /// ```
     pub fn watch<A: Actor<Context = Context<A>>>(&mut self, actor: &Addr<A>) {
         let actor = actor.clone();
         self.taken.lives.push(Box::new(move || actor.connected()));
