@@ -2,6 +2,9 @@
 //!
 //! RocketMQ: `DefaultMessageStore.getMessage`. Pure but for the reads of the queue and the log.
 
+use std::hint::black_box;
+use std::ops::Range;
+
 use bytes::Bytes;
 use tracing::error;
 
@@ -10,6 +13,10 @@ use super::consume_queue::{ConsumeQueue, ConsumeQueueError, ConsumeQueueUnit};
 use super::message_filter::MessageFilter;
 use crate::protocol::message::RecordView;
 use crate::types::{PhysicalOffset, QueueOffset};
+
+const CACHE_LINE_BYTES: usize = 64;
+/// Lines of a record that are read at its beginning, and at its end, where topic and properties are.
+const LINES_READ: usize = 3;
 
 /// Limits of one answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,7 +127,7 @@ pub fn pull(
     queue.read(from, scanned, units)?;
 
     let mut found = Pulled::nothing(PullStatus::NoMatchedMessage, from);
-    let mut run = Run::default();
+    let mut runs = Runs::default();
     let log_min = log.min_offset();
     let mut filter_bytes = 0;
     for unit in units.iter() {
@@ -136,7 +143,7 @@ pub fn pull(
             if found.count > 0 && (found.count == max_messages || found.bytes + size > limits.max_bytes) {
                 break;
             }
-            run.push(unit, log, &mut found.records);
+            runs.push(unit, log);
             found.count += 1;
             found.bytes += size;
         }
@@ -145,70 +152,95 @@ pub fn pull(
             break;
         }
     }
-    run.finish(log, &mut found.records);
-    found.count -= run.damaged;
+    let damaged = runs.take_whole(log, &mut found.records);
+    found.count -= damaged;
     // What was deleted between the look at the minimum and the read is not in the answer.
     found.bytes = found.records.iter().map(Bytes::len).sum();
     if !found.records.is_empty() {
         found.status = PullStatus::Found;
-    } else if found.count > 0 || run.damaged > 0 {
+    } else if found.count > 0 || damaged > 0 {
         found.status = PullStatus::MessageWasRemoving;
     }
     Ok(found)
 }
 
-/// Neighbouring records, read as one slice.
+/// The records of an answer.
 #[derive(Default)]
+struct Runs {
+    runs: Vec<Run>,
+    /// Lengths of all records, one behind the other.
+    sizes: Vec<usize>,
+}
+
+/// Neighbouring records, read as one slice.
 struct Run {
     start: PhysicalOffset,
     len: usize,
-    sizes: Vec<usize>,
-    /// Records that were left out since they are damaged: a client that is handed one loses all behind it.
-    damaged: usize,
+    /// Which of the sizes are those of its records.
+    sizes: Range<usize>,
 }
 
-impl Run {
-    fn push(&mut self, unit: &ConsumeQueueUnit, log: &CommitLogReader, records: &mut Vec<Bytes>) {
-        if self.len > 0
-            && (unit.physical_offset != self.start.advance(self.len as u64)
-                || unit.physical_offset.0.is_multiple_of(log.segment_bytes()))
-        {
-            self.finish(log, records);
-        }
-        if self.len == 0 {
-            self.start = unit.physical_offset;
-        }
-        self.len += unit.size_bytes as usize;
-        self.sizes.push(unit.size_bytes as usize);
-    }
-
-    fn finish(&mut self, log: &CommitLogReader, records: &mut Vec<Bytes>) {
-        if self.len > 0
-            && let Some(bytes) = log.read(self.start, self.len)
-        {
-            self.take_whole(bytes, log, records);
-        }
-        self.len = 0;
-        self.sizes.clear();
-    }
-
-    fn take_whole(&mut self, bytes: Bytes, log: &CommitLogReader, records: &mut Vec<Bytes>) {
-        let (mut begin, mut at) = (0, 0);
-        for size in &self.sizes {
-            let physical_offset = self.start.advance(at as u64);
-            let record = RecordView::parse(&bytes[at..at + size]);
-            let is_own = |record: &RecordView| record.physical_offset() == physical_offset;
-            if !record.is_ok_and(|record| record.total_len() == *size && is_own(&record)) {
-                let place = log.place_of(physical_offset);
-                error!(position = physical_offset.0, %place, "damaged record left out of a pull");
-                self.damaged += 1;
-                records.extend((begin < at).then(|| bytes.slice(begin..at)));
-                begin = at + size;
+impl Runs {
+    fn push(&mut self, unit: &ConsumeQueueUnit, log: &CommitLogReader) {
+        let (start, len, place) = (unit.physical_offset, unit.size_bytes as usize, self.sizes.len());
+        self.sizes.push(len);
+        match self.runs.last_mut() {
+            Some(run)
+                if start == run.start.advance(run.len as u64)
+                    && !start.0.is_multiple_of(log.segment_bytes()) =>
+            {
+                run.len += len;
+                run.sizes.end = place + 1;
             }
-            at += size;
+            _ => self.runs.push(Run { start, len, sizes: place..place + 1 }),
         }
-        records.extend((begin < at).then(|| bytes.slice(begin..at)));
     }
+
+    /// Adds what is whole to `records`. Returns how many are damaged and left out: a client that is handed one loses all
+    /// behind it.
+    fn take_whole(self, log: &CommitLogReader, records: &mut Vec<Bytes>) -> usize {
+        let Self { runs, sizes } = self;
+        let read = runs.into_iter().filter_map(|Run { start, len, sizes: of_run }| {
+            Some((start, log.read(start, len)?, &sizes[of_run]))
+        });
+        let read: Vec<_> = read.collect();
+        for (_, bytes, sizes) in &read {
+            warm(bytes, sizes);
+        }
+        let mut damaged = 0;
+        for (start, bytes, sizes) in read {
+            let (mut begin, mut at) = (0, 0);
+            for size in sizes {
+                let physical_offset = start.advance(at as u64);
+                let record = RecordView::parse(&bytes[at..at + size]);
+                let is_own = |record: &RecordView| record.physical_offset() == physical_offset;
+                if !record.is_ok_and(|record| record.total_len() == *size && is_own(&record)) {
+                    let place = log.place_of(physical_offset);
+                    error!(position = physical_offset.0, %place, "damaged record left out of a pull");
+                    damaged += 1;
+                    records.extend((begin < at).then(|| bytes.slice(begin..at)));
+                    begin = at + size;
+                }
+                at += size;
+            }
+            records.extend((begin < at).then(|| bytes.slice(begin..at)));
+        }
+        damaged
+    }
+}
+
+/// Looks at where each record begins and ends, so that memory brings all of these places at once. While a record is read,
+/// one look tells where the next one goes, and each would wait for memory by itself.
+fn warm(bytes: &[u8], sizes: &[usize]) {
+    let (mut at, mut seen) = (0, 0);
+    for size in sizes {
+        let record = &bytes[at..at + size];
+        let begin = record.iter().step_by(CACHE_LINE_BYTES).take(LINES_READ);
+        let end = record.iter().rev().step_by(CACHE_LINE_BYTES).take(LINES_READ);
+        seen ^= begin.chain(end).fold(0, |seen, byte| seen ^ byte);
+        at += size;
+    }
+    black_box(seen);
 }
 
 #[cfg(test)]
