@@ -15,10 +15,12 @@ use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use criterion::{BatchSize, Criterion, Throughput};
 use frames::send_frame;
+use telstar::actors::extensions::stream::EventTap;
 use telstar::actors::offset_table::{OffsetKey, OffsetTable};
 use telstar::actors::output::Output;
 use telstar::actors::request::{Kept, Reply, ReplyContent, ReplyTo, StoredReply};
 use telstar::clock::WallMs;
+use telstar::extension::EventKind;
 use telstar::filter::{FilterRules, SqlFilter};
 use telstar::protocol::command::Command;
 use telstar::protocol::frame::{HeaderCodec, MAX_FRAME_BYTES, NextFrame, next_frame};
@@ -65,6 +67,7 @@ fn main() {
     key_query(&mut criterion);
     offset_commit(&mut criterion);
     actor_hop(&mut criterion);
+    events_nobody_wants(&mut criterion);
     criterion.final_summary();
 }
 
@@ -442,4 +445,15 @@ fn actor_hop(criterion: &mut Criterion) {
         });
     });
     arbiter.stop();
+}
+
+/// What does a turn of a queue pay for events of its messages while nobody listens?
+fn events_nobody_wants(criterion: &mut Criterion) {
+    let tap = EventTap::default();
+    criterion.bench_function("events nobody wants", |bencher| {
+        bencher.iter(|| {
+            let tap = black_box(&tap);
+            black_box(tap.holds_queues() | tap.wants(EventKind::MessageStored))
+        });
+    });
 }
