@@ -448,6 +448,8 @@ fn actor_hop(criterion: &mut Criterion) {
 }
 
 /// What does a turn of a queue pay for events of its messages while nobody listens?
+///
+/// Not measured yet.
 fn events_nobody_wants(criterion: &mut Criterion) {
     let tap = EventTap::default();
     criterion.bench_function("events nobody wants", |bencher| {
