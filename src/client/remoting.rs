@@ -29,6 +29,8 @@
 //! # }
 //! ```
 
+mod socket_task;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
@@ -40,16 +42,18 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
+
+use socket_task::SocketTask;
 
 use super::error::ClientError;
 use crate::collections::HashMap;
 use crate::protocol::command::{Command, FLAG_ONE_WAY, FieldValue, OutgoingHead};
 use crate::protocol::ext_fields::ExtFields;
 use crate::protocol::fastjson;
-use crate::protocol::frame::{HeaderCodec, MAX_FRAME_BYTES, NextFrame, next_frame};
+use crate::protocol::frame::HeaderCodec;
 use crate::protocol::header::{FieldWriter, TypedHeader};
 use crate::protocol::request_code::RequestCode;
 use crate::protocol::response_code::ResponseCode;
@@ -58,10 +62,6 @@ use crate::protocol::response_code::ResponseCode;
 const QUEUE_CAPACITY: usize = 1024;
 /// Requests taken into one write.
 const BATCH_MAX: usize = 256;
-/// A write is not grown beyond this before it goes out.
-const WRITE_BYTES_MAX: usize = 256 * 1024;
-/// Room made for each read.
-const READ_BYTES: usize = 64 * 1024;
 
 /// Takes requests that the server sends of its own accord (40, 39, 307 …). It must not block.
 #[doc(hidden)]
@@ -488,134 +488,6 @@ async fn in_time<S>(
 
 fn field_values<'a>(fields: &'a [(Cow<'static, str>, String)]) -> Vec<(&'a str, FieldValue<'a>)> {
     fields.iter().map(|(name, value)| (name.as_ref(), FieldValue::Text(value))).collect()
-}
-
-/// Owner of the socket.
-struct SocketTask<R, W> {
-    read: R,
-    write: W,
-    outgoing: mpsc::Receiver<Outgoing>,
-    /// To hand out with requests of the server. Weak: the task does not keep the connection open.
-    handles: mpsc::WeakSender<Outgoing>,
-    waiting: HashMap<i32, oneshot::Sender<Response>>,
-    /// Number of waiting calls at which those that gave up are swept out.
-    prune_at: usize,
-    on_request: Option<ServerRequestHandler>,
-    shared: Arc<Shared>,
-}
-
-impl<R, W> SocketTask<R, W>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    async fn run(mut self) {
-        let cause = self.carry().await;
-        // Set before the queue is dropped, which is what wakes the callers.
-        let _ = self.shared.closed_because.set(cause);
-        self.outgoing.close();
-        let _ = self.write.shutdown().await;
-    }
-
-    /// Moves frames both ways until the connection ends; gives back why it did.
-    async fn carry(&mut self) -> String {
-        let mut input = BytesMut::new();
-        let mut output = BytesMut::new();
-        let mut batch = Vec::with_capacity(BATCH_MAX);
-        let mut open = true;
-        let shared = self.shared.clone();
-        let closing = shared.closing.notified();
-        tokio::pin!(closing);
-        loop {
-            if !open && output.is_empty() {
-                return "nobody uses it any more".to_owned();
-            }
-            input.reserve(READ_BYTES);
-            tokio::select! {
-                biased; // answers first: they make room for requests
-                () = &mut closing => return "from this side".to_owned(),
-                read = self.read.read_buf(&mut input) => match read {
-                    Ok(0) => return "by the server".to_owned(),
-                    Ok(_) => if let Err(cause) = self.take_frames(&mut input, &mut output) {
-                        return cause;
-                    },
-                    Err(error) => return error.to_string(),
-                },
-                taken = self.outgoing.recv_many(&mut batch, BATCH_MAX), if open && output.len() < WRITE_BYTES_MAX => {
-                    open = taken > 0;
-                    for outgoing in batch.drain(..) {
-                        self.put(outgoing, &mut output);
-                    }
-                }
-                written = self.write.write_buf(&mut output), if !output.is_empty() => {
-                    if let Err(error) = written {
-                        return error.to_string();
-                    }
-                }
-            }
-        }
-    }
-
-    fn put(&mut self, outgoing: Outgoing, output: &mut BytesMut) {
-        output.extend_from_slice(&outgoing.header);
-        // A copy: one contiguous write of many small requests beats a write of many parts.
-        output.extend_from_slice(&outgoing.body);
-        if let Some(Waiting { opaque, reply }) = outgoing.waiting {
-            self.waiting.insert(opaque, reply);
-            if self.waiting.len() >= self.prune_at {
-                self.waiting.retain(|_, reply| !reply.is_closed());
-                self.prune_at = 2 * self.waiting.len().max(BATCH_MAX);
-            }
-        }
-    }
-
-    fn take_frames(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<(), String> {
-        loop {
-            let frame = match next_frame(input, MAX_FRAME_BYTES) {
-                Ok(NextFrame::Whole(frame)) => frame,
-                Ok(NextFrame::NeedsBytes(bytes)) => {
-                    input.reserve(bytes.saturating_sub(input.len()));
-                    return Ok(());
-                }
-                Err(error) => return Err(format!("the server sent no frame: {error}")),
-            };
-            let command =
-                Command::decode(frame).map_err(|error| format!("the server sent no header: {error}"))?;
-            if command.is_response() {
-                self.hand_over(command);
-            } else {
-                self.take_request(command, output);
-            }
-        }
-    }
-
-    /// An answer to its caller; late ones go nowhere.
-    fn hand_over(&mut self, command: Command) {
-        if let Some(reply) = self.waiting.remove(&command.head.opaque) {
-            let _ = reply.send(Response {
-                code: ResponseCode::from_i32(command.head.code),
-                remark: command.head.remark,
-                fields: command.fields,
-                body: command.body,
-            });
-        }
-    }
-
-    fn take_request(&mut self, command: Command, output: &mut BytesMut) {
-        match (&self.on_request, self.handles.upgrade()) {
-            (Some(handler), Some(outgoing)) => {
-                let connection = RemotingConnection { outgoing, shared: self.shared.clone() };
-                handler(ServerRequest { command, connection });
-            }
-            _ if command.is_one_way() => {}
-            _ => {
-                let code = ResponseCode::REQUEST_CODE_NOT_SUPPORTED.as_i32();
-                let head = OutgoingHead::response(command.codec, command.head.opaque, code);
-                let remark = format!(" request type {} not supported", command.head.code);
-                OutgoingHead { remark: Some(&remark), ..head }.write(output, 0);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

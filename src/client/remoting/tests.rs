@@ -1,6 +1,7 @@
-use tokio::io::{DuplexStream, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 
 use super::*;
+use crate::protocol::frame::{MAX_FRAME_BYTES, NextFrame, next_frame};
 
 const SECOND: Duration = Duration::from_secs(1);
 
