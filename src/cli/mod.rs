@@ -7,45 +7,26 @@ mod message_format;
 mod output;
 mod paging;
 
-#[doc(hidden)]
-pub mod actors;
-#[doc(hidden)]
-pub mod args;
-#[doc(hidden)]
-pub mod bench;
-#[doc(hidden)]
-pub mod cluster;
-#[doc(hidden)]
-pub mod completion;
-#[doc(hidden)]
-pub mod consume;
-#[doc(hidden)]
-pub mod delay;
+mod actors;
+mod args;
+mod bench;
+mod cluster;
+mod completion;
+mod consume;
+mod delay;
 mod dlq;
-#[doc(hidden)]
-pub mod drain;
-#[doc(hidden)]
-pub mod error;
-#[doc(hidden)]
-pub mod group;
-#[doc(hidden)]
-pub mod logging;
-#[doc(hidden)]
-pub mod message;
-#[doc(hidden)]
-pub mod send;
-#[doc(hidden)]
-pub mod serve;
-#[doc(hidden)]
-pub mod start;
-#[doc(hidden)]
-pub mod store;
-#[doc(hidden)]
-pub mod topic;
-#[doc(hidden)]
-pub mod tx;
-#[doc(hidden)]
-pub mod why;
+mod drain;
+mod error;
+mod group;
+mod logging;
+mod message;
+mod send;
+mod serve;
+mod start;
+mod store;
+mod topic;
+mod tx;
+mod why;
 
 use std::future::Future;
 use std::process::ExitCode;
