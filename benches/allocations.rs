@@ -4,8 +4,8 @@
 //! `cargo bench --bench allocations` tells, `cargo test` looks that nobody has made it much worse.
 //!
 //! 43 for a message that goes alone, 40 with 16 on their way (one for each queue), 21 with 64 (four for each), 16 with 256. A release
-//! build, 2026-11-22. The aim is 5. The 68 KB of a message that goes alone are
-//! the buffer that its connection reads into, which it does not keep while it is idle.
+//! build, 2026-11-22. The aim is 5. The 68 KB of a message that goes alone are the buffer that its connection reads into,
+//! which it does not keep while it is idle.
 
 mod frames;
 

@@ -4,7 +4,8 @@
 //! - Takes: [`AppendBatch`], [`RetireSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`]; [`LittleToWrite`] and
 //!   [`HandedBack`] of the busy writer.
 //! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher and
-//!   [`FlushWanted`](super::flusher::FlushWanted) to the flusher, once per turn; [`TakeOver`], [`Relayed`] and [`HandBack`] to the busy writer.
+//!   [`FlushWanted`](super::flusher::FlushWanted) to the flusher, once per turn; [`TakeOver`], [`Relayed`] and
+//!   [`HandBack`] to the busy writer.
 //! - Fails: a full disk or a record that does not fit refuses that send alone; a write that fails refuses every
 //!   send of the turn that was not written before. The log stays usable.
 //! - Invariants: bytes first, position after; a position is published before anybody is told of it; a refused
@@ -143,7 +144,9 @@ pub enum Ask {
     Tail(oneshot::Sender<LogTail>),
 }
 
-/// Goes on with the write half; the busy writer does so until [`HandBack`].
+/// Goes on with the write half; the busy writer does so until [`HandBack`]. Losing it would lose the write half: nothing
+/// more could be stored until the next start. It bypasses capacities, as what goes with it does; there is one each time
+/// the write half changes hands.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct TakeOver {
@@ -158,7 +161,8 @@ pub struct TakeOver {
 #[rtype(result = "()")]
 pub struct Relayed(pub Ask);
 
-/// Hands the write half back, after all that was relayed before.
+/// Hands the write half back, after all that was relayed before. Losing it would leave without an answer all that is asked
+/// from then on.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct HandBack;
@@ -168,7 +172,7 @@ pub struct HandBack;
 #[rtype(result = "()")]
 pub struct LittleToWrite;
 
-/// The write half, with nothing under way.
+/// The write half, with nothing under way. Losing it is losing [`TakeOver`].
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct HandedBack(pub Box<WriteHalf>);

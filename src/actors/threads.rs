@@ -69,11 +69,10 @@ pub struct Threads {
     pub writer: Thread,
     /// The worker's where there is but one: a lone message then wakes no other thread.
     pub lone_writer: Option<Thread>,
-    /// The writer's where cores are few and every send waits for the disk: the writer then has nothing better to do, and
-    /// what arrives meanwhile makes the next flush larger.
+    /// [`writer`](Self::writer) where cores are few and every send waits for the disk: who writes crowds then has nothing
+    /// better to do, and what arrives meanwhile makes the next flush larger.
     pub flusher: Thread,
-    /// The writer's where cores are few: the dispatcher then follows the writer on its thread, since waking another one
-    /// costs more than it gains.
+    /// [`writer`](Self::writer) where cores are few: waking one thread more for each crowd costs more than it gains.
     pub dispatcher: Thread,
     /// The key index, which nobody waits for.
     pub index: Thread,
