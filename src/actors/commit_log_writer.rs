@@ -4,8 +4,8 @@
 //! - Takes: [`AppendBatch`], [`RetireSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`]; [`LittleToWrite`] and
 //!   [`HandedBack`] of the busy writer.
 //! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher and
-//!   [`FlushWanted`](super::flusher::FlushWanted) to the flusher, once per turn; [`TakeOver`], [`Relayed`] and
-//!   [`HandBack`] to the busy writer.
+//!   [`FlushWanted`](super::flusher::FlushWanted) to the flusher, once per turn, or for a lone send that waits for the disk
+//!   [`LogFlushed`] to its queue; [`TakeOver`], [`Relayed`] and [`HandBack`] to the busy writer.
 //! - Fails: a full disk or a record that does not fit refuses that send alone; a write that fails refuses every
 //!   send of the turn that was not written before. The log stays usable.
 //! - Invariants: bytes first, position after; a position is published before anybody is told of it; a refused
@@ -14,8 +14,9 @@
 //! Answers bypass the capacity of a queue's mailbox: every queue has at most one batch in work.
 //!
 //! Where cores are few the writer lives with queues and connections, so that a lone message wakes no other thread on
-//! its way; and where messages come in crowds it hands the write half to a [`BusyWriter`] on another thread, which works
-//! while this one reads the next. What it is asked then is relayed, and handled in the order in which it came.
+//! its way; nor does one whose sender waits for the disk, as long as the disk is quick. Where messages come in crowds it
+//! hands the write half to a [`BusyWriter`] on another thread, which works while this one reads the next. What it is asked
+//! then is relayed, and handled in the order in which it came.
 
 mod busy;
 mod write_half;
@@ -31,6 +32,7 @@ pub use write_half::WriteHalf;
 
 use super::context::{Context, observed};
 use super::flusher::LogFlushed;
+use super::log_flush::LoneFlush;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
 use crate::protocol::message::PendingMessage;
@@ -67,6 +69,8 @@ pub struct AppendBatch {
     pub reply_to: Recipient<BatchAppended>,
     /// Who is to be told when it is on disk; then it is flushed at once.
     pub flushed_to: Option<Recipient<LogFlushed>>,
+    /// Whether a sender waits for that.
+    pub sender_waits: bool,
 }
 
 /// The messages of one send request; nearly always a single one.
@@ -177,10 +181,17 @@ pub struct LittleToWrite;
 #[rtype(result = "()")]
 pub struct HandedBack(pub Box<WriteHalf>);
 
+/// What a writer has that lives with queues and connections.
+pub struct Helpers {
+    /// Who writes while there is much to write. It lives on another thread.
+    pub busy: Addr<BusyWriter>,
+    pub lone_flush: LoneFlush,
+}
+
 pub struct CommitLogWriter {
     place: Place,
-    /// Who writes while there is much to write; without one it is this actor, always.
-    busy: Option<Addr<BusyWriter>>,
+    /// Without them this actor writes, always, and the flusher flushes.
+    helpers: Option<Helpers>,
     rules: BusyRules,
     /// Turns in a row with a crowd.
     crowded_turns: u32,
@@ -212,14 +223,8 @@ impl Ask {
 }
 
 impl CommitLogWriter {
-    /// `busy` lives on another thread.
-    pub fn new(
-        half: WriteHalf,
-        busy: Option<Addr<BusyWriter>>,
-        rules: BusyRules,
-        mailbox_capacity: usize,
-    ) -> Self {
-        Self { place: Place::Here(Box::new(half)), busy, rules, crowded_turns: 0, mailbox_capacity }
+    pub fn new(half: WriteHalf, helpers: Option<Helpers>, rules: BusyRules, mailbox_capacity: usize) -> Self {
+        Self { place: Place::Here(Box::new(half)), helpers, rules, crowded_turns: 0, mailbox_capacity }
     }
 
     fn ask(&mut self, ask: Ask) {
@@ -264,8 +269,11 @@ observed!(CommitLogWriter, CommitLogWriter::facts);
 impl ActsAtTurnEnd for CommitLogWriter {
     fn turn_end(&mut self, ctx: &mut Context<Self>) {
         let Place::Here(half) = &mut self.place else { return };
-        let sends = half.end_turn();
-        let Some(busy) = &self.busy else { return };
+        let Some(Helpers { busy, lone_flush }) = &mut self.helpers else {
+            half.end_turn(None);
+            return;
+        };
+        let sends = half.end_turn(Some(lone_flush));
         match sends {
             0 => {}
             crowd if crowd >= self.rules.crowd => self.crowded_turns += 1,

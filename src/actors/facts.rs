@@ -28,7 +28,7 @@ impl Progress {
         PhysicalOffset(self.0.flushed.load(Ordering::Relaxed))
     }
 
-    /// For the flusher alone.
+    /// For [`LogFlush`](super::log_flush::LogFlush) alone, and where a log begins.
     pub fn set_flushed(&self, position: PhysicalOffset) {
         self.0.flushed.store(position.0, Ordering::Relaxed);
     }

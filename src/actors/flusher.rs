@@ -1,7 +1,7 @@
 //! Makes the log durable, and notes how far everything is: the check point a restart begins at. On a thread of
 //! its own, since it waits for the disk.
 //!
-//! - Owns: the flushed position, the check point file, what is known of derived files, the making of segments ahead of need.
+//! - Owns: the check point file, what is known of derived files, the making of segments ahead of need.
 //! - Takes: [`FlushWanted`], [`FlushNow`], [`CheckPointNow`], its timers.
 //! - Sends: [`LogFlushed`] to those who wait for the disk; [`LogPublished`] to the dispatcher, which may wait for it
 //!   too; [`BeginCheckPoint`] to the dispatcher, [`TakeUnflushed`] to queues, [`FlushKeyIndex`], [`SaveTimers`];
@@ -34,11 +34,11 @@ use super::context::{Context, observed};
 use super::dispatcher::{BeginCheckPoint, CheckPointPlan};
 use super::facts::Progress;
 use super::key_index::FlushKeyIndex;
+use super::log_flush::LogFlush;
 use super::timer_scheduler::SaveTimers;
 use super::topic_queue::{TakeUnflushed, TakenQueue, TopicQueue};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::kill_point;
-use crate::planted::{Planted, is_planted};
 use crate::store::commit_log::{CommitLogReader, LogTail, SegmentPreparer};
 use crate::store::consume_queue::Unflushed;
 use crate::store::file::{FileSystem, StoreFiles};
@@ -94,6 +94,7 @@ pub struct FlusherParts {
     /// That of the consume queues.
     pub file_system: Arc<dyn FileSystem>,
     pub log: CommitLogReader,
+    pub flush: LogFlush,
     pub preparer: SegmentPreparer,
     pub check_point_file: CheckPointFile,
     pub check_point: StoreCheckPoint,
@@ -129,7 +130,6 @@ impl Default for FlusherConfig {
 
 pub struct Flusher {
     parts: FlusherParts,
-    flushed: PhysicalOffset,
     /// Taken from queues for a check point that could not be claimed; synced before the next.
     unsynced: Vec<Unflushed>,
     /// What is known of the queues taken, to be kept with the next check point.
@@ -150,11 +150,9 @@ pub struct Flusher {
 }
 
 impl Flusher {
-    /// `flushed`: everything below is on disk already.
-    pub fn new(parts: FlusherParts, flushed: PhysicalOffset) -> Self {
+    pub fn new(parts: FlusherParts) -> Self {
         Self {
             parts,
-            flushed,
             unsynced: Vec::new(),
             unsaved: Vec::new(),
             unsaved_index: None,
@@ -172,32 +170,19 @@ impl Flusher {
         if let Some(cause) = &self.failed {
             return Err(cause.clone());
         }
-        let published = self.parts.log.published();
-        if published > self.flushed {
-            kill_point::reach("flusher.before_flush");
-            let flushed = match is_planted(Planted::FlushSkipped) {
-                true => Ok(()),
-                false => self.parts.log.flush(self.flushed, published),
-            };
-            if let Err(error) = flushed {
-                return Err(self.fail(&error));
-            }
-            kill_point::reach("flusher.flushed");
-            self.flushed = published;
-            self.parts.progress.set_flushed(published);
-            if self.parts.progress.dispatched() < published {
-                // A dispatcher with a full mailbox is on its way already.
-                let _ = self.parts.dispatch.try_send(LogPublished);
-            }
+        let up_to = self.parts.flush.flush().map_err(|error| self.fail(&error))?;
+        if self.parts.progress.dispatched() < up_to {
+            // A dispatcher with a full mailbox is on its way already.
+            let _ = self.parts.dispatch.try_send(LogPublished);
         }
-        Ok(LogFlushed { up_to: self.flushed })
+        Ok(LogFlushed { up_to })
     }
 
     /// A sync has failed: from here on nothing is believed.
-    fn fail(&mut self, error: &(dyn std::error::Error + 'static)) -> String {
-        let causes = std::iter::successors(Some(error), |error| error.source());
-        let cause = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    fn fail(&mut self, error: &dyn std::fmt::Display) -> String {
+        let cause = error.to_string();
         error!(cause, "the disk has failed; ending, so that nothing is promised that it does not keep");
+        self.parts.flush.give_up(cause.clone());
         self.failed = Some(cause.clone());
         self.parts.failed.do_send(DiskFailed { cause: cause.clone() });
         cause
@@ -400,7 +385,7 @@ impl Flusher {
     /// For who looks at the actors.
     fn facts(&self) -> Value {
         json!({
-            "flushedTo": self.flushed.0,
+            "flushedTo": self.parts.progress.flushed().0,
             "checkPointRuns": self.check_point_runs,
             "waitForDisk": self.wait_for_disk.len(),
             "failed": self.failed,

@@ -27,6 +27,7 @@ pub mod group_diagnosis;
 pub mod group_table;
 pub mod key_index;
 pub mod listener;
+pub mod log_flush;
 pub mod membership;
 pub mod message_expiry;
 pub mod message_story;

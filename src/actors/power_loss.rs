@@ -23,12 +23,14 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::commit_log_writer::{
-    AppendBatch, BusyRules, BusyWriter, CommitLogWriter, PublishedSignal, QueryLogTail, StoredSend, WriteHalf,
+    AppendBatch, BusyRules, BusyWriter, CommitLogWriter, Helpers, PublishedSignal, QueryLogTail, StoredSend,
+    WriteHalf,
 };
 use super::dispatcher::{Damaged, DispatchTo, Dispatcher, DispatcherParts};
 use super::extensions::stream::EventTap;
 use super::facts::Progress;
 use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
+use super::log_flush::{LogFlush, LoneFlush};
 use super::message_expiry::MessageExpiry;
 use super::topic_queue::{
     MessageStored, Promise, QueueParts, ReadUnits, SendMessages, SendReply, SendRequest, TopicQueueConfig,
@@ -236,25 +238,24 @@ impl Life {
         )
         .start();
         let (failed, failures) = fake_sink::<DiskFailed>();
-        let flusher = Flusher::new(
-            FlusherParts {
-                file_system: shared.file_system(Path::new(ROOT)).unwrap(),
-                files: shared,
-                log: reader.clone(),
-                preparer: log.preparer,
-                check_point_file,
-                check_point,
-                known: KnownDerived::open(&Metadata::temporary().unwrap()).unwrap(),
-                dispatcher: dispatcher.clone().recipient(),
-                dispatch: dispatcher.clone().recipient(),
-                failed,
-                key_index: None,
-                timers: None,
-                progress,
-                config: FlusherConfig::default(),
-            },
-            recovered.log_end,
-        )
+        let flush = LogFlush::new(reader.clone(), progress.clone());
+        let flusher = Flusher::new(FlusherParts {
+            file_system: shared.file_system(Path::new(ROOT)).unwrap(),
+            files: shared,
+            log: reader.clone(),
+            flush: flush.clone(),
+            preparer: log.preparer,
+            check_point_file,
+            check_point,
+            known: KnownDerived::open(&Metadata::temporary().unwrap()).unwrap(),
+            dispatcher: dispatcher.clone().recipient(),
+            dispatch: dispatcher.clone().recipient(),
+            failed,
+            key_index: None,
+            timers: None,
+            progress,
+            config: FlusherConfig::default(),
+        })
         .start();
         let half = WriteHalf::new(
             log.appender,
@@ -264,8 +265,8 @@ impl Life {
             RuntimeClock::shared(),
         );
         let rules = BusyRules { crowd: 2, crowded_turns: 1, lone_turns: 1 }; // there and back all the time
-        let busy = BusyWriter::new(rules, 64).start();
-        let writer = CommitLogWriter::new(half, Some(busy), rules, 64).start();
+        let helpers = Helpers { busy: BusyWriter::new(rules, 64).start(), lone_flush: LoneFlush::new(flush) };
+        let writer = CommitLogWriter::new(half, Some(helpers), rules, 64).start();
         let passing = writer.clone();
         actix::spawn(async move {
             while let Some(batch) = batches.recv().await {

@@ -10,7 +10,7 @@ use super::StartError;
 use super::ground::Ground;
 use super::owners::{Clients, Figures, KnownTopics, Owners};
 use crate::actors::aside::aside;
-use crate::actors::commit_log_writer::{BusyWriter, CommitLogWriter, PublishedSignal, WriteHalf};
+use crate::actors::commit_log_writer::{BusyWriter, CommitLogWriter, Helpers, PublishedSignal, WriteHalf};
 use crate::actors::compactor::{Compactor, CompactorParts, SecureCopies};
 use crate::actors::consumer_offsets::ConsumerOffsets;
 use crate::actors::dead_letter_replay::{DeadLetterReplay, DeadLetterReplayParts};
@@ -19,6 +19,7 @@ use crate::actors::dispatcher::{CatchUp, DispatchTo, Dispatcher, DispatcherParts
 use crate::actors::facts::Progress;
 use crate::actors::flusher::{DiskFailed, Flusher, FlusherParts};
 use crate::actors::key_index::KeyIndex;
+use crate::actors::log_flush::{LogFlush, LoneFlush};
 use crate::actors::retention::{Retention, RetentionParts};
 use crate::actors::retry_router::{RetryRouter, RetryRouterParts};
 use crate::actors::threads::Threads;
@@ -249,11 +250,13 @@ impl Ground<'_> {
             let from = underived.from;
             self.threads.actors.start_on(&self.threads.dispatcher, "", move || Dispatcher::new(parts, from))
         };
+        let flush = LogFlush::new(log.reader.clone(), log.progress.clone());
         let flusher = {
             let parts = FlusherParts {
                 files: self.files.clone(),
                 file_system: log.file_system.clone(),
                 log: log.reader.clone(),
+                flush: flush.clone(),
                 preparer,
                 failed,
                 dispatch: dispatcher.clone().recipient(),
@@ -266,8 +269,7 @@ impl Ground<'_> {
                 progress: log.progress.clone(),
                 config: self.plan.flusher,
             };
-            let flushed = underived.recovered.log_end;
-            self.threads.actors.start_on(&self.threads.flusher, "", move || Flusher::new(parts, flushed))
+            self.threads.actors.start_on(&self.threads.flusher, "", move || Flusher::new(parts))
         };
         let writer = {
             let (dispatcher, flusher) = (dispatcher.clone().recipient(), flusher.clone().recipient());
@@ -275,11 +277,12 @@ impl Ground<'_> {
             let (rules, capacity) = (self.plan.busy_writer, self.plan.writer_mailbox_capacity);
             let half = WriteHalf::new(appender, dispatcher, flusher, signal, clock);
             let Threads { actors, writer: thread, lone_writer, .. } = &self.threads;
-            let busy = lone_writer
-                .as_ref()
-                .map(|_| actors.start_on(thread, "", move || BusyWriter::new(rules, capacity)));
+            let helpers = lone_writer.as_ref().map(|_| Helpers {
+                busy: actors.start_on(thread, "", move || BusyWriter::new(rules, capacity)),
+                lone_flush: LoneFlush::new(flush),
+            });
             let thread = lone_writer.as_ref().unwrap_or(thread);
-            actors.start_on(thread, "", move || CommitLogWriter::new(half, busy, rules, capacity))
+            actors.start_on(thread, "", move || CommitLogWriter::new(half, helpers, rules, capacity))
         };
         Ok(LogLine { writer, flusher, dispatcher })
     }

@@ -55,7 +55,7 @@ observed!(BusyWriter, BusyWriter::facts);
 impl ActsAtTurnEnd for BusyWriter {
     fn turn_end(&mut self, _: &mut Context<Self>) {
         let Some(Writing { half, writer, lone_turns }) = &mut self.writing else { return };
-        match half.end_turn() {
+        match half.end_turn(None) {
             0 => {}
             1 => *lone_turns += 1,
             _ => *lone_turns = 0,
@@ -91,7 +91,7 @@ impl Handler<HandBack> for BusyWriter {
 
     fn handle(&mut self, _: HandBack, _: &mut Self::Context) {
         if let Some(Writing { mut half, writer, .. }) = self.writing.take() {
-            half.end_turn();
+            half.end_turn(None);
             writer.do_send(HandedBack(half));
         }
     }

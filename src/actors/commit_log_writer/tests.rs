@@ -4,7 +4,9 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::actors::context::Pulse;
+use crate::actors::facts::Progress;
 use crate::actors::flusher::FlushWanted;
+use crate::actors::log_flush::LogFlush;
 use crate::clock::{ManualClock, SharedClock, WallMs};
 use crate::store::commit_log::CommitLogReader;
 use crate::store::file::StoreFiles;
@@ -40,7 +42,9 @@ fn start_with(clock: SharedClock, busy: Option<Addr<BusyWriter>>) -> Bench {
     let signal = PublishedSignal::default();
     let (flusher, flushes) = fake_sink::<FlushWanted>();
     let half = WriteHalf::new(appender, dispatcher, flusher, signal.clone(), clock);
-    let writer = CommitLogWriter::new(half, busy, RULES, 64).start();
+    let lone_flush = LoneFlush::new(LogFlush::new(reader.clone(), Progress::default()));
+    let helpers = busy.map(|busy| Helpers { busy, lone_flush });
+    let writer = CommitLogWriter::new(half, helpers, RULES, 64).start();
     Bench { writer, log: reader, files, signal, told, flushes, queue, answers }
 }
 
@@ -51,6 +55,7 @@ impl Bench {
             first_queue_offset: QueueOffset(first),
             reply_to: self.queue.clone(),
             flushed_to: None,
+            sender_waits: false,
         };
         self.writer.try_send(batch).unwrap();
     }
@@ -123,6 +128,7 @@ async fn position_is_published_before_anybody_is_told_of_it() {
         first_queue_offset: QueueOffset(0),
         reply_to: queue,
         flushed_to: None,
+        sender_waits: false,
     });
     let (who, at, end) = published.recv().await.unwrap();
     assert_eq!((who, Some(at)), ("queue", end), "the queue hears first");
@@ -226,8 +232,8 @@ async fn those_who_wait_for_the_disk_share_one_flush_a_turn() {
     for (n, flushed_to) in [Some(waiting.clone()), None, Some(waiting)].into_iter().enumerate() {
         let sends = vec![one("a")];
         let first_queue_offset = QueueOffset(n as u64);
-        let reply_to = bench.queue.clone();
-        bench.writer.do_send(AppendBatch { sends, first_queue_offset, reply_to, flushed_to });
+        let (reply_to, sender_waits) = (bench.queue.clone(), flushed_to.is_some());
+        bench.writer.do_send(AppendBatch { sends, first_queue_offset, reply_to, flushed_to, sender_waits });
     }
     for _ in 0..3 {
         bench.answers.next().await;
@@ -339,6 +345,32 @@ async fn lone_sends_of_many_turns_are_written_here() {
         bench.append((0..sends).map(|_| one("a")).collect(), first).await;
     }
     assert!(!writes(&busy).await);
+}
+
+/// What becomes of sends of one turn that are to be on disk: up to where their queue is told that they are, by the writer
+/// itself, and how many flushes the flusher is asked for.
+async fn flushed_here(sends: usize, sender_waits: bool) -> (Option<PhysicalOffset>, usize) {
+    let mut bench = start_with(RuntimeClock::shared(), Some(BusyWriter::new(RULES, 64).start()));
+    let (queue, mut told) = fake_sink::<LogFlushed>();
+    bench.writer.do_send(AppendBatch {
+        sends: (0..sends).map(|_| one("a")).collect(),
+        first_queue_offset: QueueOffset(0),
+        reply_to: bench.queue.clone(),
+        flushed_to: Some(queue),
+        sender_waits,
+    });
+    let stored = bench.answers.next().await;
+    let end = stored.outcomes.last().unwrap().as_ref().unwrap().end;
+    let up_to = told.all().await.first().map(|flushed| flushed.up_to);
+    assert!(up_to.is_none_or(|up_to| up_to == end), "all of it is on disk");
+    (up_to, bench.flushes.all().await.len())
+}
+
+#[actix::test]
+async fn lone_send_whose_sender_waits_for_the_disk_wakes_no_flusher() {
+    assert!(matches!(flushed_here(1, true).await, (Some(_), 0)));
+    assert_eq!(flushed_here(1, false).await, (None, 1), "nobody waits, and others may come");
+    assert_eq!(flushed_here(2, true).await, (None, 1), "more may come while the disk works");
 }
 
 #[actix::test]

@@ -6,6 +6,7 @@ use tracing::error;
 
 use super::{AppendBatch, BatchAppended, LogPublished, PublishedSignal, StoredSend};
 use crate::actors::flusher::{FlushWanted, LogFlushed};
+use crate::actors::log_flush::LoneFlush;
 use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::message::PendingMessage;
@@ -28,8 +29,10 @@ pub struct WriteHalf {
     answers: Vec<(Recipient<BatchAppended>, BatchAppended)>,
     /// Send requests of this turn.
     sends: usize,
-    /// Who of this turn waits for the disk.
+    /// Who of this turn is told when it is on disk.
     wait_for_disk: Vec<Recipient<LogFlushed>>,
+    /// Whether a sender is among them.
+    sender_waits: bool,
     /// The last append failed for the disk's sake, which was logged: one line for a disk that fails, not one for each send.
     disk_fails: bool,
 }
@@ -89,11 +92,13 @@ impl WriteHalf {
             answers: Vec::new(),
             sends: 0,
             wait_for_disk: Vec::new(),
+            sender_waits: false,
         }
     }
 
     pub fn append_batch(&mut self, batch: AppendBatch) {
         self.wait_for_disk.extend(batch.flushed_to);
+        self.sender_waits |= batch.sender_waits;
         self.sends += batch.sends.len();
         // The answer is where a failed write finds what it takes back.
         let place = self.answers.len();
@@ -119,18 +124,24 @@ impl WriteHalf {
         self.appender.tail()
     }
 
-    /// Publishes, and tells queues, flusher and dispatcher. Returns how many send requests there were in this turn.
-    pub fn end_turn(&mut self) -> usize {
+    /// Publishes, and tells queues, flusher and dispatcher. Returns how many send requests there were in this turn. With
+    /// `lone_flush` a send that is alone is flushed right here, when its sender waits for that.
+    pub fn end_turn(&mut self, lone_flush: Option<&mut LoneFlush>) -> usize {
         if !std::mem::take(&mut self.unpublished) && self.answers.is_empty() {
             return 0;
         }
         self.publish();
+        let is_awaited = std::mem::take(&mut self.sender_waits) && self.sends == 1;
+        let flushed = lone_flush.filter(|_| is_awaited).and_then(LoneFlush::try_flush);
         for (queue, answer) in self.answers.drain(..) {
             queue.do_send(answer);
         }
-        if !self.wait_for_disk.is_empty() {
+        let tell = std::mem::take(&mut self.wait_for_disk);
+        match flushed {
+            Some(up_to) => tell.iter().for_each(|queue| queue.do_send(LogFlushed { up_to })),
+            None if tell.is_empty() => {}
             // Bypasses its capacity: losing it would leave senders without an answer, and there is one a turn.
-            self.flusher.do_send(FlushWanted { tell: std::mem::take(&mut self.wait_for_disk) });
+            None => self.flusher.do_send(FlushWanted { tell }),
         }
         if self.signal.raise() {
             self.dispatcher.do_send(LogPublished);

@@ -69,6 +69,7 @@ fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
     let mut parts = FlusherParts {
         files: Arc::new(files.clone()),
         file_system: Arc::new(files.clone()),
+        flush: LogFlush::new(reader.clone(), progress.clone()),
         log: reader.clone(),
         preparer,
         check_point_file,
@@ -83,7 +84,7 @@ fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
         config: FlusherConfig::default(),
     };
     change(&mut parts);
-    let flusher = Flusher::new(parts, PhysicalOffset(0)).start();
+    let flusher = Flusher::new(parts).start();
     Bench { log: CommitLogParts { files, appender, reader }, queues, plans, progress, flusher }
 }
 

@@ -109,10 +109,11 @@ impl TopicQueue {
         while self.in_work.is_none() && !self.waiting.is_empty() {
             let mut sends = Vec::with_capacity(self.waiting.len().min(256));
             let mut replies = Vec::with_capacity(sends.capacity());
-            let (mut bytes, mut flushes) = (0, false);
+            let (mut bytes, mut flushes, mut sender_waits) = (0, false, false);
             while let Some(send) = self.waiting.pop_front() {
                 bytes += send.messages.iter().map(PendingMessage::record_len).sum::<usize>();
                 flushes |= send.promise != Promise::Stored;
+                sender_waits |= send.promise == Promise::OnDisk;
                 sends.push(send.messages);
                 replies.push((send.reply, send.promise));
                 if bytes >= self.parts.config.max_append_bytes {
@@ -124,6 +125,7 @@ impl TopicQueue {
                 first_queue_offset: self.next,
                 reply_to: own.clone().recipient(),
                 flushed_to: flushes.then(|| own.clone().recipient()),
+                sender_waits,
             };
             match self.parts.writer.try_send(batch) {
                 Ok(()) => {

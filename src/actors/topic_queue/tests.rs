@@ -337,6 +337,7 @@ async fn full_writer_refuses_every_waiting_send_as_busy() {
         first_queue_offset: QueueOffset(0),
         reply_to: queue.clone(),
         flushed_to: None,
+        sender_waits: false,
     };
     let full = full_mailbox(filling).await;
     let mut bench = start_with(|parts| {
