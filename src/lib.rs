@@ -54,3 +54,11 @@ pub mod types;
 
 pub use actors::facts::LogPositions;
 pub use broker::{Broker, BrokerBuilder};
+/// The allocator of the program `telstar`. A program with extensions that uses the system's stores an eighth less.
+///
+/// ```
+/// #[global_allocator]
+/// static ALLOCATOR: telstar::Allocator = telstar::Allocator;
+/// ```
+#[doc(inline)]
+pub use mimalloc::MiMalloc as Allocator;

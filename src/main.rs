@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: telstar::Allocator = telstar::Allocator;
 
 fn main() -> ExitCode {
     telstar::cli::run()

@@ -6,6 +6,9 @@ use serde::Deserialize;
 use telstar::extension::*;
 use telstar::types::TopicName;
 
+#[global_allocator]
+static ALLOCATOR: telstar::Allocator = telstar::Allocator;
+
 /// Counts messages by topic, and says so every so often.
 struct Counter {
     every: u64,
