@@ -190,9 +190,11 @@ thread_local! {
     static RUNNING: Cell<Option<Arc<ActorEntry>>> = const { Cell::new(None) };
 }
 
-/// Names this thread for the list.
+/// Names this thread for the list, and for the system's tools: `top -H` shows it.
 pub fn name_thread(name: &'static str) {
     THREAD_NAME.set(name);
+    // Where the system keeps no such file the thread stays without a name there.
+    let _ = std::fs::write("/proc/thread-self/comm", name);
 }
 
 fn thread_name() -> String {

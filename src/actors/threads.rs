@@ -192,3 +192,19 @@ fn named(name: &'static str) -> Arbiter {
     arbiter.spawn_fn(move || name_thread(name));
     arbiter
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[actix::test]
+    async fn system_knows_threads_by_their_names() {
+        let threads = Threads::start(1, FlushMode::Async);
+        let (tell, told) = oneshot::channel();
+        threads.writer.run(|| {
+            let _ = tell.send(std::fs::read_to_string("/proc/thread-self/comm"));
+        });
+        assert_eq!(told.await.unwrap().unwrap(), "writer\n");
+        threads.stop();
+    }
+}
