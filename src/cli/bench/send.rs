@@ -245,9 +245,8 @@ impl Sender {
                 return Ok(());
             }
             let mut wake_at = look_at;
-            if let Some(schedule) =
-                self.job.schedule.as_ref().filter(|_| !self.is_done && !self.free.is_empty())
-            {
+            // What is due and has no room waits for the socket, not for its time, which may have come.
+            if let Some(schedule) = self.job.schedule.as_ref().filter(|_| self.has_room()) {
                 wake_at = wake_at.min(schedule.due());
             }
             tokio::select! {
@@ -274,10 +273,15 @@ impl Sender {
         self.slots.len() - self.free.len()
     }
 
+    /// For a frame more.
+    fn has_room(&self) -> bool {
+        !self.is_done && !self.free.is_empty() && self.socket.unwritten() < OUTPUT_BYTES
+    }
+
     /// Appends every frame that may go out now.
     fn fill(&mut self, now: Instant) {
         self.frames.set_born_at(SystemClock.now().0);
-        while !self.is_done && !self.free.is_empty() && self.socket.unwritten() < OUTPUT_BYTES {
+        while self.has_room() {
             let intended = match &mut self.job.schedule {
                 None => now,
                 Some(schedule) => match schedule.take(now) {
@@ -349,4 +353,35 @@ fn is_stored(code: i32) -> bool {
             | ResponseCode::SLAVE_NOT_AVAILABLE
             | ResponseCode::FLUSH_SLAVE_TIMEOUT
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::cli::bench::sink::swallow;
+
+    #[tokio::test]
+    async fn more_than_a_socket_takes_is_due_at_once_and_all_of_it_goes_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        // On the same thread: a sender that does not wait keeps it from reading.
+        tokio::spawn(async move { swallow(listener.accept().await.unwrap().0).await });
+        let moments = Moments::at_once();
+        let (frames, body_bytes) = (1_000, 64 * 1024);
+        let job = SendJob {
+            addr,
+            queue_ids: vec![0],
+            shape: SendShape::new(HeaderCodec::Json, &TopicName::from("T"), body_bytes),
+            window: frames as u32,
+            schedule: Some(Schedule::new(moments.start, 1e9, 0, 1)),
+            frames: Some(frames),
+            moments,
+            stamp: None,
+            progress: Progress::default(),
+        };
+        let sent = job.run().await.unwrap();
+        assert_eq!((sent.messages, sent.unanswered), (frames, 0));
+    }
 }

@@ -41,7 +41,8 @@ pub async fn run(args: SinkArgs) -> Result<(), CliError> {
     }
 }
 
-async fn swallow(stream: TcpStream) -> std::io::Result<()> {
+/// Answers a client until it goes away.
+pub async fn swallow(stream: TcpStream) -> std::io::Result<()> {
     let mut socket = Socket::over(stream)?;
     let replies = [Reply::new(HeaderCodec::Json), Reply::new(HeaderCodec::Binary)];
     let mut opaques = Vec::new();
