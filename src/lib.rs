@@ -25,6 +25,7 @@
 // have no line of their own each.
 #[doc(hidden)]
 pub mod actors;
+mod alike;
 mod broker;
 pub mod cli;
 pub mod client;

@@ -1,6 +1,7 @@
 //! Why there is no route: one of four causes, and what to do about each.
 
 use super::routes::{RouteAnswer, Routes};
+use crate::alike::Slips;
 use crate::error::Refusal;
 use crate::protocol::header::GetRoute;
 use crate::types::TopicName;
@@ -9,7 +10,7 @@ use crate::types::TopicName;
 const AUTO_CREATE_TOPIC: &str = "TBW102";
 
 /// Topics looked at for near matches: a question about an unknown topic stays cheap among very many.
-const NEAR_SCAN_MAX: usize = 4096;
+const NEAR_SCAN_MAX: usize = 8_192;
 const NEAR_SHOWN: usize = 3;
 
 /// The refusal of a route query that found no route. Its text begins as Java's does.
@@ -49,18 +50,14 @@ fn hint(routes: &Routes, topic: &TopicName, answer: &RouteAnswer) -> String {
 /// Topics whose names differ little from `asked`, nearest first.
 fn near_topics(routes: &Routes, asked: &str) -> Vec<String> {
     let within = (asked.len() / 4).clamp(1, 4);
+    let slips = Slips::from(asked, within);
     let mut looked_at = 0;
     let mut near = Vec::new();
     routes.find_topic(|topic| {
-        if topic.len().abs_diff(asked.len()) <= within {
-            looked_at += 1;
-            let distance = match topic.eq_ignore_ascii_case(asked) {
-                true => 0,
-                false => strsim::osa_distance(topic, asked),
-            };
-            if distance <= within {
-                near.push((distance, topic.to_string()));
-            }
+        looked_at += 1;
+        let same_but_case = topic.eq_ignore_ascii_case(asked).then_some(0);
+        if let Some(distance) = same_but_case.or_else(|| slips.to(topic)) {
+            near.push((distance, topic.to_string()));
         }
         looked_at >= NEAR_SCAN_MAX
     });

@@ -8,12 +8,13 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, File, ItemFn, ItemMod, ItemUse, UseTree};
 
 /// What each part of the crate may import besides itself.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("types", &[]),
     ("clock", &[]),
     ("kill_point", &[]),
     ("planted", &[]),
     ("collections", &[]),
+    ("alike", &[]),
     ("protocol", &["types", "clock"]),
     ("error", &["protocol", "types"]),
     ("filter", &["protocol"]),
@@ -32,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "types",
             "planted",
             "collections",
+            "alike",
         ],
     ),
     ("config", &["protocol", "types"]),

@@ -1,14 +1,13 @@
 //! Why a topic is not there, as far as its name tells.
 
-use strsim::osa_distance;
-
 use crate::actors::topic_table::TopicMap;
+use crate::alike::Slips;
 use crate::error::Refusal;
 use crate::protocol::names::{DEFAULT_TOPIC, SYSTEM_TOPICS, is_dead_letter_queue, is_retry_topic};
 use crate::types::TopicName;
 
-/// Names that are compared letter by letter. A refusal must stay cheap however many topics there are.
-const COMPARED_MAX: usize = 2_000;
+/// Names that are looked at for slips. A refusal must stay cheap however many topics there are.
+const COMPARED_MAX: usize = 8_192;
 /// Suggested at most.
 const SUGGESTED_MAX: usize = 3;
 
@@ -55,8 +54,9 @@ fn other_form(name: &str, map: &TopicMap) -> Option<String> {
         if known.eq_ignore_ascii_case(name) {
             return Some(format!("There is {known}; case matters in names of topics."));
         }
-        let plain = known.split_once('%').filter(|(namespace, _)| !namespace.is_empty());
-        if let Some((namespace, _)) = plain.filter(|(_, plain)| *plain == name) {
+        let before = known.strip_suffix(name).and_then(|before| before.strip_suffix('%'));
+        if let Some(namespace) = before.filter(|namespace| !namespace.is_empty() && !namespace.contains('%'))
+        {
             return Some(format!("There is {known}; set the namespace {namespace} in the client."));
         }
     }
@@ -66,13 +66,11 @@ fn other_form(name: &str, map: &TopicMap) -> Option<String> {
 fn near_names(name: &str, map: &TopicMap) -> Option<String> {
     // One slip in a short name makes another word; a long one stays itself with two.
     let slips_max = if name.len() < 4 { 0 } else { 1 + usize::from(name.len() >= 8) };
-    let alike = |known: &&TopicName| {
-        known.len().abs_diff(name.len()) <= slips_max && !SYSTEM_TOPICS.contains(&known.as_str())
-    };
-    let candidates = map.topics.keys().filter(alike).take(COMPARED_MAX);
+    let slips = Slips::from(name, slips_max);
+    let candidates = map.topics.keys().take(COMPARED_MAX);
     let mut near: Vec<(usize, &TopicName)> = candidates
-        .map(|known| (osa_distance(name, known), known))
-        .filter(|(slips, _)| (1..=slips_max).contains(slips))
+        .filter_map(|known| Some((slips.to(known).filter(|slips| *slips > 0)?, known)))
+        .filter(|(_, known)| !SYSTEM_TOPICS.contains(&known.as_str()))
         .collect();
     near.sort();
     let names: Vec<&str> = near.iter().take(SUGGESTED_MAX).map(|(_, known)| known.as_str()).collect();
