@@ -34,6 +34,9 @@ const BOOT_ID: &str = "boot id of the last start";
 const QUEUE_UNITS: &str = "units of a consume queue segment";
 const INDEX_SIZES: &str = "slots and entries of an index file";
 
+/// Queues that are saved in one batch: as long as it lasts, what it replaces stays in memory.
+const SAVED_TOGETHER: usize = 256;
+
 /// One queue by name, with what is known of it.
 pub type NamedQueue = (TopicName, QueueId, KnownQueue);
 
@@ -75,18 +78,21 @@ impl KnownDerived {
     }
 
     /// Replaces what is known of these queues and of the index, durably. A queue keeps where its first message lay:
-    /// records before it are those of an earlier topic of that name.
+    /// records before it are those of an earlier topic of that name. After a crash some may be replaced and others not:
+    /// each is true by itself.
     pub fn save(&self, queues: &[NamedQueue], index: Option<&KnownIndex>) -> Result<(), MetadataError> {
-        let mut entries = Vec::with_capacity(queues.len());
-        for (topic, queue_id, known) in queues {
-            let key = self.key(topic, *queue_id)?;
-            let mut known = known.clone();
-            if let Some(before) = self.queues.get(&key)?.filter(|before| before.last_physical > 0) {
-                known.first_physical = before.first_physical;
+        for lot in queues.chunks(SAVED_TOGETHER) {
+            let mut entries = Vec::with_capacity(lot.len());
+            for (topic, queue_id, known) in lot {
+                let key = self.key(topic, *queue_id)?;
+                let mut known = known.clone();
+                if let Some(before) = self.queues.get(&key)?.filter(|before| before.last_physical > 0) {
+                    known.first_physical = before.first_physical;
+                }
+                entries.push((key, known));
             }
-            entries.push((key, known));
+            self.queues.put_all(entries)?;
         }
-        self.queues.put_all(entries)?;
         if let Some(index) = index {
             self.index.put(INDEX_KEY, index)?;
         }
