@@ -66,9 +66,10 @@ pub struct AppendBatch {
     pub sends: Vec<SendUnit>,
     /// Number that the first stored message gets.
     pub first_queue_offset: QueueOffset,
-    pub reply_to: Recipient<BatchAppended>,
+    /// Shared, since there is one for each batch: a clone of it would be three allocations.
+    pub reply_to: Arc<Recipient<BatchAppended>>,
     /// Who is to be told when it is on disk; then it is flushed at once.
-    pub flushed_to: Option<Recipient<LogFlushed>>,
+    pub flushed_to: Option<Arc<Recipient<LogFlushed>>>,
     /// Whether a sender waits for that.
     pub sender_waits: bool,
 }

@@ -60,7 +60,7 @@ const LATEST_CHECK_POINT: u32 = 4;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct FlushWanted {
-    pub tell: Vec<Recipient<LogFlushed>>,
+    pub tell: Vec<Arc<Recipient<LogFlushed>>>,
 }
 
 /// The disk has refused to keep what it was given. Losing it would let the process go on; it is sent once.
@@ -144,7 +144,7 @@ pub struct Flusher {
     waiting: Vec<oneshot::Sender<()>>,
     preparing: bool,
     /// Told after the next flush.
-    wait_for_disk: HashSet<Recipient<LogFlushed>>,
+    wait_for_disk: HashSet<Arc<Recipient<LogFlushed>>>,
     /// The disk has failed: nothing is claimed any more.
     failed: Option<String>,
 }

@@ -50,10 +50,11 @@ use tracing::{error, info, warn};
 use unflushed_sends::UnflushedSends;
 
 use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
-use super::commit_log_writer::AppendBatch;
+use super::commit_log_writer::{AppendBatch, BatchAppended};
 use super::consumer_offsets::MessagesGone;
 use super::context::{Context, observed};
 use super::extensions::stream::EventTap;
+use super::flusher::LogFlushed;
 use super::message_expiry::MessageExpiry;
 use super::request::{Reply, ReplyContent};
 use super::turn::{ActsAtTurnEnd, TurnEnd};
@@ -161,12 +162,13 @@ impl Default for TopicQueueConfig {
     }
 }
 
-/// What a queue is made of; the same for all queues of a broker.
+/// What a queue is made of; all queues of a broker share it.
 #[derive(Clone)]
 pub struct QueueParts {
     pub files: Arc<dyn StoreFiles>,
     pub consume_queue_root: PathBuf,
     pub log: CommitLogReader,
+    /// Each queue has a clone, and with it a place of its own in the mailbox.
     pub writer: Recipient<AppendBatch>,
     pub store_host: std::net::SocketAddr,
     pub config: TopicQueueConfig,
@@ -178,21 +180,23 @@ pub struct QueueParts {
     pub losses: Option<Recipient<MessagesGone>>,
     /// Where stored messages are told.
     pub events: EventTap,
-    /// `None`: the topic is not compacted.
+    /// For queues of compacted topics; `None`: no topic is.
     pub compaction: Option<CompactionParts>,
 }
 
 impl QueueParts {
-    /// What the queues of a topic are made of.
-    pub fn of(&self, is_compacted: bool) -> Self {
-        Self { compaction: self.compaction.clone().filter(|_| is_compacted), ..self.clone() }
+    /// Has a counter added to those of the broker.
+    fn count(&self, count: CountTraffic) {
+        // A clone has a place of its own in the mailbox. And figures only: a queue that is not counted works as well.
+        let _ = self.stats.clone().try_send(count);
     }
 }
 
 pub struct TopicQueue {
     topic: TopicName,
     queue_id: QueueId,
-    parts: QueueParts,
+    parts: Arc<QueueParts>,
+    writer: Recipient<AppendBatch>,
     /// `None`: the files could not be opened; every request is refused with the cause.
     queue: Result<ConsumeQueue, String>,
     /// Number of the next message appended; ahead of the consume queue by what is not dispatched yet.
@@ -208,7 +212,10 @@ pub struct TopicQueue {
     unflushed_timer_set: bool,
     holds: Vec<PullHold>,
     hold_timer: Option<(Instant, SpawnHandle)>,
-    own: Option<Addr<Self>>,
+    /// To which the writer answers: made once, since a clone of an address is three allocations.
+    appended_to: Option<Arc<Recipient<BatchAppended>>>,
+    /// To which the disk is told, once a sender has waited for it.
+    flushed_to: Option<Arc<Recipient<LogFlushed>>>,
     units: Vec<ConsumeQueueUnit>,
     /// The first message that is shown, and when it was stored, ms; kept for topics with a retention of their own.
     oldest: Option<(QueueOffset, i64)>,
@@ -225,16 +232,17 @@ pub struct TopicQueue {
 }
 
 impl TopicQueue {
-    pub fn new(topic: TopicName, queue_id: QueueId, parts: QueueParts) -> Self {
+    pub fn new(topic: TopicName, queue_id: QueueId, is_compacted: bool, parts: Arc<QueueParts>) -> Self {
         let queue = open_queue(&topic, queue_id, &parts);
         let puts = Arc::new(Traffic::default());
         let count = CountTraffic { of: TrafficOf::TopicPuts(topic.clone()), traffic: puts.clone() };
-        // Figures only: a queue that is not counted works as well.
-        let _ = parts.stats.try_send(count);
-        let compaction = if parts.compaction.is_some() { Compaction::NotOpen } else { Compaction::None };
+        parts.count(count);
+        let compaction =
+            if is_compacted && parts.compaction.is_some() { Compaction::NotOpen } else { Compaction::None };
         let mut opened = Self {
             topic,
             queue_id,
+            writer: parts.writer.clone(),
             parts,
             next: queue.as_ref().map_or(QueueOffset(0), |queue| queue.max_offset()),
             queue,
@@ -247,7 +255,8 @@ impl TopicQueue {
             unflushed_timer_set: false,
             holds: Vec::new(),
             hold_timer: None,
-            own: None,
+            appended_to: None,
+            flushed_to: None,
             units: Vec::new(),
             oldest: None,
             puts,
@@ -279,7 +288,7 @@ impl TopicQueue {
         info!(topic = %self.topic, queue_id = self.queue_id.0, "queue is open again");
         self.trim(self.parts.log.min_offset());
         self.last_stored_at_ms = self.newest_stored_at();
-        self.write_units(ctx);
+        self.write_waiting_units(ctx);
     }
 
     fn known(&mut self) -> Result<NamedQueue, String> {
@@ -366,38 +375,47 @@ impl TopicQueue {
         }
     }
 
-    /// Writes what was dispatched, in order, and answers the pulls that waited for it.
-    fn write_units(&mut self, ctx: &mut Context<Self>) {
-        while let (Some(dispatched), Ok(queue)) = (self.unwritten.front(), &mut self.queue) {
-            let first = match is_planted(Planted::DoubleDispatch) {
-                true => dispatched.first.max(queue.max_offset()),
-                false => dispatched.first,
-            };
-            match queue.append(first, &dispatched.units) {
-                Ok(outcome) => {
-                    kill_point::reach("queue.units_written");
-                    if outcome.lost > 0 {
-                        let begin = outcome.end.0 - outcome.appended as u64 - outcome.lost;
-                        error!(topic = %self.topic, queue_id = self.queue_id.0, begin, lost = outcome.lost, "messages are lost to damage in the log; their numbers are passed over");
-                    }
-                    self.last_stored_at_ms = Some(dispatched.last_stored_at_ms);
-                    self.next = self.next.max(outcome.end);
-                    if let Some(dispatched) = self.unwritten.pop_front() {
-                        self.pass_holds(&dispatched.units[outcome.duplicates..], outcome.end);
-                    }
+    /// Writes what waits for that, in order.
+    fn write_waiting_units(&mut self, ctx: &mut Context<Self>) {
+        while let Some(dispatched) = self.unwritten.pop_front() {
+            if !self.write_units(&dispatched, ctx) {
+                self.unwritten.push_front(dispatched);
+                return;
+            }
+        }
+    }
+
+    /// Writes what was dispatched, and answers the pulls that waited for it. False: it is to wait, until the queue is open
+    /// or for the timer that is set.
+    fn write_units(&mut self, dispatched: &Dispatched, ctx: &mut Context<Self>) -> bool {
+        let Ok(queue) = &mut self.queue else { return false };
+        let first = match is_planted(Planted::DoubleDispatch) {
+            true => dispatched.first.max(queue.max_offset()),
+            false => dispatched.first,
+        };
+        match queue.append(first, &dispatched.units) {
+            Ok(outcome) => {
+                kill_point::reach("queue.units_written");
+                if outcome.lost > 0 {
+                    let begin = outcome.end.0 - outcome.appended as u64 - outcome.lost;
+                    error!(topic = %self.topic, queue_id = self.queue_id.0, begin, lost = outcome.lost, "messages are lost to damage in the log; their numbers are passed over");
                 }
-                // No such number can be: the record is damaged where no checksum covers it.
-                Err(error @ ConsumeQueueError::Gap { .. }) => {
-                    let position = dispatched.units.first().map_or(0, |unit| unit.physical_offset.0);
-                    error!(topic = %self.topic, queue_id = self.queue_id.0, position, %error, "damaged record left out of its queue");
-                    self.unwritten.pop_front();
-                }
-                Err(error) => {
-                    // The log has the messages; no check point claims their units until the disk takes them.
-                    error!(topic = %self.topic, queue_id = self.queue_id.0, %error, "units cannot be written, trying again");
-                    ctx.run_later(WRITE_PAUSE, |queue, ctx| queue.write_units(ctx));
-                    return;
-                }
+                self.last_stored_at_ms = Some(dispatched.last_stored_at_ms);
+                self.next = self.next.max(outcome.end);
+                self.pass_holds(&dispatched.units[outcome.duplicates..], outcome.end);
+                true
+            }
+            // No such number can be: the record is damaged where no checksum covers it.
+            Err(error @ ConsumeQueueError::Gap { .. }) => {
+                let position = dispatched.units.first().map_or(0, |unit| unit.physical_offset.0);
+                error!(topic = %self.topic, queue_id = self.queue_id.0, position, %error, "damaged record left out of its queue");
+                true
+            }
+            Err(error) => {
+                // The log has the messages; no check point claims their units until the disk takes them.
+                error!(topic = %self.topic, queue_id = self.queue_id.0, %error, "units cannot be written, trying again");
+                ctx.run_later(WRITE_PAUSE, Self::write_waiting_units);
+                false
             }
         }
     }
@@ -417,7 +435,7 @@ impl Actor for TopicQueue {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.parts.config.mailbox_capacity);
-        self.own = Some(ctx.address());
+        self.appended_to = Some(Arc::new(ctx.address().recipient()));
         if self.queue.is_err() {
             ctx.run_later(OPEN_PAUSE, Self::reopen);
         }
@@ -432,7 +450,7 @@ impl ActsAtTurnEnd for TopicQueue {
         if self.parts.events.holds_queues() && !self.waiting.is_empty() {
             self.wait_for_listeners(ctx);
         } else {
-            self.append_waiting();
+            self.append_waiting(ctx);
         }
     }
 }
@@ -445,9 +463,8 @@ impl Handler<Dispatched> for TopicQueue {
             return;
         }
         // Those of a queue that is not open wait until it is.
-        self.unwritten.push_back(dispatched);
-        if self.unwritten.len() == 1 {
-            self.write_units(ctx);
+        if !self.unwritten.is_empty() || !self.write_units(&dispatched, ctx) {
+            self.unwritten.push_back(dispatched);
         }
         self.go_on_copying(ctx);
     }

@@ -231,6 +231,10 @@ impl ConsumeQueue {
         if begins {
             (self.min, self.max) = (first, first);
         }
+        if self.unwritten.capacity() - self.unwritten.len() < fresh.len() {
+            // By a quarter rather than doubled: a broker may have very many queues with a few units each.
+            self.unwritten.reserve_exact(fresh.len().max(self.unwritten.len() / 4 + 4));
+        }
         self.unwritten.extend_from_slice(fresh);
         self.max = self.max.advance(fresh.len() as u64);
         if self.unwritten.len() > self.max_unwritten_units

@@ -164,12 +164,12 @@ pub fn topic_table_of(configs: impl IntoIterator<Item = TopicConfig>, parts: &Qu
 
 /// A topic whose queues stand on `parts`.
 pub fn topic_entry(config: TopicConfig, parts: &QueueParts) -> TopicEntry {
-    let parts = parts.clone();
+    let parts = Arc::new(parts.clone());
     TopicEntry::new(
         config,
         None,
         Arc::new(move |topic, id| {
-            TopicQueue::new(topic.name().clone(), id, parts.of(topic.is_compacted())).start()
+            TopicQueue::new(topic.name().clone(), id, topic.is_compacted(), parts.clone()).start()
         }),
     )
 }

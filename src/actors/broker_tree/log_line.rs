@@ -299,7 +299,7 @@ impl Ground<'_> {
     ) {
         let limit = self.plan.open_queue_files;
         let files = OpenFiles::new(self.files.clone(), log.file_system.clone(), limit);
-        let set = topics.queue_parts.set(QueueParts {
+        let set = topics.queue_parts.set(Arc::new(QueueParts {
             files: Arc::new(files),
             consume_queue_root: self.consume_queue_root(),
             log: log.reader.clone(),
@@ -316,7 +316,7 @@ impl Ground<'_> {
                 sizes: self.plan.compaction.sizes,
                 check: compacted,
             }),
-        });
+        }));
         debug_assert!(set.is_ok(), "set once, before any queue starts");
     }
 

@@ -71,7 +71,7 @@ pub struct KnownTopics {
     pub rules: TopicRules,
     pub expiry: MessageExpiry,
     /// Set once, when the writer is there: queues that are asked for earlier wait for it.
-    pub queue_parts: Arc<OnceLock<QueueParts>>,
+    pub queue_parts: Arc<OnceLock<Arc<QueueParts>>>,
 }
 
 /// Topics as they were stored, before their actor is started.
@@ -145,7 +145,7 @@ impl Ground<'_> {
     }
 
     pub fn load_topics(&self, settings: &SettingsTable) -> Result<(StoredTopics, KnownTopics), StartError> {
-        let queue_parts: Arc<OnceLock<QueueParts>> = Arc::new(OnceLock::new());
+        let queue_parts: Arc<OnceLock<Arc<QueueParts>>> = Arc::new(OnceLock::new());
         let recorded = self.threads.actors.recording(self.plan.flight_recorder);
         let starter = queue_starter(queue_parts.clone(), self.threads.workers.clone(), recorded);
         let rules = TopicRules {
@@ -262,13 +262,17 @@ impl QueueFiles for DiskQueueFiles {
 
 /// Starts queues on the workers in turn. Actors that start before `parts` are known may ask for queues already; such a
 /// queue holds its worker until they are.
-fn queue_starter(parts: Arc<OnceLock<QueueParts>>, workers: Vec<Thread>, actors: ActorList) -> QueueStarter {
+fn queue_starter(
+    parts: Arc<OnceLock<Arc<QueueParts>>>,
+    workers: Vec<Thread>,
+    actors: ActorList,
+) -> QueueStarter {
     let next = AtomicUsize::new(0);
     Arc::new(move |topic: &TopicEntry, queue_id: QueueId| {
         let worker = &workers[next.fetch_add(1, Ordering::Relaxed) % workers.len()];
         let (parts, name, is_compacted) = (parts.clone(), topic.name().clone(), topic.is_compacted());
         actors.start_on(worker, format!("{name}/{}", queue_id.0), move || {
-            TopicQueue::new(name, queue_id, parts.wait().of(is_compacted))
+            TopicQueue::new(name, queue_id, is_compacted, parts.wait().clone())
         })
     })
 }
@@ -323,7 +327,7 @@ mod tests {
         let orders = TopicEntry::new(TopicConfig::new("orders", 1), None, starter.clone());
         let queue = starter(&orders, QueueId(0));
         let extent = queue.send(QueryExtent);
-        assert!(parts.set(queue_parts()).is_ok());
+        assert!(parts.set(Arc::new(queue_parts())).is_ok());
         assert_eq!(extent.await.unwrap().max, QueueOffset(0));
         worker.stop();
     }

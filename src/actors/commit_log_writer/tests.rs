@@ -53,7 +53,7 @@ impl Bench {
         let batch = AppendBatch {
             sends,
             first_queue_offset: QueueOffset(first),
-            reply_to: self.queue.clone(),
+            reply_to: Arc::new(self.queue.clone()),
             flushed_to: None,
             sender_waits: false,
         };
@@ -126,7 +126,7 @@ async fn position_is_published_before_anybody_is_told_of_it() {
     writer.do_send(AppendBatch {
         sends: vec![one("a")],
         first_queue_offset: QueueOffset(0),
-        reply_to: queue,
+        reply_to: Arc::new(queue),
         flushed_to: None,
         sender_waits: false,
     });
@@ -228,11 +228,11 @@ async fn full_disk_refuses_what_needs_a_segment_and_the_log_goes_on() {
 #[actix::test]
 async fn those_who_wait_for_the_disk_share_one_flush_a_turn() {
     let mut bench = start();
-    let (waiting, _) = fake_sink::<LogFlushed>();
+    let waiting = Arc::new(fake_sink::<LogFlushed>().0);
     for (n, flushed_to) in [Some(waiting.clone()), None, Some(waiting)].into_iter().enumerate() {
         let sends = vec![one("a")];
         let first_queue_offset = QueueOffset(n as u64);
-        let (reply_to, sender_waits) = (bench.queue.clone(), flushed_to.is_some());
+        let (reply_to, sender_waits) = (Arc::new(bench.queue.clone()), flushed_to.is_some());
         bench.writer.do_send(AppendBatch { sends, first_queue_offset, reply_to, flushed_to, sender_waits });
     }
     for _ in 0..3 {
@@ -355,8 +355,8 @@ async fn flushed_here(sends: usize, sender_waits: bool) -> (Option<PhysicalOffse
     bench.writer.do_send(AppendBatch {
         sends: (0..sends).map(|_| one("a")).collect(),
         first_queue_offset: QueueOffset(0),
-        reply_to: bench.queue.clone(),
-        flushed_to: Some(queue),
+        reply_to: Arc::new(bench.queue.clone()),
+        flushed_to: Some(Arc::new(queue)),
         sender_waits,
     });
     let stored = bench.answers.next().await;

@@ -1,5 +1,7 @@
 //! The write half of the commit log, and what one turn of whoever has it does with it.
 
+use std::sync::Arc;
+
 use actix::prelude::*;
 use serde_json::{Value, json};
 use tracing::error;
@@ -26,11 +28,11 @@ pub struct WriteHalf {
     refusing: Option<String>,
     unpublished: bool,
     /// Outcomes of this turn, told when they are published.
-    answers: Vec<(Recipient<BatchAppended>, BatchAppended)>,
+    answers: Vec<(Arc<Recipient<BatchAppended>>, BatchAppended)>,
     /// Send requests of this turn.
     sends: usize,
     /// Who of this turn is told when it is on disk.
-    wait_for_disk: Vec<Recipient<LogFlushed>>,
+    wait_for_disk: Vec<Arc<Recipient<LogFlushed>>>,
     /// Whether a sender is among them.
     sender_waits: bool,
     /// The last append failed for the disk's sake, which was logged: one line for a disk that fails, not one for each send.

@@ -90,7 +90,7 @@ fn start_with(change: impl FnOnce(&mut FlusherParts)) -> Bench {
 
 impl Bench {
     fn queue(&self, queue_id: u32) -> Addr<TopicQueue> {
-        TopicQueue::new("T".into(), QueueId(queue_id), self.queues.clone()).start()
+        TopicQueue::new("T".into(), QueueId(queue_id), false, Arc::new(self.queues.clone())).start()
     }
 
     /// Stores one message and gives `queue` its unit.
@@ -157,6 +157,7 @@ async fn all_who_wait_share_a_flush_and_are_told_how_far_it_went() {
     let queue = bench.queue(0);
     bench.store(&queue, 0).await;
     let end = bench.log.reader.published();
+    let (waiting, other) = (Arc::new(waiting), Arc::new(other));
     bench.flusher.do_send(FlushWanted { tell: vec![waiting.clone(), other] });
     bench.flusher.do_send(FlushWanted { tell: vec![waiting] });
     assert_eq!(told.next().await, LogFlushed { up_to: end });
@@ -180,7 +181,7 @@ async fn after_a_failed_flush_nothing_is_claimed_any_more() {
     bench.store(&queue, 0).await;
     bench.plans.set(Some(bench.log.appender.tail()), &[&queue]);
     bench.fail_sync();
-    bench.flusher.do_send(FlushWanted { tell: vec![waiting] });
+    bench.flusher.do_send(FlushWanted { tell: vec![Arc::new(waiting)] });
     let failed = failures.next().await;
     assert!(failed.cause.contains("00000000000000000000"), "{failed:?} names the file");
     // The disk would take it now, and might say so of pages that the kernel has given up.

@@ -167,9 +167,9 @@ fn key(group: &str, topic: &str, queue_id: u32) -> OffsetKey {
 
 /// Starts queues over an empty log in memory.
 fn queue_starter() -> QueueStarter {
-    let parts = queue_parts();
+    let parts = Arc::new(queue_parts());
     Arc::new(move |topic, id| {
-        TopicQueue::new(topic.name().clone(), id, parts.of(topic.is_compacted())).start()
+        TopicQueue::new(topic.name().clone(), id, topic.is_compacted(), parts.clone()).start()
     })
 }
 

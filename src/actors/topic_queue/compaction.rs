@@ -129,15 +129,19 @@ impl TopicQueue {
         }
     }
 
+    fn compaction_parts(&self) -> Option<&CompactionParts> {
+        self.parts.compaction.as_ref().filter(|_| self.is_compacted())
+    }
+
     fn compacted_dirs(&self) -> Option<CompactedDirs> {
-        let parts = self.parts.compaction.as_ref()?;
+        let parts = self.compaction_parts()?;
         Some(CompactedDirs::of(self.parts.files.clone(), &parts.root, &self.topic, self.queue_id))
     }
 
     fn open_compacted(&mut self) -> Result<CompactedLog, String> {
         let dirs = self.compacted_dirs().ok_or("the topic is not compacted")?;
         let CompactionParts { sizes, check, .. } =
-            *self.parts.compaction.as_ref().ok_or("the topic is not compacted")?;
+            *self.compaction_parts().ok_or("the topic is not compacted")?;
         let queue = self.queue.as_mut().map_err(|cause| cause.clone())?;
         // A queue without any number says nothing of what was in it.
         let end = Some(queue.max_offset()).filter(|max| *max > QueueOffset(0));

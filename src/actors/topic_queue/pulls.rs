@@ -95,7 +95,7 @@ impl TopicQueue {
         let traffic = Arc::new(Traffic::default());
         traffic.add(messages, bytes);
         let of = TrafficOf::GroupGets { topic: self.topic.clone(), group: group.clone() };
-        let _ = self.parts.stats.try_send(CountTraffic { of, traffic: traffic.clone() });
+        self.parts.count(CountTraffic { of, traffic: traffic.clone() });
         self.gets.insert(group.clone(), traffic);
     }
 }

@@ -1,5 +1,6 @@
 //! Sends: taken, handed to the writer one batch at a time, and answered when what was promised of them holds.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,8 +104,8 @@ pub(super) struct InWork {
 
 impl TopicQueue {
     /// Hands the next sends to the writer, unless it has some of ours.
-    pub(super) fn append_waiting(&mut self) {
-        let Some(own) = self.own.clone() else { return };
+    pub(super) fn append_waiting(&mut self, ctx: &mut Context<Self>) {
+        let Some(appended_to) = self.appended_to.clone() else { return };
         // A batch that is refused is done at once, and nothing would wake us for those behind it.
         while self.in_work.is_none() && !self.waiting.is_empty() {
             let mut sends = Vec::with_capacity(self.waiting.len().min(256));
@@ -123,11 +124,11 @@ impl TopicQueue {
             let batch = AppendBatch {
                 sends,
                 first_queue_offset: self.next,
-                reply_to: own.clone().recipient(),
-                flushed_to: flushes.then(|| own.clone().recipient()),
+                reply_to: appended_to.clone(),
+                flushed_to: flushes.then(|| self.flushed_to(ctx)),
                 sender_waits,
             };
-            match self.parts.writer.try_send(batch) {
+            match self.writer.try_send(batch) {
                 Ok(()) => {
                     self.handed_over_at = Instant::now();
                     self.in_work = Some(InWork { replies, first: self.next });
@@ -143,6 +144,13 @@ impl TopicQueue {
                 }
             }
         }
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new(); // most queues of a broker rest for long
+        }
+    }
+
+    fn flushed_to(&mut self, ctx: &mut Context<Self>) -> Arc<Recipient<LogFlushed>> {
+        self.flushed_to.get_or_insert_with(|| Arc::new(ctx.address().recipient())).clone()
     }
 
     /// Looks again in a moment whether those who listen have room for more.
@@ -236,6 +244,8 @@ impl Handler<SendMessages> for TopicQueue {
                 .then_some(Refusal::Busy { actor: "the queue", waiting })
         });
         match refusal {
+            // Nearly always nothing waits: then they are taken as they came.
+            None if self.waiting.is_empty() => self.waiting = sends.into(),
             None => self.waiting.extend(sends),
             Some(refusal) => {
                 self.refuse_sends(sends.into_iter().map(|send| send.reply), &refusal);

@@ -46,7 +46,7 @@ fn start_with(change: impl FnOnce(&mut QueueParts)) -> Bench {
     let (writer, batches) = fake_sink::<AppendBatch>();
     parts.writer = writer;
     change(&mut parts);
-    let queue = TopicQueue::new("T".into(), QueueId(0), parts.clone()).start();
+    let queue = TopicQueue::new("T".into(), QueueId(0), false, Arc::new(parts.clone())).start();
     let (link, client) = fake_client();
     Bench { log, parts, queue, batches, link, client }
 }
@@ -331,7 +331,7 @@ async fn replies_of_one_turn_to_one_connection_leave_as_one_message() {
 
 #[actix::test]
 async fn full_writer_refuses_every_waiting_send_as_busy() {
-    let (queue, _) = fake_sink::<BatchAppended>();
+    let queue = Arc::new(fake_sink::<BatchAppended>().0);
     let filling = move || AppendBatch {
         sends: Vec::new(),
         first_queue_offset: QueueOffset(0),

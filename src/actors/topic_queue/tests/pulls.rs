@@ -85,7 +85,7 @@ async fn messages_too_old_for_their_topic_are_gone_from_every_answer_and_are_tol
     assert_eq!(bench.pulled(bench.pull(4)).await, (NOT_FOUND, 4), "empty, and numbered on");
     assert_eq!(lost.recv().await, Some(gone(2, 4)));
     // Opened again, it is as it was, and that is no news.
-    let queue = TopicQueue::new("T".into(), QueueId(0), bench.parts.clone()).start();
+    let queue = TopicQueue::new("T".into(), QueueId(0), false, Arc::new(bench.parts.clone())).start();
     assert_eq!(queue.send(QueryExtent).await.unwrap().min, QueueOffset(4));
     assert!(lost.try_recv().is_err());
 }
