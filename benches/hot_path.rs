@@ -116,7 +116,7 @@ fn new_log(dir: &Path) -> CommitLog {
 fn decode_send(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode send");
     for (name, codec) in CODECS {
-        let frame = send_frame(codec, 3, &property_text(), BODY_BYTES);
+        let frame = send_frame(codec, "orders", 16, 3, &property_text(), BODY_BYTES);
         group.bench_function(name, |bencher| {
             let decode = |mut input: BytesMut| {
                 let Ok(NextFrame::Whole(frame)) = next_frame(&mut input, MAX_FRAME_BYTES) else {

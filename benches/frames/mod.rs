@@ -6,13 +6,20 @@ use telstar::protocol::frame::HeaderCodec;
 use telstar::protocol::header::{FieldWriter, SendMessageV2};
 use telstar::protocol::request_code::RequestCode;
 
-/// SEND_MESSAGE_V2 to topic `orders`, with a body of `body_bytes`.
-pub fn send_frame(codec: HeaderCodec, queue_id: i32, properties: &[u8], body_bytes: usize) -> BytesMut {
+/// SEND_MESSAGE_V2 with a body of `body_bytes`, to a topic that is made with so many queues unless it is there.
+pub fn send_frame(
+    codec: HeaderCodec,
+    topic: &str,
+    queues: i32,
+    queue_id: i32,
+    properties: &[u8],
+    body_bytes: usize,
+) -> BytesMut {
     let header = SendMessageV2 {
         producer_group: "shop".into(),
-        topic: "orders".into(),
+        topic: topic.into(),
         default_topic: "TBW102".into(),
-        default_topic_queue_nums: 16,
+        default_topic_queue_nums: queues,
         queue_id,
         sys_flag: 0,
         born_at_ms: 1_700_000_000_000,
