@@ -38,8 +38,8 @@ impl<'a> Slips<'a> {
         Self { asked, letters: Letters::of(asked), most }
     }
 
-    /// Slips between the name asked for and this one; `None`: too many. Among thousands of names nearly all are told by
-    /// their letters alone, at a twentieth of the price.
+    /// Slips between the name asked for and this one; `None`: too many. Most of thousands of names are told by their letters
+    /// alone, without the table that comparing them takes.
     pub fn to(&self, known: &str) -> Option<usize> {
         // Of a letter's bytes there are four at most.
         if known.len().abs_diff(self.asked.len()) > 4 * self.most {
