@@ -1,7 +1,7 @@
 //! Names that look like another: what somebody may have meant who asks for one that is not there.
 
 /// How many slips of the pen make one name of `asked` and the other: a letter too many, one missing, a wrong one, or two
-/// neighbours changed about.
+/// neighbours swapped.
 pub struct Slips<'a> {
     asked: &'a str,
     letters: Letters,
