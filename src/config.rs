@@ -225,6 +225,7 @@ pub struct PullSection {
     pub max_bytes: usize,
     pub max_scanned_units: usize,
     pub max_holds: usize,
+    pub backlog_percent: u32,
 }
 
 /// What consumers may filter by.

@@ -125,6 +125,7 @@ pub fn broker_plan(config: &Config, bound: SocketAddr, name_server: Option<Socke
             max_holds: config.pull.max_holds,
             in_memory_bytes: store.in_memory_bytes(),
         },
+        backlog_percent: config.pull.backlog_percent,
         open_queue_files: store.open_queue_files(),
         filter: FilterRules {
             max_expression_bytes: filter.max_expression_bytes,

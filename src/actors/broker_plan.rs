@@ -56,6 +56,8 @@ pub struct BrokerPlan {
     pub trace_topic: Option<TopicName>,
     pub commit_log_segment_bytes: u64,
     pub queue: TopicQueueConfig,
+    /// What pulls of backlogs may have of the workers' time while others send.
+    pub backlog_percent: u32,
     /// Files of consume queues that are open at once.
     pub open_queue_files: usize,
     /// What conditions of consumers may be.

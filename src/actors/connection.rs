@@ -29,11 +29,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::backlog_pace::BacklogPace;
 use super::context::{Context, observed};
 use super::output::{MAX_SLICES, Output};
 use super::request::{
     CallClient, CallFailed, ClientAnswer, ClientLink, ClientName, CloseConnection, ConnectionClosed,
-    ConnectionId, Replies, Reply, Request, WatchConnection,
+    ConnectionId, PulledReply, Replies, Reply, ReplyContent, Request, WatchConnection,
 };
 use super::transport::Transport;
 use crate::clock::SharedClock;
@@ -112,6 +113,8 @@ pub struct Connection {
     last_active: Instant,
     closing: bool,
     gathering: Gathering,
+    /// Who is told what it takes to write answers to pulls of a backlog, and how many of them are new in the output.
+    backlog: Option<(Arc<BacklogPace>, u32)>,
 }
 
 impl Connection {
@@ -132,6 +135,7 @@ impl Connection {
             last_active: Instant::now(),
             closing: false,
             gathering: Gathering::default(),
+            backlog: None,
         }
     }
 
@@ -219,6 +223,9 @@ impl Connection {
     fn put_reply(&mut self, reply: Reply) {
         self.in_work_bytes = self.in_work_bytes.saturating_sub(reply.to.cost_bytes as usize);
         self.gathering.reply_ready(reply.to);
+        if let ReplyContent::Pulled(PulledReply { backlog: Some(pace), .. }) = &reply.content {
+            self.backlog.get_or_insert_with(|| (pace.clone(), 0)).1 += 1;
+        }
         self.output.put_reply(reply);
     }
 
@@ -238,6 +245,14 @@ impl Connection {
     }
 
     fn write(&mut self, task: &mut Task<'_>) -> Result<(), CloseCause> {
+        let Some((pace, pulls)) = self.backlog.take() else { return self.write_output(task) };
+        let begun = Instant::now();
+        let written = self.write_output(task);
+        pace.write_took(begun.elapsed() / pulls);
+        written
+    }
+
+    fn write_output(&mut self, task: &mut Task<'_>) -> Result<(), CloseCause> {
         while !self.output.is_empty() {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = self.output.slices(&mut slices);

@@ -2,6 +2,7 @@
 
 pub mod actor_list;
 pub mod aside;
+pub mod backlog_pace;
 pub mod broker_plan;
 pub mod broker_service;
 pub mod broker_settings;

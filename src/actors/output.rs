@@ -307,6 +307,7 @@ mod tests {
                 max_offset: 9,
             },
             records: vec![Bytes::from("one"), Bytes::from(vec![b'x'; 300])],
+            backlog: None,
         };
         let reply = written(ReplyContent::Pulled(pulled));
         let names = ["suggestWhichBrokerId", "nextBeginOffset", "minOffset", "maxOffset"];

@@ -206,6 +206,7 @@ impl Life {
             losses: None,
             events: EventTap::default(),
             compaction: None,
+            pace: Arc::default(),
         };
         let mut safe = TopicConfig::new("safe", 1);
         safe.attributes.insert(FLUSH_DISK_TYPE.into(), "SYNC_FLUSH".into());

@@ -10,6 +10,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::actors::backlog_pace::BacklogPace;
 use crate::clock::WallMs;
 use crate::error::Refusal;
 use crate::protocol::command::Command;
@@ -183,6 +184,8 @@ pub struct PulledReply {
     pub header: PullResponse,
     /// Records, slices of the commit log.
     pub records: Vec<Bytes>,
+    /// Who is told what it takes to write it, where it is the answer to a pull of a backlog.
+    pub backlog: Option<Arc<BacklogPace>>,
 }
 
 /// An answer of success, or of another code that is no refusal.

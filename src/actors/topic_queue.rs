@@ -13,7 +13,8 @@
 //! - Fails: a full mailbox or too many waiting sends refuse as busy, with nothing stored; a consume queue that
 //!   cannot be opened, read or written answers with the cause; opening it, and what was to be derived, is tried again.
 //! - Invariants: queue offsets are consecutive, a refused send burns none; a held pull is answered exactly once,
-//!   at the latest at its deadline, and never held again.
+//!   at the latest at its deadline, and never held again; what waits for its turn among readers of backlogs
+//!   ([`BacklogPace`]) waits 10 ms at most.
 //!
 //! Started on first use; most queues of a broker never are.
 
@@ -49,6 +50,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 use unflushed_sends::UnflushedSends;
 
+use super::backlog_pace::BacklogPace;
 use super::broker_stats::{CountTraffic, StoreCounters, Traffic, TrafficOf};
 use super::commit_log_writer::{AppendBatch, BatchAppended};
 use super::consumer_offsets::MessagesGone;
@@ -182,6 +184,8 @@ pub struct QueueParts {
     pub events: EventTap,
     /// For queues of compacted topics; `None`: no topic is.
     pub compaction: Option<CompactionParts>,
+    /// How fast backlogs are read while others send.
+    pub pace: Arc<BacklogPace>,
 }
 
 impl QueueParts {

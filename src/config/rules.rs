@@ -152,6 +152,7 @@ pub const RULES: &[Rule] = &[
     rule("pull.max_bytes", whole(1024, 128 << 20, "bytes")),
     rule("pull.max_scanned_units", whole(1, 1_000_000, "units")),
     rule("pull.max_holds", whole(1, MAX_WAITING, "pulls")),
+    rule("pull.backlog_percent", whole(1, 100, "percent")),
     rule("filter.sql", Kind::Flag),
     rule("filter.retries", Kind::Flag),
     rule("filter.max_expression_bytes", whole(64, 1 << 20, "bytes")),

@@ -143,6 +143,7 @@ impl TestLog {
             losses: None,
             events: EventTap::default(),
             compaction: None,
+            pace: Arc::default(),
         }
     }
 }

@@ -52,6 +52,7 @@ fn plan() -> BrokerPlan {
         filter: FilterRules::default(),
         open_queue_files: 64,
         queue: TopicQueueConfig::default(),
+        backlog_percent: 100,
         key_index: Some(IndexFileConfig { slots: 64, entries: 256 }),
         flusher: FlusherConfig::default(),
         offsets_flush_interval: Duration::from_secs(5),

@@ -10,6 +10,7 @@ use super::StartError;
 use super::ground::Ground;
 use super::owners::{Clients, Figures, KnownTopics, Owners};
 use crate::actors::aside::aside;
+use crate::actors::backlog_pace::BacklogPace;
 use crate::actors::commit_log_writer::{BusyWriter, CommitLogWriter, Helpers, PublishedSignal, WriteHalf};
 use crate::actors::compactor::{Compactor, CompactorParts, SecureCopies};
 use crate::actors::consumer_offsets::ConsumerOffsets;
@@ -316,6 +317,7 @@ impl Ground<'_> {
                 sizes: self.plan.compaction.sizes,
                 check: compacted,
             }),
+            pace: Arc::new(BacklogPace::new(self.plan.backlog_percent, self.threads.workers.len())),
         }));
         debug_assert!(set.is_ok(), "set once, before any queue starts");
     }

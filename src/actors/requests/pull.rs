@@ -313,6 +313,7 @@ impl PreparedPull<'_> {
                 max_offset: extent.max.0 as i64,
             },
             records: Vec::new(),
+            backlog: None,
         };
         request.from.reply(Reply { to: request.reply_to(), content: ReplyContent::Pulled(pulled) });
         Ok(())

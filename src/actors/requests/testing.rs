@@ -196,6 +196,7 @@ pub fn queue_parts() -> QueueParts {
         losses: None,
         events: EventTap::default(),
         compaction: None,
+        pace: Arc::default(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Pulls that wait at the end of a queue, until a message comes that they want or their time is over.
+//! Pulls that wait: at the end of a queue, until a message comes that they want or their time is over; and of a backlog
+//! until it is their turn.
 
 use actix::prelude::*;
 use tokio::time::Instant;
@@ -12,10 +13,19 @@ use crate::store::consume_queue::ConsumeQueueUnit;
 use crate::store::message_filter::MessageFilter;
 use crate::types::QueueOffset;
 
-/// A pull that waits for a message or its deadline.
+/// A pull that waits, until its deadline at the latest.
 pub(super) struct PullHold {
     pub(super) pull: PullMessages,
     pub(super) deadline: Instant,
+    pub(super) held_for: HeldFor,
+}
+
+/// What a pull waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum HeldFor {
+    Message,
+    /// Its turn among those who read a backlog while others send: its deadline.
+    Turn,
 }
 
 impl TopicQueue {
@@ -28,6 +38,9 @@ impl TopicQueue {
         let begin = end.0 as i64 - fresh.len() as i64;
         let (log, max_bytes) = (self.parts.log.clone(), self.parts.config.pull.max_filter_bytes);
         self.answer_holds(|hold| {
+            if hold.held_for == HeldFor::Turn {
+                return false;
+            }
             // A queue may begin elsewhere than at the offset that was waited for.
             let concerned = hold.pull.from != begin || concerns(&hold.pull.filter, fresh, &log, max_bytes);
             if !concerned {
@@ -44,8 +57,13 @@ impl TopicQueue {
         while n < self.holds.len() {
             if ready(&mut self.holds[n]) {
                 let hold = self.holds.swap_remove(n);
-                let pulled = self.pull_now(&hold.pull);
-                let reply = self.pull_reply(&hold.pull, pulled);
+                let reply = match hold.held_for {
+                    HeldFor::Turn => self.backlog_reply(&hold.pull),
+                    HeldFor::Message => {
+                        let pulled = self.pull_now(&hold.pull);
+                        self.pull_reply(&hold.pull, pulled)
+                    }
+                };
                 outgoing.push(hold.pull.link, reply);
             } else {
                 n += 1;
@@ -54,8 +72,13 @@ impl TopicQueue {
         outgoing.send();
     }
 
+    pub(super) fn hold(&mut self, hold: PullHold, ctx: &mut Context<Self>) {
+        self.holds.push(hold);
+        self.set_hold_timer(ctx);
+    }
+
     /// Makes the timer ring at the earliest deadline.
-    pub(super) fn set_hold_timer(&mut self, ctx: &mut Context<Self>) {
+    fn set_hold_timer(&mut self, ctx: &mut Context<Self>) {
         let earliest = self.holds.iter().map(|hold| hold.deadline).min();
         match (earliest, self.hold_timer) {
             (Some(deadline), Some((rings, _))) if rings <= deadline => {}

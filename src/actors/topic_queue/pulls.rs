@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::error;
 
 use super::TopicQueue;
-use super::holds::PullHold;
+use super::holds::{HeldFor, PullHold};
 use crate::actors::broker_stats::{CountTraffic, Traffic, TrafficOf};
 use crate::actors::request::{ClientLink, PulledReply, Reply, ReplyContent, ReplyTo};
 use crate::error::Refusal;
@@ -59,6 +59,24 @@ impl TopicQueue {
         })
     }
 
+    /// Whether there is more than a pull wants.
+    fn is_backlog(&self, request: &PullMessages) -> bool {
+        let end = self.extent().1;
+        u64::try_from(request.from).is_ok_and(|from| from.saturating_add(request.max_messages as u64) < end.0)
+    }
+
+    /// The reply to a pull of a backlog, whose turn it is.
+    pub(super) fn backlog_reply(&mut self, request: &PullMessages) -> Reply {
+        let begun = Instant::now();
+        let pulled = self.pull_now(request);
+        let mut reply = self.pull_reply(request, pulled);
+        if let ReplyContent::Pulled(pulled) = &mut reply.content {
+            pulled.backlog = Some(self.parts.pace.clone());
+        }
+        self.parts.pace.read_took(begun.elapsed());
+        reply
+    }
+
     pub(super) fn pull_reply(&mut self, request: &PullMessages, pulled: Result<Pulled, Refusal>) -> Reply {
         let content = match pulled {
             Ok(pulled) => {
@@ -74,6 +92,7 @@ impl TopicQueue {
                         max_offset: max.0 as i64,
                     },
                     records: pulled.records,
+                    backlog: None,
                 })
             }
             Err(refusal) => ReplyContent::Refused(refusal),
@@ -117,13 +136,25 @@ impl Handler<PullMessages> for TopicQueue {
     type Result = ();
 
     fn handle(&mut self, request: PullMessages, ctx: &mut Self::Context) {
-        self.pullers.note(&request, Instant::now());
+        let now = Instant::now();
+        self.pullers.note(&request, now);
+        let has_room = self.holds.len() < self.parts.config.max_holds;
+        if self.is_backlog(&request) {
+            let wait = self.parts.pace.turn_in(now);
+            if wait.is_zero() || !has_room {
+                let reply = self.backlog_reply(&request);
+                request.link.reply(reply);
+            } else {
+                self.hold(PullHold { pull: request, deadline: now + wait, held_for: HeldFor::Turn }, ctx);
+            }
+            return;
+        }
         let pulled = self.pull_now(&request);
         let at_end = matches!(&pulled, Ok(pulled) if response_code(pulled.status, request.from) == ResponseCode::PULL_NOT_FOUND);
         match request.hold {
-            Some(hold) if at_end && !hold.is_zero() && self.holds.len() < self.parts.config.max_holds => {
-                self.holds.push(PullHold { pull: request, deadline: Instant::now() + hold });
-                self.set_hold_timer(ctx);
+            Some(hold) if at_end && !hold.is_zero() && has_room => {
+                let deadline = Instant::now() + hold;
+                self.hold(PullHold { pull: request, deadline, held_for: HeldFor::Message }, ctx);
             }
             _ => {
                 let reply = self.pull_reply(&request, pulled);

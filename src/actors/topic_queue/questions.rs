@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::TopicQueue;
+use super::holds::HeldFor;
 use crate::error::Refusal;
 use crate::store::consume_queue::{ConsumeQueueUnit, TimeBoundary};
 use crate::types::{PhysicalOffset, QueueOffset};
@@ -20,6 +21,7 @@ impl TopicQueue {
             "waitForDisk": self.unflushed.len(),
             "unwrittenUnits": self.unwritten.iter().map(|dispatched| dispatched.units.len()).sum::<usize>(),
             "holds": self.holds.len(),
+            "holdsForTurn": self.holds.iter().filter(|hold| hold.held_for == HeldFor::Turn).count(),
             "compacted": self.compacted_figures(),
             "refusesFor": self.queue.as_ref().err(),
         })

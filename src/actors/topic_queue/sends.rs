@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::TopicQueue;
 use super::replies_by_client::RepliesByClient;
+use crate::actors::backlog_pace::SendsUnderWay;
 use crate::actors::commit_log_writer::{AppendBatch, BatchAppended, SendUnit, StoredSend};
 use crate::actors::context::Context;
 use crate::actors::extensions::events::{EventKind, StoredAt, StoredMessages};
@@ -100,6 +101,8 @@ pub(super) struct InWork {
     replies: Vec<(SendReply, Promise)>,
     /// Number of the first message, if it is stored.
     first: QueueOffset,
+    /// Pulls of backlogs wait for it.
+    _under_way: SendsUnderWay,
 }
 
 impl TopicQueue {
@@ -131,7 +134,8 @@ impl TopicQueue {
             match self.writer.try_send(batch) {
                 Ok(()) => {
                     self.handed_over_at = Instant::now();
-                    self.in_work = Some(InWork { replies, first: self.next });
+                    self.in_work =
+                        Some(InWork { replies, first: self.next, _under_way: self.parts.pace.sends_begin() });
                 }
                 Err(refused) => {
                     let refusal = match refused {
@@ -258,7 +262,7 @@ impl Handler<BatchAppended> for TopicQueue {
     type Result = ();
 
     fn handle(&mut self, appended: BatchAppended, ctx: &mut Self::Context) {
-        let Some(InWork { replies, first }) = self.in_work.take() else { return };
+        let Some(InWork { replies, first, .. }) = self.in_work.take() else { return };
         debug_assert_eq!(replies.len(), appended.outcomes.len(), "every send has an outcome");
         // Dispatch may have been here before, and may have moved our own number on.
         let stored = appended.next_queue_offset.0 - first.0;

@@ -197,3 +197,51 @@ async fn only_a_pull_at_the_end_is_held() {
     bench.queue.send(WakeHolds).await.unwrap();
     assert_eq!(bench.pulled_reply().await, (NOT_FOUND, 1));
 }
+
+/// A queue with ten messages and a send on its way to the log, where a pull of a backlog stands for 100 ms.
+async fn busy_with_sends() -> (Bench, AppendBatch) {
+    let pace = Arc::new(BacklogPace::new(1, 1));
+    pace.read_took(Duration::from_millis(1));
+    let mut bench = start_with(|parts| parts.pace = pace);
+    bench.dispatch(0, &["a"; 10]).await;
+    bench.send(&["x"]);
+    let on_its_way = bench.batches.recv().await.unwrap();
+    (bench, on_its_way)
+}
+
+fn one(bench: &Bench, from: i64) -> PullMessages {
+    PullMessages { max_messages: 1, ..bench.pull(from) }
+}
+
+#[actix::test]
+async fn pull_of_a_backlog_waits_for_its_turn_while_others_send() {
+    tokio::time::pause();
+    let (mut bench, on_its_way) = busy_with_sends().await;
+    assert_eq!(bench.pulled(one(&bench, 0)).await, (FOUND, 1), "its turn is now");
+    bench.queue.send(one(&bench, 1)).await.unwrap();
+    assert!(bench.is_silent().await);
+    assert_eq!(bench.pulled(one(&bench, 9)).await, (FOUND, 10), "the newest message never waits");
+    advance(Duration::from_millis(8)).await;
+    bench.dispatch(10, &["a"]).await;
+    assert!(bench.is_silent().await, "a new message is not what it waits for");
+    advance(Duration::from_millis(3)).await;
+    assert_eq!(bench.pulled_reply().await, (FOUND, 2));
+    answer(on_its_way, &[]);
+    assert!(bench.stored().await.is_ok());
+    for from in 2..9 {
+        assert_eq!(bench.pulled(one(&bench, from)).await, (FOUND, from + 1), "nobody sends");
+    }
+}
+
+#[actix::test]
+async fn pull_that_waits_for_its_turn_is_answered_when_the_broker_stops() {
+    tokio::time::pause();
+    let (mut bench, _on_its_way) = busy_with_sends().await;
+    assert_eq!(bench.pulled(one(&bench, 0)).await, (FOUND, 1));
+    bench.queue.send(one(&bench, 1)).await.unwrap();
+    assert!(bench.is_silent().await);
+    bench.queue.send(WakeHolds).await.unwrap();
+    assert_eq!(bench.pulled_reply().await, (FOUND, 2));
+    advance(Duration::from_secs(1)).await;
+    assert!(bench.is_silent().await, "answered once");
+}
