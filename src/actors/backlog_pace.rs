@@ -15,6 +15,8 @@ use tokio::time::Instant;
 const AHEAD: Duration = Duration::from_millis(1);
 /// Longest wait, however many pulls there are: none is to starve.
 const LONGEST_WAIT: Duration = Duration::from_millis(10);
+/// What a pull counts for at most: if one took longer, machine or disk stood still, and the next need not.
+const LONGEST_COUNTED: Duration = Duration::from_millis(1);
 
 /// The turns of pulls of backlogs; all queues of a broker share it. Figures only: nothing else depends on them.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ impl Lately {
     }
 
     fn note(&self, time: Duration) {
-        let (before, time) = (self.ns(), time.as_nanos() as u64);
+        let (before, time) = (self.ns(), time.min(LONGEST_COUNTED).as_nanos() as u64);
         let lately = if before == 0 { time } else { (before * 7 + time) / 8 };
         self.0.store(lately, Ordering::Relaxed);
     }
@@ -163,6 +165,17 @@ mod tests {
         drop(pace.sends_begin());
         let now = Instant::now();
         assert!((0..1_000).all(|_| pace.turn_in(now).is_zero()));
+    }
+
+    #[test]
+    fn stop_of_the_machine_is_soon_forgotten() {
+        let pace = pace(25, 1);
+        pace.read_took(Duration::from_secs(1));
+        for _ in 0..12 {
+            pace.read_took(PULL / 4);
+        }
+        let stands_for = waits(&pace, 100, Duration::ZERO)[10] / 10;
+        assert!(stands_for < PULL * 5, "{stands_for:?}");
     }
 
     #[test]
