@@ -6,6 +6,8 @@ use super::*;
 use crate::actors::request::{Answer, ReplyContent};
 use crate::protocol::command::{FLAG_ONE_WAY, FLAG_RESPONSE, FieldValue, OutgoingHead};
 use crate::protocol::frame::HeaderCodec;
+use crate::protocol::header::PullResponse;
+use crate::protocol::response_code::ResponseCode;
 use crate::testing::{RuntimeClock, fake_sink};
 
 /// Answered at once by the service; every other code is given to the test.
@@ -355,4 +357,32 @@ async fn replies_to_a_client_that_left_are_dropped() {
     told.next().await;
     request.from.reply(answer(&request, "late".into()));
     port.barrier().await;
+}
+
+#[actix::test]
+async fn what_an_answer_of_a_backlog_takes_to_write_counts_for_those_that_follow() {
+    let mut port = Port::open(ConnectionLimits::default()).await;
+    let mut client = port.connect().await;
+    client.send(&frame(ASK, 1, &[], b"")).await;
+    let request = port.requests(1).await.remove(0);
+    let pace = Arc::new(BacklogPace::new(1, 1));
+    let _sends = pace.sends_begin();
+    let now = Instant::now();
+    let anyone_waits = || (0..10_000).any(|_| !pace.turn_in(now).is_zero());
+    assert!(!anyone_waits(), "nothing is known of what it takes");
+    let pulled = PulledReply {
+        code: ResponseCode::SUCCESS,
+        status: "FOUND",
+        header: PullResponse {
+            suggest_which_broker_id: 0,
+            next_begin_offset: 1,
+            min_offset: 0,
+            max_offset: 9,
+        },
+        records: vec![vec![7; 1 << 20].into()],
+        backlog: Some(pace.clone()),
+    };
+    request.from.reply(Reply { to: request.reply_to(), content: ReplyContent::Pulled(pulled) });
+    assert_eq!(client.receive().await.body.len(), 1 << 20);
+    assert!(anyone_waits());
 }
