@@ -4,8 +4,8 @@
 //! - Takes: [`AppendBatch`], [`RetireSegmentsBefore`], [`RefuseWrites`], [`QueryLogTail`]; [`LittleToWrite`] and
 //!   [`HandedBack`] of the busy writer.
 //! - Sends: [`BatchAppended`] to the queue that asked; [`LogPublished`] to the dispatcher and
-//!   [`FlushWanted`](super::flusher::FlushWanted) to the flusher, once per turn, or for a lone send that waits for the disk
-//!   [`LogFlushed`] to its queue; [`TakeOver`], [`Relayed`] and [`HandBack`] to the busy writer.
+//!   [`FlushWanted`](super::flusher::FlushWanted) to the flusher, once per turn, or where it flushes itself
+//!   [`LogFlushed`] to those who wait for the disk; [`TakeOver`], [`Relayed`] and [`HandBack`] to the busy writer.
 //! - Fails: a full disk or a record that does not fit refuses that send alone; a write that fails refuses every
 //!   send of the turn that was not written before. The log stays usable.
 //! - Invariants: bytes first, position after; a position is published before anybody is told of it; a refused
@@ -14,11 +14,13 @@
 //! Answers bypass the capacity of a queue's mailbox: every queue has at most one batch in work.
 //!
 //! Where cores are few the writer lives with queues and connections, so that a lone message wakes no other thread on
-//! its way; nor does one whose sender waits for the disk, as long as the disk is quick. Where messages come in crowds it
-//! hands the write half to a [`BusyWriter`] on another thread, which works while this one reads the next. What it is asked
-//! then is relayed, and handled in the order in which it came.
+//! its way; nor do those whose senders wait for the disk, as long as the disk is quick: it is flushed once there is nothing else
+//! to do ([`FlushAtRest`]). Where messages whose senders do not wait come in crowds, it hands the write half to a
+//! [`BusyWriter`] on another thread, which works while this one reads the next. What it is asked then is relayed, and handled
+//! in the order in which it came.
 
 mod busy;
+mod flush_at_rest;
 mod write_half;
 
 use std::sync::Arc;
@@ -26,13 +28,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::prelude::*;
 pub use busy::BusyWriter;
+pub use flush_at_rest::FlushAtRest;
 use futures::channel::oneshot;
 use serde_json::{Value, json};
-pub use write_half::WriteHalf;
+use tokio::task::yield_now;
+pub use write_half::{Turn, WriteHalf};
 
 use super::context::{Context, observed};
 use super::flusher::LogFlushed;
-use super::log_flush::LoneFlush;
 use super::turn::{ActsAtTurnEnd, TurnEnd};
 use crate::error::Refusal;
 use crate::protocol::message::PendingMessage;
@@ -43,11 +46,11 @@ use crate::types::{PhysicalOffset, QueueOffset};
 /// When the busy writer takes over, and when it gives back. A turn without sends counts for nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct BusyRules {
-    /// Send requests in one turn that are a crowd; at least 2.
+    /// Send requests in one turn that are a crowd, without those whose sender waits for the disk; at least 2.
     pub crowd: usize,
     /// Turns in a row with a crowd each, after which the busy writer takes over.
     pub crowded_turns: u32,
-    /// Turns in a row with but one send request each, after which it gives back.
+    /// Turns in a row with but one send request each, or more that wait for the disk than do not, after which it gives back.
     pub lone_turns: u32,
 }
 
@@ -172,7 +175,7 @@ pub struct Relayed(pub Ask);
 #[rtype(result = "()")]
 pub struct HandBack;
 
-/// There was but one send in many turns. Said once; losing it would leave the writing on the other thread.
+/// There is nothing for a thread of its own in many turns. Said once; losing it would leave the writing on the other thread.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct LittleToWrite;
@@ -186,7 +189,7 @@ pub struct HandedBack(pub Box<WriteHalf>);
 pub struct Helpers {
     /// Who writes while there is much to write. It lives on another thread.
     pub busy: Addr<BusyWriter>,
-    pub lone_flush: LoneFlush,
+    pub at_rest: FlushAtRest,
 }
 
 pub struct CommitLogWriter {
@@ -270,13 +273,13 @@ observed!(CommitLogWriter, CommitLogWriter::facts);
 impl ActsAtTurnEnd for CommitLogWriter {
     fn turn_end(&mut self, ctx: &mut Context<Self>) {
         let Place::Here(half) = &mut self.place else { return };
-        let Some(Helpers { busy, lone_flush }) = &mut self.helpers else {
+        let Some(Helpers { busy, at_rest }) = &mut self.helpers else {
             half.end_turn(None);
             return;
         };
-        let sends = half.end_turn(Some(lone_flush));
-        match sends {
-            0 => {}
+        let (turn, begin_looking) = half.end_turn(Some(at_rest));
+        match turn.sends - turn.waiting {
+            0 if turn.sends == 0 => {}
             crowd if crowd >= self.rules.crowd => self.crowded_turns += 1,
             _ => self.crowded_turns = 0,
         }
@@ -287,7 +290,19 @@ impl ActsAtTurnEnd for CommitLogWriter {
             };
             busy.do_send(TakeOver { half, writer: ctx.address() });
         }
+        if begin_looking {
+            look_next_turn(self, ctx);
+        }
     }
+}
+
+/// Looks at those who wait for the disk, once all that was ready has had its turn and the network was asked for more.
+fn look_next_turn(writer: &CommitLogWriter, ctx: &mut Context<CommitLogWriter>) {
+    ctx.spawn(yield_now().into_actor(writer).map(|(), writer: &mut CommitLogWriter, ctx| {
+        if writer.helpers.as_mut().is_some_and(|helpers| helpers.at_rest.look()) {
+            look_next_turn(writer, ctx);
+        }
+    }));
 }
 
 impl Handler<AppendBatch> for CommitLogWriter {

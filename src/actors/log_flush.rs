@@ -1,25 +1,14 @@
 //! Bringing the log to disk: one flush at a time, and none after one that has failed.
 //!
 //! The [`Flusher`](super::flusher::Flusher) does it for all who wait. A writer that lives where cores are few does it itself
-//! for a send that is alone ([`LoneFlush`]): waking the flusher and being woken by it took a sixth of the time.
-
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
-
-use tokio::time::Instant;
+//! ([`FlushAtRest`](super::commit_log_writer::FlushAtRest)).
 
 use super::facts::Progress;
 use crate::kill_point;
 use crate::planted::{Planted, is_planted};
 use crate::store::commit_log::CommitLogReader;
 use crate::types::PhysicalOffset;
-
-/// A flush that takes longer holds up whoever else lives on the writer's thread.
-const QUICK: Duration = Duration::from_millis(5);
-/// What a lone send flushes at most, of others as well: a quick disk takes it in about a millisecond.
-const LONE_BYTES: u64 = 1 << 20;
-/// Lone sends that are left to the flusher after a flush that was not quick.
-const LEFT_TO_FLUSHER: u32 = 64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// The disk did not keep what it was given. The kernel may forget the failed pages, so that a second flush succeeds
 /// without having written anything; so there is none, and every one who asks is told of the first.
@@ -27,6 +16,13 @@ const LEFT_TO_FLUSHER: u32 = 64;
 #[error("{cause}")]
 pub struct FlushFailed {
     cause: String,
+}
+
+/// A part of the log that the disk was told to begin with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BegunWrite {
+    from: PhysicalOffset,
+    to: PhysicalOffset,
 }
 
 /// Brings the log to disk, whoever asks. Cheap to clone.
@@ -59,8 +55,20 @@ impl LogFlush {
         }
     }
 
-    fn unflushed_bytes(&self) -> u64 {
+    pub fn unflushed_bytes(&self) -> u64 {
         self.log.published().0.saturating_sub(self.progress.flushed().0)
+    }
+
+    /// Has the disk begin with what is published and not yet durable, without waiting; returns what that is. Promises nothing.
+    pub fn begin_write(&self) -> BegunWrite {
+        let begun = BegunWrite { from: self.progress.flushed(), to: self.log.published() };
+        self.log.begin_write(begun.from, begun.to);
+        begun
+    }
+
+    /// Whether the disk is done with it, as far as anybody can tell.
+    pub fn is_written(&self, begun: &BegunWrite) -> bool {
+        self.log.is_written(begun.from, begun.to)
     }
 
     /// The disk has failed elsewhere: no flush is believed any more.
@@ -91,43 +99,6 @@ impl LogFlush {
             self.progress.set_flushed(published);
         }
         Ok(published.max(flushed))
-    }
-}
-
-/// Flushes of a writer for a send that is alone. Its thread waits for the disk: nothing else is known to be there to do.
-#[derive(Debug)]
-pub struct LoneFlush {
-    flush: LogFlush,
-    /// So many are left to the flusher, since the disk was slow.
-    left: u32,
-}
-
-impl LoneFlush {
-    pub fn new(flush: LogFlush) -> Self {
-        Self { flush, left: 0 }
-    }
-
-    /// Makes durable what is published, and returns up to where the log is; `None`: the flusher is to do it, and to say
-    /// so if the disk has failed.
-    pub fn try_flush(&mut self) -> Option<PhysicalOffset> {
-        if self.left > 0 {
-            self.left -= 1;
-            return None;
-        }
-        if self.flush.unflushed_bytes() > LONE_BYTES {
-            return None;
-        }
-        let begun = Instant::now();
-        let flushed = self.flush.try_flush()?.ok()?;
-        self.note_time(begun.elapsed());
-        Some(flushed)
-    }
-
-    /// How long the disk took.
-    fn note_time(&mut self, took: Duration) {
-        if took > QUICK {
-            self.left = LEFT_TO_FLUSHER;
-        }
     }
 }
 
@@ -164,12 +135,11 @@ mod tests {
         assert!(failure.to_string().contains("/commitlog/"), "{failure}");
         assert_eq!(flush.flush(), Err(failure.clone()));
         assert_eq!(flush.try_flush(), Some(Err(failure)));
-        assert_eq!(LoneFlush::new(flush).try_flush(), None);
         assert_eq!(progress.flushed(), PhysicalOffset(0));
     }
 
     #[test]
-    fn lone_send_waits_for_no_flush_of_others() {
+    fn who_only_tries_waits_for_no_flush_of_others() {
         let (mut log, flush, progress) = start();
         let end = log.append(message("T", "x"), 0).end;
         log.files.stall(FileOperation::Sync);
@@ -178,40 +148,21 @@ mod tests {
         while flush.failed.try_lock().is_ok() {
             std::thread::yield_now();
         }
-        let mut lone = LoneFlush::new(flush);
-        assert_eq!(lone.try_flush(), None);
+        assert_eq!(flush.try_flush(), None);
         log.files.go_on();
         assert_eq!(flushing.join().unwrap(), Ok(end));
         assert_eq!(progress.flushed(), end);
-        assert_eq!(lone.try_flush(), Some(end));
+        assert_eq!(flush.try_flush(), Some(Ok(end)));
     }
 
     #[test]
-    fn much_of_others_is_left_to_the_flusher() {
-        let (mut log, flush, _) = start();
-        let mut lone = LoneFlush::new(flush.clone());
-        let large = "x".repeat(10_000);
-        let mut end = log.append(message("T", &large), 0).end;
-        assert_eq!(lone.try_flush(), Some(end));
-        for n in 1..=LONE_BYTES / 10_000 + 1 {
-            end = log.append(message("T", &large), n).end;
-        }
-        assert_eq!(lone.try_flush(), None);
-        assert_eq!(flush.flush(), Ok(end));
-    }
-
-    #[test]
-    fn slow_disk_is_left_to_the_flusher_for_a_while() {
-        let (mut log, flush, _) = start();
-        let mut lone = LoneFlush::new(flush.clone());
-        let end = log.append(message("T", "x"), 0).end;
-        lone.note_time(QUICK + Duration::from_micros(1));
-        for _ in 0..LEFT_TO_FLUSHER {
-            assert_eq!(lone.try_flush(), None);
-        }
-        assert_eq!(lone.try_flush(), Some(end), "perhaps it is quick again");
-        let mut lone = LoneFlush::new(flush);
-        lone.note_time(QUICK);
-        assert_eq!(lone.try_flush(), Some(end));
+    fn write_that_was_begun_promises_nothing() {
+        let (mut log, flush, progress) = start();
+        log.append(message("T", "x"), 0);
+        assert!(flush.is_written(&flush.begin_write()));
+        assert_eq!(
+            (progress.flushed(), flush.unflushed_bytes()),
+            (PhysicalOffset(0), log.reader.published().0)
+        );
     }
 }

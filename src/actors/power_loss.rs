@@ -23,14 +23,14 @@ use std::time::Duration;
 use actix::prelude::*;
 
 use super::commit_log_writer::{
-    AppendBatch, BusyRules, BusyWriter, CommitLogWriter, Helpers, PublishedSignal, QueryLogTail, StoredSend,
-    WriteHalf,
+    AppendBatch, BusyRules, BusyWriter, CommitLogWriter, FlushAtRest, Helpers, PublishedSignal, QueryLogTail,
+    StoredSend, WriteHalf,
 };
 use super::dispatcher::{Damaged, DispatchTo, Dispatcher, DispatcherParts};
 use super::extensions::stream::EventTap;
 use super::facts::Progress;
 use super::flusher::{CheckPointNow, DiskFailed, FlushNow, Flusher, FlusherConfig, FlusherParts};
-use super::log_flush::{LogFlush, LoneFlush};
+use super::log_flush::LogFlush;
 use super::message_expiry::MessageExpiry;
 use super::topic_queue::{
     MessageStored, Promise, QueueParts, ReadUnits, SendMessages, SendReply, SendRequest, TopicQueueConfig,
@@ -258,6 +258,8 @@ impl Life {
             config: FlusherConfig::default(),
         })
         .start();
+        let dispatch = dispatcher.clone().recipient();
+        let at_rest = FlushAtRest::new(flush, flusher.clone().recipient(), dispatch, signal.clone());
         let half = WriteHalf::new(
             log.appender,
             dispatcher.clone().recipient(),
@@ -266,7 +268,7 @@ impl Life {
             RuntimeClock::shared(),
         );
         let rules = BusyRules { crowd: 2, crowded_turns: 1, lone_turns: 1 }; // there and back all the time
-        let helpers = Helpers { busy: BusyWriter::new(rules, 64).start(), lone_flush: LoneFlush::new(flush) };
+        let helpers = Helpers { busy: BusyWriter::new(rules, 64).start(), at_rest };
         let writer = CommitLogWriter::new(half, Some(helpers), rules, 64).start();
         let passing = writer.clone();
         actix::spawn(async move {

@@ -1,6 +1,7 @@
 //! The read half of the commit log: cheap to clone, sees `[min_offset, published)`.
 
-use std::ops::ControlFlow;
+use std::convert::Infallible;
+use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -213,24 +214,48 @@ impl CommitLogReader {
 
     /// Makes `[from, to)` durable, and the names of its files. Called beside the appender's writes.
     pub fn flush(&self, from: PhysicalOffset, to: PhysicalOffset) -> Result<(), SegmentError> {
-        let segments = self.shared.segments.load_full();
-        let mut at = from.max(segments.first);
-        while let Some(located) = (at < to).then(|| segments.locate(at)).flatten() {
-            let end = ((to.0 - located.base.0) as usize).min(located.map.published());
-            if located.position < end {
-                let flushed =
-                    kill_point::fail("log.flush").and_then(|()| located.map.flush(located.position..end));
-                let path = self.shared.dir.path(located.base);
-                flushed.map_err(|source| SegmentError::Io { path, source })?;
-            }
-            at = located.base.advance(segments.segment_bytes);
-        }
+        self.for_each_part(from, to, |base, map, range| {
+            let flushed = kill_point::fail("log.flush").and_then(|()| map.flush(range));
+            flushed.map_err(|source| SegmentError::Io { path: self.shared.dir.path(base), source })
+        })?;
         if self.shared.names_unsynced.swap(false, Ordering::AcqRel) {
             let synced = self.shared.dir.sync();
             if synced.is_err() {
                 self.shared.names_unsynced.store(true, Ordering::Release);
             }
             return synced;
+        }
+        Ok(())
+    }
+
+    /// Has the disk begin with `[from, to)`, so that a [`flush`](Self::flush) has less to wait for. Promises nothing.
+    pub fn begin_write(&self, from: PhysicalOffset, to: PhysicalOffset) {
+        let Ok(()) = self.for_each_part(from, to, |_, map, range| {
+            map.begin_write(range);
+            Ok::<(), Infallible>(())
+        });
+    }
+
+    /// Whether the disk has done what was begun of `[from, to)`; true where nobody can tell.
+    pub fn is_written(&self, from: PhysicalOffset, to: PhysicalOffset) -> bool {
+        self.for_each_part(from, to, |_, map, range| map.is_written(range).then_some(()).ok_or(())).is_ok()
+    }
+
+    /// What the segments have of `[from, to)`, oldest first, until `part` fails.
+    fn for_each_part<E>(
+        &self,
+        from: PhysicalOffset,
+        to: PhysicalOffset,
+        mut part: impl FnMut(PhysicalOffset, &MapReader, Range<usize>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let segments = self.shared.segments.load_full();
+        let mut at = from.max(segments.first);
+        while let Some(located) = (at < to).then(|| segments.locate(at)).flatten() {
+            let end = ((to.0 - located.base.0) as usize).min(located.map.published());
+            if located.position < end {
+                part(located.base, located.map, located.position..end)?;
+            }
+            at = located.base.advance(segments.segment_bytes);
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::mapped_file::{MapBacking, MapMemory, MappedFile};
+#[cfg(target_os = "linux")]
+use super::write_back;
 use crate::clock::WallMs;
 
 /// Directories and files. Paths are used as given; nothing is relative to a hidden root.
@@ -318,6 +320,16 @@ impl MapBacking for MappedDiskFile {
     /// All of the file: the rest of it is on disk already, or is to be.
     fn sync(&self, _: &MapMemory, _: Range<usize>) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn begin_write(&self, range: Range<usize>) {
+        write_back::begin(&self.0, &range);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_written(&self, range: Range<usize>) -> bool {
+        write_back::has_ended(&self.0, &range)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Memory-mapped files: the only unsafe code of the program.
+//! Memory-mapped files: with two calls of the system ([`write_back`](super::write_back)) the only unsafe code of the program.
 //!
 //! Invariants, named by the `SAFETY` comments below:
 //!
@@ -74,6 +74,12 @@ pub trait MapBacking: Send + Sync {
     fn write(&self, memory: &MapMemory, at: usize, bytes: &[u8]) -> io::Result<()>;
     /// Returns when `range` of `memory` would survive a loss of power.
     fn sync(&self, memory: &MapMemory, range: Range<usize>) -> io::Result<()>;
+    /// Has the disk begin with `range`, so that a [`sync`](Self::sync) has less to wait for. Promises nothing.
+    fn begin_write(&self, _range: Range<usize>) {}
+    /// Whether a `sync` would find the disk at `range` no more. True where nobody can tell.
+    fn is_written(&self, _range: Range<usize>) -> bool {
+        true
+    }
 }
 
 /// What a map consists of; shared by everyone who reads it.
@@ -250,6 +256,18 @@ impl MapReader {
     pub fn flush(&self, range: Range<usize>) -> io::Result<()> {
         assert!(range.end <= self.published(), "only published bytes are flushed");
         self.region.flush(range)
+    }
+
+    /// Has the disk begin with `range`, and promises nothing.
+    pub fn begin_write(&self, range: Range<usize>) {
+        check_range(&range, self.region.len);
+        self.region.backing.begin_write(range);
+    }
+
+    /// Whether the disk has done what was begun of `range`; true where nobody can tell.
+    pub fn is_written(&self, range: Range<usize>) -> bool {
+        check_range(&range, self.region.len);
+        self.region.backing.is_written(range)
     }
 
     /// Tells the kernel how the map will be used; only a hint, so its failure does not matter.

@@ -33,3 +33,5 @@ pub mod store_check_point;
 pub mod store_lock;
 pub mod timers;
 pub mod verify;
+#[cfg(target_os = "linux")]
+mod write_back;

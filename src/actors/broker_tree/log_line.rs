@@ -11,7 +11,9 @@ use super::ground::Ground;
 use super::owners::{Clients, Figures, KnownTopics, Owners};
 use crate::actors::aside::aside;
 use crate::actors::backlog_pace::BacklogPace;
-use crate::actors::commit_log_writer::{BusyWriter, CommitLogWriter, Helpers, PublishedSignal, WriteHalf};
+use crate::actors::commit_log_writer::{
+    BusyWriter, CommitLogWriter, FlushAtRest, Helpers, PublishedSignal, WriteHalf,
+};
 use crate::actors::compactor::{Compactor, CompactorParts, SecureCopies};
 use crate::actors::consumer_offsets::ConsumerOffsets;
 use crate::actors::dead_letter_replay::{DeadLetterReplay, DeadLetterReplayParts};
@@ -20,7 +22,7 @@ use crate::actors::dispatcher::{CatchUp, DispatchTo, Dispatcher, DispatcherParts
 use crate::actors::facts::Progress;
 use crate::actors::flusher::{DiskFailed, Flusher, FlusherParts};
 use crate::actors::key_index::KeyIndex;
-use crate::actors::log_flush::{LogFlush, LoneFlush};
+use crate::actors::log_flush::LogFlush;
 use crate::actors::retention::{Retention, RetentionParts};
 use crate::actors::retry_router::{RetryRouter, RetryRouterParts};
 use crate::actors::threads::Threads;
@@ -276,11 +278,12 @@ impl Ground<'_> {
             let (dispatcher, flusher) = (dispatcher.clone().recipient(), flusher.clone().recipient());
             let clock = self.clock.clone();
             let (rules, capacity) = (self.plan.busy_writer, self.plan.writer_mailbox_capacity);
+            let at_rest = FlushAtRest::new(flush, flusher.clone(), dispatcher.clone(), signal.clone());
             let half = WriteHalf::new(appender, dispatcher, flusher, signal, clock);
             let Threads { actors, writer: thread, lone_writer, .. } = &self.threads;
             let helpers = lone_writer.as_ref().map(|_| Helpers {
                 busy: actors.start_on(thread, "", move || BusyWriter::new(rules, capacity)),
-                lone_flush: LoneFlush::new(flush),
+                at_rest,
             });
             let thread = lone_writer.as_ref().unwrap_or(thread);
             actors.start_on(thread, "", move || CommitLogWriter::new(half, helpers, rules, capacity))

@@ -10,7 +10,9 @@
 use actix::prelude::*;
 use serde_json::{Value, json};
 
-use super::{BusyRules, CommitLogWriter, HandBack, HandedBack, LittleToWrite, Relayed, TakeOver, WriteHalf};
+use super::{
+    BusyRules, CommitLogWriter, HandBack, HandedBack, LittleToWrite, Relayed, TakeOver, Turn, WriteHalf,
+};
 use crate::actors::context::{Context, observed};
 use crate::actors::turn::{ActsAtTurnEnd, TurnEnd};
 
@@ -24,7 +26,7 @@ pub struct BusyWriter {
 struct Writing {
     half: Box<WriteHalf>,
     writer: Addr<CommitLogWriter>,
-    /// Turns in a row with but one send.
+    /// Turns in a row that the writer would do as well.
     lone_turns: u32,
 }
 
@@ -55,10 +57,11 @@ observed!(BusyWriter, BusyWriter::facts);
 impl ActsAtTurnEnd for BusyWriter {
     fn turn_end(&mut self, _: &mut Context<Self>) {
         let Some(Writing { half, writer, lone_turns }) = &mut self.writing else { return };
-        match half.end_turn(None) {
-            0 => {}
-            1 => *lone_turns += 1,
-            _ => *lone_turns = 0,
+        match half.end_turn(None).0 {
+            Turn { sends: 0, .. } => {}
+            // Those who wait for the disk are better off there.
+            Turn { sends, waiting } if sends == 1 || waiting * 2 > sends => *lone_turns += 1,
+            Turn { .. } => *lone_turns = 0,
         }
         if *lone_turns == self.rules.lone_turns {
             *lone_turns += 1; // said once

@@ -41,9 +41,10 @@ fn start_with(clock: SharedClock, busy: Option<Addr<BusyWriter>>) -> Bench {
     let (queue, answers) = fake_sink::<BatchAppended>();
     let signal = PublishedSignal::default();
     let (flusher, flushes) = fake_sink::<FlushWanted>();
+    let flush = LogFlush::new(reader.clone(), Progress::default());
+    let at_rest = FlushAtRest::new(flush, flusher.clone(), dispatcher.clone(), signal.clone());
     let half = WriteHalf::new(appender, dispatcher, flusher, signal.clone(), clock);
-    let lone_flush = LoneFlush::new(LogFlush::new(reader.clone(), Progress::default()));
-    let helpers = busy.map(|busy| Helpers { busy, lone_flush });
+    let helpers = busy.map(|busy| Helpers { busy, at_rest });
     let writer = CommitLogWriter::new(half, helpers, RULES, 64).start();
     Bench { writer, log: reader, files, signal, told, flushes, queue, answers }
 }
@@ -352,13 +353,7 @@ async fn lone_sends_of_many_turns_are_written_here() {
 async fn flushed_here(sends: usize, sender_waits: bool) -> (Option<PhysicalOffset>, usize) {
     let mut bench = start_with(RuntimeClock::shared(), Some(BusyWriter::new(RULES, 64).start()));
     let (queue, mut told) = fake_sink::<LogFlushed>();
-    bench.writer.do_send(AppendBatch {
-        sends: (0..sends).map(|_| one("a")).collect(),
-        first_queue_offset: QueueOffset(0),
-        reply_to: Arc::new(bench.queue.clone()),
-        flushed_to: Some(Arc::new(queue)),
-        sender_waits,
-    });
+    bench.writer.do_send(waiting_batch(&bench, sends, 0, queue, sender_waits));
     let stored = bench.answers.next().await;
     let end = stored.outcomes.last().unwrap().as_ref().unwrap().end;
     let up_to = told.all().await.first().map(|flushed| flushed.up_to);
@@ -366,11 +361,81 @@ async fn flushed_here(sends: usize, sender_waits: bool) -> (Option<PhysicalOffse
     (up_to, bench.flushes.all().await.len())
 }
 
+fn waiting_batch(
+    bench: &Bench,
+    sends: usize,
+    first: u64,
+    flushed_to: Recipient<LogFlushed>,
+    sender_waits: bool,
+) -> AppendBatch {
+    AppendBatch {
+        sends: (0..sends).map(|_| one("a")).collect(),
+        first_queue_offset: QueueOffset(first),
+        reply_to: Arc::new(bench.queue.clone()),
+        flushed_to: Some(Arc::new(flushed_to)),
+        sender_waits,
+    }
+}
+
 #[actix::test]
-async fn lone_send_whose_sender_waits_for_the_disk_wakes_no_flusher() {
+async fn those_whose_senders_wait_for_the_disk_wake_no_flusher() {
     assert!(matches!(flushed_here(1, true).await, (Some(_), 0)));
-    assert_eq!(flushed_here(1, false).await, (None, 1), "nobody waits, and others may come");
-    assert_eq!(flushed_here(2, true).await, (None, 1), "more may come while the disk works");
+    assert!(matches!(flushed_here(20, true).await, (Some(_), 0)));
+    assert_eq!(flushed_here(1, false).await, (None, 1), "nobody waits, and this thread has better to do");
+}
+
+#[actix::test]
+async fn dispatcher_hears_at_once_of_what_nobody_waits_for() {
+    let mut bench = start_with(RuntimeClock::shared(), Some(BusyWriter::new(RULES, 64).start()));
+    let (queue, mut told) = fake_sink::<LogFlushed>();
+    bench.writer.do_send(waiting_batch(&bench, 2, 0, queue.clone(), true));
+    bench.answers.next().await;
+    assert!(bench.told.try_recv().is_err(), "nobody may see it before it is on disk");
+    told.next().await;
+    bench.told.next().await;
+    bench.signal.take();
+    bench.writer.do_send(waiting_batch(&bench, 2, 2, queue, true));
+    bench.ask(vec![one("nobody waits")], 4);
+    bench.answers.next().await;
+    bench.told.next().await;
+    assert!(told.try_recv().is_err());
+}
+
+#[actix::test]
+async fn crowd_that_waits_for_the_disk_stays_with_the_writer() {
+    let busy = BusyWriter::new(RULES, 64).start();
+    let mut bench = start_with(RuntimeClock::shared(), Some(busy.clone()));
+    let (queue, mut told) = fake_sink::<LogFlushed>();
+    let crowd = RULES.crowd * 2;
+    for turn in 0..u64::from(RULES.crowded_turns) * 3 {
+        bench.writer.do_send(waiting_batch(&bench, crowd, turn * crowd as u64, queue.clone(), true));
+        let end = bench.answers.next().await.outcomes.last().unwrap().as_ref().unwrap().end;
+        assert_eq!(told.next().await.up_to, end);
+    }
+    assert!(!writes(&busy).await);
+    // Where as many come that do not wait, they are a crowd as ever.
+    for turn in 0..RULES.crowded_turns {
+        assert!(!writes(&busy).await, "after {turn} turns");
+        bench.writer.do_send(waiting_batch(&bench, 1, 1_000, queue.clone(), true));
+        bench.ask((0..RULES.crowd).map(|_| one("b")).collect(), 2_000);
+        bench.answers.next().await;
+        bench.answers.next().await;
+        told.next().await;
+    }
+    assert!(writes(&busy).await);
+}
+
+#[actix::test]
+async fn busy_writer_gives_back_when_most_wait_for_the_disk() {
+    let (mut bench, busy, next) = start_crowded().await;
+    let (queue, _told) = fake_sink::<LogFlushed>();
+    for turn in 0..RULES.lone_turns {
+        assert!(writes(&busy).await, "after {turn} turns");
+        bench.writer.do_send(waiting_batch(&bench, 5, next, queue.clone(), true));
+        bench.answers.next().await;
+        assert_eq!(bench.flushes.next().await.tell.len(), 1, "until then the flusher flushes");
+    }
+    assert!(!writes(&busy).await);
 }
 
 #[actix::test]

@@ -6,9 +6,8 @@ use actix::prelude::*;
 use serde_json::{Value, json};
 use tracing::error;
 
-use super::{AppendBatch, BatchAppended, LogPublished, PublishedSignal, StoredSend};
+use super::{AppendBatch, BatchAppended, FlushAtRest, LogPublished, PublishedSignal, StoredSend};
 use crate::actors::flusher::{FlushWanted, LogFlushed};
-use crate::actors::log_flush::LoneFlush;
 use crate::clock::SharedClock;
 use crate::error::Refusal;
 use crate::protocol::message::PendingMessage;
@@ -29,14 +28,19 @@ pub struct WriteHalf {
     unpublished: bool,
     /// Outcomes of this turn, told when they are published.
     answers: Vec<(Arc<Recipient<BatchAppended>>, BatchAppended)>,
-    /// Send requests of this turn.
-    sends: usize,
+    turn: Turn,
     /// Who of this turn is told when it is on disk.
     wait_for_disk: Vec<Arc<Recipient<LogFlushed>>>,
-    /// Whether a sender is among them.
-    sender_waits: bool,
     /// The last append failed for the disk's sake, which was logged: one line for a disk that fails, not one for each send.
     disk_fails: bool,
+}
+
+/// The send requests of a turn.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Turn {
+    pub sends: usize,
+    /// Of them, those whose sender waits for the disk.
+    pub waiting: usize,
 }
 
 impl BatchAppended {
@@ -92,16 +96,15 @@ impl WriteHalf {
             disk_fails: false,
             unpublished: false,
             answers: Vec::new(),
-            sends: 0,
+            turn: Turn::default(),
             wait_for_disk: Vec::new(),
-            sender_waits: false,
         }
     }
 
     pub fn append_batch(&mut self, batch: AppendBatch) {
         self.wait_for_disk.extend(batch.flushed_to);
-        self.sender_waits |= batch.sender_waits;
-        self.sends += batch.sends.len();
+        self.turn.sends += batch.sends.len();
+        self.turn.waiting += if batch.sender_waits { batch.sends.len() } else { 0 };
         // The answer is where a failed write finds what it takes back.
         let place = self.answers.len();
         self.answers.push((batch.reply_to, BatchAppended::new(batch.first_queue_offset, batch.sends.len())));
@@ -126,29 +129,30 @@ impl WriteHalf {
         self.appender.tail()
     }
 
-    /// Publishes, and tells queues, flusher and dispatcher. Returns how many send requests there were in this turn. With
-    /// `lone_flush` a send that is alone is flushed right here, when its sender waits for that.
-    pub fn end_turn(&mut self, lone_flush: Option<&mut LoneFlush>) -> usize {
+    /// Publishes, and tells queues, flusher and dispatcher. With `at_rest` those whose sender waits for the disk are handed
+    /// to it, and not to the flusher; it tells the dispatcher of them. Returns what the turn had, and whether `at_rest` is to be looked at from now on.
+    pub fn end_turn(&mut self, at_rest: Option<&mut FlushAtRest>) -> (Turn, bool) {
+        let turn = std::mem::take(&mut self.turn);
         if !std::mem::take(&mut self.unpublished) && self.answers.is_empty() {
-            return 0;
+            return (turn, false);
         }
         self.publish();
-        let is_awaited = std::mem::take(&mut self.sender_waits) && self.sends == 1;
-        let flushed = lone_flush.filter(|_| is_awaited).and_then(LoneFlush::try_flush);
         for (queue, answer) in self.answers.drain(..) {
             queue.do_send(answer);
         }
-        let tell = std::mem::take(&mut self.wait_for_disk);
-        match flushed {
-            Some(up_to) => tell.iter().for_each(|queue| queue.do_send(LogFlushed { up_to })),
-            None if tell.is_empty() => {}
+        let at_rest = at_rest.filter(|_| turn.waiting > 0);
+        let all_are_at_rest = at_rest.is_some() && turn.waiting == turn.sends;
+        let mut begin_looking = false;
+        match at_rest {
+            Some(at_rest) => begin_looking = at_rest.wait(self.wait_for_disk.drain(..), turn.sends),
+            None if self.wait_for_disk.is_empty() => {}
             // Bypasses its capacity: losing it would leave senders without an answer, and there is one a turn.
-            None => self.flusher.do_send(FlushWanted { tell }),
+            None => self.flusher.do_send(FlushWanted { tell: std::mem::take(&mut self.wait_for_disk) }),
         }
-        if self.signal.raise() {
+        if !all_are_at_rest && self.signal.raise() {
             self.dispatcher.do_send(LogPublished);
         }
-        std::mem::take(&mut self.sends)
+        (turn, begin_looking)
     }
 
     /// For who looks at the actors.
