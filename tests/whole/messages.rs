@@ -60,6 +60,33 @@ async fn what_is_sent_is_pulled_byte_for_byte() {
     assert_eq!(until(|| json.find_by_key("orders", "k1"), 5).await.len(), 5);
 }
 
+#[tokio::test]
+async fn what_is_on_disk_is_seen_by_consumers_at_once() {
+    let dir = temp_dir();
+    // No timer flushes here, or has the dispatcher look again.
+    let settings = [
+        "threads.arbiters=1",
+        "store.flush_mode=sync",
+        "store.flush_interval_ms=60000",
+        "store.check_point_interval_ms=60000",
+    ];
+    let broker = Broker::start(dir.path(), &settings).await;
+    let client = broker.client().await;
+    client.create_topic("orders", 1).await;
+    for n in 0..20 {
+        client.send(Send::to("orders", 0, format!("lone {n}"))).await;
+    }
+    assert_eq!(client.pull_all("orders", 0, 20).await.len(), 20);
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        others.push(broker.client().await);
+    }
+    for turn in 1..=10 {
+        futures::future::join_all(others.iter().map(|other| other.send(Send::to("orders", 0, "x")))).await;
+        assert_eq!(client.pull_all("orders", 0, 20 + turn * 20).await.len(), 20 + turn * 20);
+    }
+}
+
 /// Asks until there are `count`: the index follows the log a moment later.
 async fn until<T, F: Future<Output = Vec<T>>>(mut ask: impl FnMut() -> F, count: usize) -> Vec<T> {
     let begun = Instant::now();
