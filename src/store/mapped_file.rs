@@ -1,4 +1,4 @@
-//! Memory-mapped files: with two calls of the system ([`write_back`](super::write_back)) the only unsafe code of the program.
+//! Memory-mapped files: with the two calls of `write_back.rs` the only unsafe code of the program.
 //!
 //! Invariants, named by the `SAFETY` comments below:
 //!
