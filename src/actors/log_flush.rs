@@ -59,11 +59,14 @@ impl LogFlush {
         self.log.published().0.saturating_sub(self.progress.flushed().0)
     }
 
-    /// Has the disk begin with what is published and not yet durable, without waiting; returns what that is. Promises nothing.
-    pub fn begin_write(&self) -> BegunWrite {
+    /// Has the disk begin with what is published and not yet durable, without waiting; returns what that is. Promises
+    /// nothing; but after a failure no flush is believed any more.
+    pub fn begin_write(&self) -> Result<BegunWrite, FlushFailed> {
         let begun = BegunWrite { from: self.progress.flushed(), to: self.log.published() };
-        self.log.begin_write(begun.from, begun.to);
-        begun
+        match self.log.begin_write(begun.from, begun.to) {
+            Ok(()) => Ok(begun),
+            Err(error) => Err(self.give_up(cause_of(&error))),
+        }
     }
 
     /// Whether the disk is done with it, as far as anybody can tell.
@@ -71,10 +74,15 @@ impl LogFlush {
         self.log.is_written(begun.from, begun.to)
     }
 
-    /// The disk has failed elsewhere: no flush is believed any more.
-    pub fn give_up(&self, cause: String) {
+    /// Whether it is all that is published.
+    pub fn is_all(&self, begun: &BegunWrite) -> bool {
+        begun.to == self.log.published()
+    }
+
+    /// The disk has failed elsewhere: no flush is believed any more. Returns the first failure.
+    pub fn give_up(&self, cause: String) -> FlushFailed {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.get_or_insert(FlushFailed { cause });
+        failed.get_or_insert(FlushFailed { cause }).clone()
     }
 
     fn flush_holding(
@@ -88,18 +96,20 @@ impl LogFlush {
         if published > flushed {
             kill_point::reach("flusher.before_flush");
             if !is_planted(Planted::FlushSkipped) {
-                self.log.flush(flushed, published).map_err(|error| {
-                    let causes =
-                        std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
-                    let cause = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-                    failed.insert(FlushFailed { cause }).clone()
-                })?;
+                self.log
+                    .flush(flushed, published)
+                    .map_err(|error| failed.insert(FlushFailed { cause: cause_of(&error) }).clone())?;
             }
             kill_point::reach("flusher.flushed");
             self.progress.set_flushed(published);
         }
         Ok(published.max(flushed))
     }
+}
+
+fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -159,10 +169,26 @@ mod tests {
     fn write_that_was_begun_promises_nothing() {
         let (mut log, flush, progress) = start();
         log.append(message("T", "x"), 0);
-        assert!(flush.is_written(&flush.begin_write()));
+        log.files.write_takes(2);
+        let begun = flush.begin_write().unwrap();
+        assert_eq!([(); 3].map(|()| flush.is_written(&begun)), [false, false, true]);
+        assert!(flush.is_all(&begun));
         assert_eq!(
             (progress.flushed(), flush.unflushed_bytes()),
             (PhysicalOffset(0), log.reader.published().0)
         );
+        log.append(message("T", "x"), 1);
+        assert!(!flush.is_all(&begun));
+    }
+
+    #[test]
+    fn write_that_cannot_begin_may_have_lost_what_no_flush_tells_of() {
+        let (mut log, flush, progress) = start();
+        log.append(message("T", "x"), 0);
+        log.files.fail_next(FileOperation::BeginWrite, ErrorKind::Other);
+        let failure = flush.begin_write().unwrap_err();
+        assert!(failure.to_string().contains("/commitlog/"), "{failure}");
+        assert_eq!(flush.flush(), Err(failure));
+        assert_eq!(progress.flushed(), PhysicalOffset(0));
     }
 }

@@ -121,6 +121,7 @@ fn run_world(seed: u64) {
 async fn live(world: &mut World, last: Ending) -> Ending {
     tokio::time::pause();
     let mut life = Life::start(&world.files, last).await;
+    world.files.write_takes(world.chance.below(5) as usize);
     world.check(&life, last).await;
     for _ in 0..10 + world.chance.below(60) {
         match world.chance.below(20) {
@@ -371,8 +372,9 @@ impl World {
     fn break_something(&mut self) {
         let kind = if self.chance.one_in(2) { ErrorKind::StorageFull } else { ErrorKind::Other };
         let after = self.chance.below(6) as usize;
-        match self.chance.below(5) {
+        match self.chance.below(6) {
             0 => self.files.fail_after(FileOperation::Sync, after, ErrorKind::Other),
+            5 => self.files.fail_after(FileOperation::BeginWrite, after, ErrorKind::Other),
             1 => self.files.fail_after(FileOperation::Create, after, kind),
             2 => self.files.set_capacity(Some(self.files.used_bytes() + self.chance.below(20_000))),
             _ => self.files.fail_after(FileOperation::Write, after, kind),

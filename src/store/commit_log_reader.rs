@@ -1,6 +1,5 @@
 //! The read half of the commit log: cheap to clone, sees `[min_offset, published)`.
 
-use std::convert::Infallible;
 use std::ops::{ControlFlow, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -228,12 +227,13 @@ impl CommitLogReader {
         Ok(())
     }
 
-    /// Has the disk begin with `[from, to)`, so that a [`flush`](Self::flush) has less to wait for. Promises nothing.
-    pub fn begin_write(&self, from: PhysicalOffset, to: PhysicalOffset) {
-        let Ok(()) = self.for_each_part(from, to, |_, map, range| {
-            map.begin_write(range);
-            Ok::<(), Infallible>(())
-        });
+    /// Has the disk begin with `[from, to)`, so that a [`flush`](Self::flush) has less to wait for. Promises nothing. An
+    /// error is as one of a flush: no later one need tell of it.
+    pub fn begin_write(&self, from: PhysicalOffset, to: PhysicalOffset) -> Result<(), SegmentError> {
+        self.for_each_part(from, to, |base, map, range| {
+            map.begin_write(range)
+                .map_err(|source| SegmentError::Io { path: self.shared.dir.path(base), source })
+        })
     }
 
     /// Whether the disk has done what was begun of `[from, to)`; true where nobody can tell.

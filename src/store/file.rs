@@ -323,8 +323,8 @@ impl MapBacking for MappedDiskFile {
     }
 
     #[cfg(target_os = "linux")]
-    fn begin_write(&self, range: Range<usize>) {
-        write_back::begin(&self.0, &range);
+    fn begin_write(&self, range: Range<usize>) -> io::Result<()> {
+        write_back::begin(&self.0, &range)
     }
 
     #[cfg(target_os = "linux")]

@@ -74,8 +74,11 @@ pub trait MapBacking: Send + Sync {
     fn write(&self, memory: &MapMemory, at: usize, bytes: &[u8]) -> io::Result<()>;
     /// Returns when `range` of `memory` would survive a loss of power.
     fn sync(&self, memory: &MapMemory, range: Range<usize>) -> io::Result<()>;
-    /// Has the disk begin with `range`, so that a [`sync`](Self::sync) has less to wait for. Promises nothing.
-    fn begin_write(&self, _range: Range<usize>) {}
+    /// Has the disk begin with `range`, so that a [`sync`](Self::sync) has less to wait for. Promises nothing. An error is
+    /// as one of a `sync`: no later one need tell of it.
+    fn begin_write(&self, _range: Range<usize>) -> io::Result<()> {
+        Ok(())
+    }
     /// Whether a `sync` would find the disk at `range` no more. True where nobody can tell.
     fn is_written(&self, _range: Range<usize>) -> bool {
         true
@@ -95,6 +98,11 @@ impl Region {
     fn flush(&self, range: Range<usize>) -> io::Result<()> {
         check_range(&range, self.len);
         if range.is_empty() { Ok(()) } else { self.backing.sync(&self.memory, range) }
+    }
+
+    fn begin_write(&self, range: Range<usize>) -> io::Result<()> {
+        check_range(&range, self.len);
+        self.backing.begin_write(range)
     }
 }
 
@@ -210,6 +218,11 @@ impl MapWriter {
         self.region.backing.write(&self.region.memory, at, bytes)
     }
 
+    /// Has the disk begin with `range`, and promises nothing. After an error any part of it may be lost.
+    pub fn begin_write(&self, range: Range<usize>) -> io::Result<()> {
+        self.region.begin_write(range)
+    }
+
     /// Shows readers everything below `position`; it cannot be taken back.
     pub fn publish(&mut self, position: usize) {
         assert!(position >= self.published(), "the published position never goes back");
@@ -258,10 +271,9 @@ impl MapReader {
         self.region.flush(range)
     }
 
-    /// Has the disk begin with `range`, and promises nothing.
-    pub fn begin_write(&self, range: Range<usize>) {
-        check_range(&range, self.region.len);
-        self.region.backing.begin_write(range);
+    /// Has the disk begin with `range`, and promises nothing. After an error no flush of it is to be believed.
+    pub fn begin_write(&self, range: Range<usize>) -> io::Result<()> {
+        self.region.begin_write(range)
     }
 
     /// Whether the disk has done what was begun of `range`; true where nobody can tell.

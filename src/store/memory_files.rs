@@ -11,6 +11,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use open_file::{MappedMemoryFile, MemoryFile};
@@ -47,6 +48,8 @@ pub enum FileOperation {
     Write,
     /// Syncing a plain file, a map or a directory.
     Sync,
+    /// Beginning to write what a map has in memory alone, before it is synced.
+    BeginWrite,
     /// Creating a plain or mapped file.
     Create,
     /// Reading a plain file.
@@ -98,6 +101,7 @@ struct Disk {
     capacity_bytes: Option<u64>,
     open_files: usize,
     max_open_files: Option<usize>,
+    looks_until_written: usize,
     failures: Vec<PlannedFailure>,
 }
 
@@ -201,6 +205,7 @@ impl MemoryFiles {
             capacity_bytes: disk.capacity_bytes,
             open_files: 0,
             max_open_files: disk.max_open_files,
+            looks_until_written: disk.looks_until_written,
             failures: Vec::new(),
         };
         Self { disk: Arc::new(Mutex::new(found)), stall: Arc::default() }
@@ -219,6 +224,11 @@ impl MemoryFiles {
     /// Opening one more than `limit` plain files fails, as it does for a process.
     pub fn limit_open_files(&self, limit: usize) {
         self.disk().max_open_files = Some(limit);
+    }
+
+    /// What a map is begun to be written from now on is found written after so many looks that find it is not.
+    pub fn write_takes(&self, looks: usize) {
+        self.disk().looks_until_written = looks;
     }
 
     /// Makes the next `operation` fail with `kind`, once.
@@ -479,7 +489,8 @@ impl MemoryFiles {
         let bytes = content.live.to_vec();
         let memory = Arc::new(MapMemory::anonymous(&bytes)?);
         content.live = Live::Mapped { memory: Arc::clone(&memory), len: bytes.len() };
-        let backing = MappedMemoryFile { files: self.clone(), node: Arc::clone(node) };
+        let backing =
+            MappedMemoryFile { files: self.clone(), node: Arc::clone(node), looks: AtomicUsize::new(0) };
         Ok(MappedFile::new(memory, bytes.len(), Box::new(backing)))
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{FileOperation, Live, MemoryFiles, Node, lock};
 use crate::store::file::StoreFile;
@@ -90,6 +91,8 @@ impl StoreFile for MemoryFile {
 pub(super) struct MappedMemoryFile {
     pub(super) files: MemoryFiles,
     pub(super) node: Node,
+    /// So many will find it being written.
+    pub(super) looks: AtomicUsize,
 }
 
 impl MapBacking for MappedMemoryFile {
@@ -113,6 +116,18 @@ impl MapBacking for MappedMemoryFile {
         content.durable.resize(len, 0);
         content.durable[range.clone()].copy_from_slice(&memory.copy_out(range));
         Ok(())
+    }
+
+    fn begin_write(&self, _: Range<usize>) -> io::Result<()> {
+        let mut disk = self.files.disk();
+        disk.fail_if_planned(FileOperation::BeginWrite)?;
+        self.looks.store(disk.looks_until_written, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_written(&self, _: Range<usize>) -> bool {
+        let one_less = |looks: usize| looks.checked_sub(1);
+        self.looks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_err()
     }
 }
 
