@@ -251,11 +251,15 @@ impl CommitLogWriter {
 
     /// For who looks at the actors.
     fn facts(&self) -> Value {
-        match &self.place {
+        let mut facts = match &self.place {
             Place::Here(half) => half.facts(),
             Place::Busy(_) => json!({ "writes": "BusyWriter" }),
             Place::Awaited(asked) => json!({ "writes": "BusyWriter", "waiting": asked.len() }),
+        };
+        if let Some(Helpers { at_rest, .. }) = &self.helpers {
+            facts["waitForDisk"] = at_rest.waiting().into();
         }
+        facts
     }
 }
 
@@ -280,7 +284,7 @@ impl ActsAtTurnEnd for CommitLogWriter {
         let (turn, begin_looking) = half.end_turn(Some(at_rest));
         match turn.sends - turn.waiting {
             0 if turn.sends == 0 => {}
-            crowd if crowd >= self.rules.crowd => self.crowded_turns += 1,
+            crowd if crowd >= self.rules.crowd && !turn.most_wait() => self.crowded_turns += 1,
             _ => self.crowded_turns = 0,
         }
         if self.crowded_turns == self.rules.crowded_turns {
@@ -299,8 +303,16 @@ impl ActsAtTurnEnd for CommitLogWriter {
 /// Looks at those who wait for the disk, once all that was ready has had its turn and the network was asked for more.
 fn look_next_turn(writer: &CommitLogWriter, ctx: &mut Context<CommitLogWriter>) {
     ctx.spawn(yield_now().into_actor(writer).map(|(), writer: &mut CommitLogWriter, ctx| {
-        if writer.helpers.as_mut().is_some_and(|helpers| helpers.at_rest.look()) {
+        let Some(Helpers { at_rest, .. }) = &mut writer.helpers else { return };
+        let has_flushed = at_rest.take_has_flushed();
+        if at_rest.look() {
             look_next_turn(writer, ctx);
+        }
+        // Those who waited have their answers now, and what the disk begins with is done when the next flush comes.
+        if let Place::Here(half) = &mut writer.place
+            && has_flushed
+        {
+            half.zero_ahead_at_rest();
         }
     }));
 }

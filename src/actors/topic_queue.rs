@@ -3,7 +3,7 @@
 //! - Owns: the consume queue, the next queue offset, the pulls that are held, the sends that wait for the disk; of a
 //!   compacted topic the compacted log, too.
 //! - Takes: [`SendMessages`], [`BatchAppended`](super::commit_log_writer::BatchAppended) from the writer,
-//!   [`LogFlushed`](super::flusher::LogFlushed) from the flusher, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
+//!   [`LogFlushed`](super::flusher::LogFlushed) from whoever flushes, [`PullMessages`], [`Dispatched`], [`TakeUnflushed`],
 //!   [`LogTrimmed`], [`ContinueAt`], [`WakeHolds`], [`DeleteQueue`]; of compacted topics [`BeginRewrite`], [`EndRewrite`],
 //!   [`TakeCopies`]; the questions [`QueryExtent`], [`SearchOffsetByTime`],
 //!   [`QueryStoredAt`], [`LocateOffset`], [`ReadUnits`], [`ReadRecords`], [`QueryPulledLast`],

@@ -35,8 +35,14 @@ pub const MAX_TOPIC_BYTES: usize = i16::MAX as usize;
 /// What is gathered before it is written, bytes: it stays in the cache of one core.
 const GATHER_BYTES: usize = 256 * 1024;
 
-/// How far the log is zeroed ahead when each write is flushed, bytes.
+/// The largest page that a machine has.
+const PAGE_BYTES: usize = 64 * 1024;
+/// Bytes that are zeroed at a time while the disk has nothing to do, as soon as fewer than that are left.
+const ZERO_AT_REST_BYTES: usize = 512 * 1024;
+const ZEROS_LEFT_BYTES: usize = 256 * 1024;
+/// How far the log is zeroed ahead when each write is flushed, bytes, where it was not at rest.
 const ZERO_AHEAD_BYTES: usize = 1024 * 1024;
+static ZEROS: [u8; ZERO_AHEAD_BYTES] = [0; ZERO_AHEAD_BYTES];
 
 /// Why nothing was stored. After every one of them the log is usable; [`AppendError::Write`] takes back whatever
 /// was not written yet, see [`CommitLogAppender::end`].
@@ -296,9 +302,25 @@ impl CommitLogAppender {
         self.zeroes_ahead = on;
     }
 
+    /// Zeroes ahead before that is due, and has the disk begin with it: for whoever has just flushed, so that the next flush
+    /// finds the disk done.
+    pub fn zero_ahead_at_rest(&mut self) {
+        let end = (self.written.end.0 - self.current_base.0) as usize;
+        if !self.zeroes_ahead || !self.gathered.is_empty() || self.zeroed_to > end + ZEROS_LEFT_BYTES {
+            return;
+        }
+        let from = self.zeroed_to.max(end);
+        let to = self.current.len().min((from + ZERO_AT_REST_BYTES).next_multiple_of(PAGE_BYTES));
+        if from < to && self.current.write(from, &ZEROS[..to - from]).is_ok() {
+            self.zeroed_to = to;
+            // Zeros that are lost are zeros; the first page may have records that are not on disk.
+            let whole = from.next_multiple_of(PAGE_BYTES).min(to)..to;
+            let _ = self.current.begin_write(whole);
+        }
+    }
+
     /// Zeroes what follows `end` when nothing but preallocated blocks do.
     fn zero_behind(&mut self, end: usize) {
-        static ZEROS: [u8; ZERO_AHEAD_BYTES] = [0; ZERO_AHEAD_BYTES];
         if !self.zeroes_ahead || end <= self.zeroed_to {
             return;
         }

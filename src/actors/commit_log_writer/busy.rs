@@ -59,8 +59,7 @@ impl ActsAtTurnEnd for BusyWriter {
         let Some(Writing { half, writer, lone_turns }) = &mut self.writing else { return };
         match half.end_turn(None).0 {
             Turn { sends: 0, .. } => {}
-            // Those who wait for the disk are better off there.
-            Turn { sends, waiting } if sends == 1 || waiting * 2 > sends => *lone_turns += 1,
+            turn if turn.sends == 1 || turn.most_wait() => *lone_turns += 1,
             Turn { .. } => *lone_turns = 0,
         }
         if *lone_turns == self.rules.lone_turns {

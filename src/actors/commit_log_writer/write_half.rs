@@ -43,6 +43,13 @@ pub struct Turn {
     pub waiting: usize,
 }
 
+impl Turn {
+    /// Most wait for the disk; they are better off where the worker flushes.
+    pub fn most_wait(&self) -> bool {
+        self.waiting * 2 > self.sends
+    }
+}
+
 impl BatchAppended {
     fn new(first_queue_offset: QueueOffset, sends: usize) -> Self {
         Self { outcomes: Vec::with_capacity(sends), next_queue_offset: first_queue_offset, stored_bytes: 0 }
@@ -129,7 +136,12 @@ impl WriteHalf {
         self.appender.tail()
     }
 
-    /// Publishes, and tells queues, flusher and dispatcher. With `at_rest` those whose sender waits for the disk are handed
+    /// For whoever has just flushed, and knows that the disk has nothing to do.
+    pub fn zero_ahead_at_rest(&mut self) {
+        self.appender.zero_ahead_at_rest();
+    }
+
+    /// Publishes, and tells queues, flusher and dispatcher. With `at_rest` those that wait for the disk are handed
     /// to it, and not to the flusher; it tells the dispatcher of them. Returns what the turn had, and whether `at_rest` is to be looked at from now on.
     pub fn end_turn(&mut self, at_rest: Option<&mut FlushAtRest>) -> (Turn, bool) {
         let turn = std::mem::take(&mut self.turn);

@@ -131,6 +131,9 @@ fn zeroing_ahead_never_touches_what_is_stored() {
     let mut sent = Vec::new();
     for n in 0..40 {
         log.appender.zero_ahead(n % 3 != 1);
+        if n % 4 != 2 {
+            log.appender.zero_ahead_at_rest();
+        }
         let body = format!("{n} {}", "x".repeat(n * 37 % 900));
         append(&mut log, &body).unwrap();
         sent.push(body);
