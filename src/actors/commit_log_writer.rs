@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::prelude::*;
 pub use busy::BusyWriter;
-pub use flush_at_rest::FlushAtRest;
+pub use flush_at_rest::{FlushAtRest, Look};
 use futures::channel::oneshot;
 use serde_json::{Value, json};
 use tokio::task::yield_now;
@@ -304,11 +304,11 @@ impl ActsAtTurnEnd for CommitLogWriter {
 fn look_next_turn(writer: &CommitLogWriter, ctx: &mut Context<CommitLogWriter>) {
     ctx.spawn(yield_now().into_actor(writer).map(|(), writer: &mut CommitLogWriter, ctx| {
         let Some(Helpers { at_rest, .. }) = &mut writer.helpers else { return };
-        let has_flushed = at_rest.take_has_flushed();
-        if at_rest.look() {
+        let Look { again, has_flushed } = at_rest.look();
+        if again {
             look_next_turn(writer, ctx);
         }
-        // Those who waited have their answers now, and what the disk begins with is done when the next flush comes.
+        // What the disk begins with now is done when the next flush comes.
         if let Place::Here(half) = &mut writer.place
             && has_flushed
         {

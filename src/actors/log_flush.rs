@@ -3,12 +3,13 @@
 //! The [`Flusher`](super::flusher::Flusher) does it for all who wait. A writer that lives where cores are few does it itself
 //! ([`FlushAtRest`](super::commit_log_writer::FlushAtRest)).
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
 use super::facts::Progress;
 use crate::kill_point;
 use crate::planted::{Planted, is_planted};
 use crate::store::commit_log::CommitLogReader;
 use crate::types::PhysicalOffset;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// The disk did not keep what it was given. The kernel may forget the failed pages, so that a second flush succeeds
 /// without having written anything; so there is none, and every one who asks is told of the first.
@@ -16,6 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 #[error("{cause}")]
 pub struct FlushFailed {
     cause: String,
+}
+
+impl FlushFailed {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        Self { cause: causes.map(ToString::to_string).collect::<Vec<_>>().join(": ") }
+    }
 }
 
 /// A part of the log that the disk was told to begin with.
@@ -48,11 +56,7 @@ impl LogFlush {
 
     /// The same; `None` while another flush is under way.
     pub fn try_flush(&self) -> Option<Result<PhysicalOffset, FlushFailed>> {
-        match self.failed.try_lock() {
-            Ok(failed) => Some(self.flush_holding(failed)),
-            Err(TryLockError::Poisoned(failed)) => Some(self.flush_holding(failed.into_inner())),
-            Err(TryLockError::WouldBlock) => None,
-        }
+        Some(self.flush_holding(self.try_hold()?))
     }
 
     pub fn unflushed_bytes(&self) -> u64 {
@@ -60,13 +64,16 @@ impl LogFlush {
     }
 
     /// Has the disk begin with what is published and not yet durable, without waiting; returns what that is. Promises
-    /// nothing; but after a failure no flush is believed any more.
-    pub fn begin_write(&self) -> Result<BegunWrite, FlushFailed> {
-        let begun = BegunWrite { from: self.progress.flushed(), to: self.log.published() };
-        match self.log.begin_write(begun.from, begun.to) {
-            Ok(()) => Ok(begun),
-            Err(error) => Err(self.give_up(cause_of(&error))),
+    /// nothing; but after a failure no flush is believed any more. `None` while a flush is under way: it would not be told
+    /// of what the beginning loses.
+    pub fn begin_write(&self) -> Option<Result<BegunWrite, FlushFailed>> {
+        let mut failed = self.try_hold()?;
+        if let Some(first) = &*failed {
+            return Some(Err(first.clone()));
         }
+        let begun = BegunWrite { from: self.progress.flushed(), to: self.log.published() };
+        let written = self.log.begin_write(begun.from, begun.to);
+        Some(written.map(|()| begun).map_err(|error| failed.insert(FlushFailed::of(&error)).clone()))
     }
 
     /// Whether the disk is done with it, as far as anybody can tell.
@@ -79,10 +86,19 @@ impl LogFlush {
         begun.to == self.log.published()
     }
 
-    /// The disk has failed elsewhere: no flush is believed any more. Returns the first failure.
-    pub fn give_up(&self, cause: String) -> FlushFailed {
+    /// The disk has failed elsewhere: no flush is believed any more.
+    pub fn give_up(&self, cause: String) {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.get_or_insert(FlushFailed { cause }).clone()
+        failed.get_or_insert(FlushFailed { cause });
+    }
+
+    /// `None` while somebody else has the disk work.
+    fn try_hold(&self) -> Option<MutexGuard<'_, Option<FlushFailed>>> {
+        match self.failed.try_lock() {
+            Ok(failed) => Some(failed),
+            Err(TryLockError::Poisoned(failed)) => Some(failed.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn flush_holding(
@@ -98,18 +114,13 @@ impl LogFlush {
             if !is_planted(Planted::FlushSkipped) {
                 self.log
                     .flush(flushed, published)
-                    .map_err(|error| failed.insert(FlushFailed { cause: cause_of(&error) }).clone())?;
+                    .map_err(|error| failed.insert(FlushFailed::of(&error)).clone())?;
             }
             kill_point::reach("flusher.flushed");
             self.progress.set_flushed(published);
         }
         Ok(published.max(flushed))
     }
-}
-
-fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -142,9 +153,14 @@ mod tests {
         log.append(message("T", "x"), 0);
         log.files.fail_next(FileOperation::Sync, ErrorKind::Other);
         let failure = flush.flush().unwrap_err();
+        assert_nothing_is_claimed(&flush, &progress, failure);
+    }
+
+    fn assert_nothing_is_claimed(flush: &LogFlush, progress: &Progress, failure: FlushFailed) {
         assert!(failure.to_string().contains("/commitlog/"), "{failure}");
         assert_eq!(flush.flush(), Err(failure.clone()));
-        assert_eq!(flush.try_flush(), Some(Err(failure)));
+        assert_eq!(flush.try_flush(), Some(Err(failure.clone())));
+        assert_eq!(flush.begin_write(), Some(Err(failure)));
         assert_eq!(progress.flushed(), PhysicalOffset(0));
     }
 
@@ -159,6 +175,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(flush.try_flush(), None);
+        assert_eq!(flush.begin_write(), None);
         log.files.go_on();
         assert_eq!(flushing.join().unwrap(), Ok(end));
         assert_eq!(progress.flushed(), end);
@@ -170,7 +187,7 @@ mod tests {
         let (mut log, flush, progress) = start();
         log.append(message("T", "x"), 0);
         log.files.write_takes(2);
-        let begun = flush.begin_write().unwrap();
+        let begun = flush.begin_write().unwrap().unwrap();
         assert_eq!([(); 3].map(|()| flush.is_written(&begun)), [false, false, true]);
         assert!(flush.is_all(&begun));
         assert_eq!(
@@ -186,9 +203,7 @@ mod tests {
         let (mut log, flush, progress) = start();
         log.append(message("T", "x"), 0);
         log.files.fail_next(FileOperation::BeginWrite, ErrorKind::Other);
-        let failure = flush.begin_write().unwrap_err();
-        assert!(failure.to_string().contains("/commitlog/"), "{failure}");
-        assert_eq!(flush.flush(), Err(failure));
-        assert_eq!(progress.flushed(), PhysicalOffset(0));
+        let failure = flush.begin_write().unwrap().unwrap_err();
+        assert_nothing_is_claimed(&flush, &progress, failure);
     }
 }

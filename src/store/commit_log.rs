@@ -37,8 +37,9 @@ const GATHER_BYTES: usize = 256 * 1024;
 
 /// The largest page that a machine has.
 const PAGE_BYTES: usize = 64 * 1024;
-/// Bytes that are zeroed at a time while the disk has nothing to do, as soon as fewer than that are left.
+/// How far the log is zeroed further, bytes, while the disk has nothing to do,
 const ZERO_AT_REST_BYTES: usize = 512 * 1024;
+/// and at how many bytes of zeros left.
 const ZEROS_LEFT_BYTES: usize = 256 * 1024;
 /// How far the log is zeroed ahead when each write is flushed, bytes, where it was not at rest.
 const ZERO_AHEAD_BYTES: usize = 1024 * 1024;
@@ -305,8 +306,11 @@ impl CommitLogAppender {
     /// Zeroes ahead before that is due, and has the disk begin with it: for whoever has just flushed, so that the next flush
     /// finds the disk done.
     pub fn zero_ahead_at_rest(&mut self) {
+        if !self.zeroes_ahead || !self.gathered.is_empty() || self.written.end < self.current_base {
+            return;
+        }
         let end = (self.written.end.0 - self.current_base.0) as usize;
-        if !self.zeroes_ahead || !self.gathered.is_empty() || self.zeroed_to > end + ZEROS_LEFT_BYTES {
+        if self.zeroed_to > end + ZEROS_LEFT_BYTES {
             return;
         }
         let from = self.zeroed_to.max(end);

@@ -102,7 +102,7 @@ impl Region {
 
     fn begin_write(&self, range: Range<usize>) -> io::Result<()> {
         check_range(&range, self.len);
-        self.backing.begin_write(range)
+        if range.is_empty() { Ok(()) } else { self.backing.begin_write(range) }
     }
 }
 

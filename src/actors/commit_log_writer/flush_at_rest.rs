@@ -23,7 +23,8 @@ use crate::types::PhysicalOffset;
 const QUICK: Duration = Duration::from_millis(5);
 /// What is flushed here at most of messages, those of others as well: a quick disk takes it in about a millisecond.
 const AT_REST_BYTES: u64 = 1 << 20;
-/// Flushes that are left to the flusher after two in a row that were not quick; one alone is a disk that had something else to do.
+/// Flushes that are left to the flusher after two in a row that were not quick; one alone is a disk that had something else
+/// to do.
 const LEFT_TO_FLUSHER: u32 = 64;
 
 /// Looks in a row that find no new send, after which the disk begins, and after which it is waited for.
@@ -71,6 +72,15 @@ pub struct FlushAtRest {
     is_looking: bool,
 }
 
+/// What a look has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Look {
+    /// Look again after the next turn.
+    pub again: bool,
+    /// The look before has flushed: those who waited have had a turn for their answers, and the disk has nothing to do.
+    pub has_flushed: bool,
+}
+
 impl FlushAtRest {
     pub fn new(
         flush: LogFlush,
@@ -116,20 +126,16 @@ impl FlushAtRest {
         !std::mem::replace(&mut self.is_looking, true)
     }
 
-    /// What there is to do after a turn of the event loop. Returns whether to look again after the next.
-    pub fn look(&mut self) -> bool {
+    /// What there is to do after a turn of the event loop.
+    pub fn look(&mut self) -> Look {
+        let has_flushed = std::mem::take(&mut self.has_flushed);
         if self.waiting.is_empty() {
             self.lingering_looks = self.lingering_looks.saturating_sub(1);
         } else if self.is_due() {
             self.end_wait();
         }
         self.is_looking = !self.waiting.is_empty() || self.lingering_looks > 0 || self.has_flushed;
-        self.is_looking
-    }
-
-    /// Whether the last look has flushed, so that the disk has nothing to do. There is one more behind such a look.
-    pub fn take_has_flushed(&mut self) -> bool {
-        std::mem::take(&mut self.has_flushed)
+        Look { again: self.is_looking, has_flushed }
     }
 
     /// How many batches wait: for who looks at the actors.
@@ -165,7 +171,7 @@ impl FlushAtRest {
         let now = Instant::now();
         let begun = self.flush.begin_write();
         self.beginning += now.elapsed();
-        let Ok(begun) = begun else { return true }; // the flush tells of it
+        let Some(Ok(begun)) = begun else { return true }; // the flush tells of it, or it is under way
         self.begun = Some(begun);
         self.flush.is_written(&begun)
     }
@@ -267,20 +273,18 @@ mod tests {
             self.at_rest.wait([self.queue.clone()], sends)
         }
 
+        fn look(&mut self) -> bool {
+            self.at_rest.look().again
+        }
+
         /// Looks until all are told or left; how many looks that took.
         fn look_until_flushed(&mut self) -> u32 {
             let mut looks = 0;
             while self.at_rest.waiting() > 0 {
-                assert!(self.at_rest.look() || self.at_rest.waiting() == 0);
+                assert!(self.look() || self.at_rest.waiting() == 0);
                 looks += 1;
             }
             looks
-        }
-
-        /// As the writer does.
-        fn look(&mut self) -> bool {
-            self.at_rest.take_has_flushed();
-            self.at_rest.look()
         }
 
         /// Looks to the end, for those who may come again as well.
@@ -303,16 +307,15 @@ mod tests {
         let mut bench = start();
         assert!(bench.turn(3));
         for _ in 0..20 {
-            assert!(bench.at_rest.look());
+            assert!(bench.look());
             assert!(!bench.turn(2), "somebody looks already");
-            assert!(bench.at_rest.look() && bench.at_rest.look(), "others may come");
+            assert!(bench.look() && bench.look(), "others may come");
         }
         // The look that sees the last to come, and those that find nobody.
         assert_eq!(bench.look_until_flushed(), QUIET_TO_FLUSH - 1);
         assert_eq!(bench.flush.unflushed_bytes(), 0);
         assert_eq!(bench.outcome().await, (1, 0), "each queue is told once");
-        assert!(bench.at_rest.take_has_flushed());
-        assert!(!bench.at_rest.look(), "nobody waits");
+        assert_eq!(bench.at_rest.look(), Look { again: false, has_flushed: true }, "nobody waits");
         assert!(bench.turn(3), "looking begins anew");
     }
 
@@ -402,7 +405,7 @@ mod tests {
             bench.at_rest.comes_back = true;
             bench.look_until_flushed();
         }
-        assert!(bench.at_rest.look() && bench.at_rest.look());
+        assert!(bench.look() && bench.look());
         assert!(!bench.turn(1), "it looks already");
         assert_eq!(bench.look_until_flushed(), 1);
     }
