@@ -1,10 +1,10 @@
 //! `telstar bench limits`: what the machine gives, without any broker.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,9 +31,10 @@ Examples:
   telstar bench limits
   telstar bench limits --dir /var/lib/telstar --size 16k --json
 
-Three loops, one after the other, each of them bare: a question and its answer over one loopback connection (what one sender
-with one message in flight cannot go below), a copy through a loopback connection (what consumers cannot go above), and
-a write with fdatasync into a file (what one sender with synchronous flush cannot go above).")]
+Four loops, one after the other, each of them bare: a question and its answer over one loopback connection (what one sender
+with one message in flight cannot go below), a copy through a loopback connection (what consumers cannot go above),
+a write with fdatasync into a file (what one sender with synchronous flush cannot go above), and a question that is answered
+when it is written and flushed (what a server would reach there that does nothing else).")]
 pub struct LimitsArgs {
     /// Where to write the file that is flushed; it is removed at the end
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -58,21 +59,27 @@ struct LimitsReport {
     copied_megabytes_per_second: f64,
     flushes_per_second: f64,
     flush_us: Percentiles,
+    flushed_echoes_per_second: f64,
+    flushed_echo_us: Percentiles,
 }
 
 pub fn run(args: LimitsArgs) -> Result<(), CliError> {
     let loopback = |error: io::Error| CliError::Bench(format!("loopback: {error}"));
-    let echo = echo(HEADER_BYTES + args.size, args.duration).map_err(loopback)?;
-    let copied_bytes_per_second = copy(args.duration).map_err(loopback)?;
-    let flushes = flush(&args).map_err(|error| {
+    let on_disk = |error: io::Error| {
         CliError::Bench(format!("cannot write in {}: {error}; choose another with --dir", args.dir.display()))
-    })?;
+    };
+    let echo = echo(HEADER_BYTES + args.size, args.duration, || Ok(())).map_err(loopback)?;
+    let copied_bytes_per_second = copy(args.duration).map_err(loopback)?;
+    let flushes = flush(&args).map_err(on_disk)?;
+    let flushed_echoes = flushed_echo(&args).map_err(on_disk)?;
     let report = LimitsReport {
         echoes_per_second: echo.per_second,
         echo_us: echo.latencies.percentiles(),
         copied_megabytes_per_second: copied_bytes_per_second / 1e6,
         flushes_per_second: flushes.per_second,
         flush_us: flushes.latencies.percentiles(),
+        flushed_echoes_per_second: flushed_echoes.per_second,
+        flushed_echo_us: flushed_echoes.latencies.percentiles(),
     };
     if args.json {
         return output::print(&output::json(&report));
@@ -84,6 +91,7 @@ pub fn run(args: LimitsArgs) -> Result<(), CliError> {
         ("echo", told(report.echoes_per_second, report.echo_us)),
         ("copy", format!("{:.0} MB/s", report.copied_megabytes_per_second)),
         ("fdatasync", told(report.flushes_per_second, report.flush_us)),
+        ("flushed echo", told(report.flushed_echoes_per_second, report.flushed_echo_us)),
     ]))
 }
 
@@ -117,12 +125,23 @@ fn connection() -> io::Result<(TcpStream, TcpStream)> {
     Ok((ours, theirs))
 }
 
-fn echo(question_bytes: usize, duration: Duration) -> io::Result<Loop> {
+/// Questions and answers in turn; `before_answer` is done for each where it is answered.
+fn echo(
+    question_bytes: usize,
+    duration: Duration,
+    mut before_answer: impl FnMut() -> io::Result<()> + Send + 'static,
+) -> io::Result<Loop> {
     let (mut ours, mut theirs) = connection()?;
     let answering = thread::spawn(move || {
         let mut question = vec![0; question_bytes];
         // Ends when the other end is closed.
-        while theirs.read_exact(&mut question).is_ok() && theirs.write_all(&[1; ANSWER_BYTES]).is_ok() {}
+        while theirs.read_exact(&mut question).is_ok() {
+            before_answer()?;
+            if theirs.write_all(&[1; ANSWER_BYTES]).is_err() {
+                break;
+            }
+        }
+        Ok(())
     });
     let question = vec![1; question_bytes];
     let mut answer = [0; ANSWER_BYTES];
@@ -131,12 +150,10 @@ fn echo(question_bytes: usize, duration: Duration) -> io::Result<Loop> {
         ours.read_exact(&mut answer)
     });
     drop(ours);
-    // It does not panic, and has nothing to tell.
-    let _ = answering.join();
-    echoes
+    // What stopped the other end says more than that it is gone.
+    answering.join().map_err(|_| io::Error::other("the answering thread panicked"))?.and(echoes)
 }
 
-/// Bytes per second.
 fn copy(duration: Duration) -> io::Result<f64> {
     let (mut ours, mut theirs) = connection()?;
     let reading = thread::spawn(move || {
@@ -155,23 +172,49 @@ fn copy(duration: Duration) -> io::Result<f64> {
 }
 
 fn flush(args: &LimitsArgs) -> io::Result<Loop> {
-    let path = args.dir.join(format!("telstar-limits-{}", std::process::id()));
-    let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path)?;
-    let flushes = (|| {
+    let mut file = FlushedFile::create(&args.dir, args.size)?;
+    repeat(args.duration, || file.append())
+}
+
+fn flushed_echo(args: &LimitsArgs) -> io::Result<Loop> {
+    let mut file = FlushedFile::create(&args.dir, args.size)?;
+    echo(HEADER_BYTES + args.size, args.duration, move || file.append())
+}
+
+/// A file of blocks that were written before, each write to it flushed; begins anew at its end, and is gone with its value.
+struct FlushedFile {
+    file: File,
+    path: PathBuf,
+    record: Vec<u8>,
+    at: u64,
+}
+
+impl FlushedFile {
+    fn create(dir: &Path, record_bytes: usize) -> io::Result<Self> {
+        let path = dir.join(format!("telstar-limits-{}", std::process::id()));
+        let file = OpenOptions::new().create_new(true).read(true).write(true).open(&path)?;
+        let flushed = Self { file, path, record: vec![1; record_bytes], at: 0 };
         let zeroes = vec![0; 1 << 20];
         for at in (0..FILE_BYTES).step_by(zeroes.len()) {
-            file.write_all_at(&zeroes, at)?;
+            flushed.file.write_all_at(&zeroes, at)?;
         }
-        file.sync_all()?;
-        let record = vec![1; args.size];
-        let mut at = 0;
-        repeat(args.duration, || {
-            file.write_all_at(&record, at)?;
-            at = (at + record.len() as u64) % (FILE_BYTES - record.len() as u64).max(1);
-            file.sync_data()
-        })
-    })();
-    std::fs::remove_file(&path).and(flushes)
+        flushed.file.sync_all()?;
+        Ok(flushed)
+    }
+
+    fn append(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.record, self.at)?;
+        let len_bytes = self.record.len() as u64;
+        self.at = (self.at + len_bytes) % (FILE_BYTES - len_bytes).max(1);
+        self.file.sync_data()
+    }
+}
+
+impl Drop for FlushedFile {
+    fn drop(&mut self) {
+        // Somebody may have removed it.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 #[cfg(test)]
@@ -187,9 +230,15 @@ mod tests {
             duration: Duration::from_millis(20),
             json: true,
         };
-        assert!(echo(1324, args.duration).unwrap().per_second > 0.0);
+        assert!(echo(1324, args.duration, || Ok(())).unwrap().per_second > 0.0);
         assert!(copy(args.duration).unwrap() > 0.0);
         assert!(flush(&args).unwrap().per_second > 0.0);
+        assert!(flushed_echo(&args).unwrap().per_second > 0.0);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+    #[test]
+    fn what_stops_the_answers_is_told() {
+        let stopped = echo(1324, Duration::from_secs(60), || Err(io::Error::other("disk on strike")));
+        assert_eq!(stopped.err().unwrap().to_string(), "disk on strike");
     }
 }
