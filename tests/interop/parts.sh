@@ -222,6 +222,7 @@ sum_up() {
   failed=$(cat "$results"/* | grep -c '^FAIL ' || true)
   if [ "$failed" -gt 0 ]; then
     echo "failed:"; cat "$results"/* | grep '^FAIL ' | sed 's/^/  /'
+    echo "what the servers warned of:"; { grep -hE ' (WARN|ERROR) ' "$work"/telstar-*.log "$work"/java-*.log || true; } 2> /dev/null | tail -30 | cut -c1-400 | sed 's/^/  /'
   fi
   echo "$passed passed, $failed failed"
   [ "$passed" -gt 0 ] && [ "$failed" -eq 0 ]

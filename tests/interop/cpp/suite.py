@@ -7,6 +7,7 @@ client: checks run one after another.
 """
 import collections
 import contextlib
+import ctypes
 import os
 import pathlib
 import random
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 
+from rocketmq import ffi
 from rocketmq.client import Message, Producer, PullConsumer, PushConsumer, RecvMessage
 from rocketmq.exceptions import ProducerSendSyncFailed, ffi_check
 from rocketmq.ffi import MessageModel, _CConsumeStatus, dll
@@ -29,6 +31,16 @@ RECONSUME_LATER = _CConsumeStatus.RECONSUME_LATER.value
 ADMIN = pathlib.Path(__file__).resolve().parents[1] / "admin.py"
 
 Letter = collections.namedtuple("Letter", "number body tags keys stadt")
+
+
+class SendFailure(ctypes.Structure):
+    """What the library says of an asynchronous send that failed. The package has other lengths, and finds no text."""
+    _fields_ = [("error", ctypes.c_int), ("line", ctypes.c_int), ("file", ctypes.c_char * 256),
+                ("msg", ctypes.c_char * 512), ("type", ctypes.c_char * 128)]
+
+
+ffi.SEND_EXCEPTION_CALLBACK = ctypes.CFUNCTYPE(None, SendFailure)
+dll.SendMessageAsync.argtypes = [*dll.SendMessageAsync.argtypes[:-1], ffi.SEND_EXCEPTION_CALLBACK]
 
 
 def unused(prefix):
@@ -124,12 +136,20 @@ def started(client):
         client.shutdown()
 
 
+@contextlib.contextmanager
 def producer():
-    return started(Producer(unused("producers"), timeout=15_000))
+    """A producer that is connected.
+
+    Its first heartbeat, 10 ms after its start, connects as well as its first send; while the one does, the other fails at
+    once for want of a connection.
+    """
+    with started(Producer(unused("producers"), timeout=15_000)) as p:
+        send(p, topic(1), letters(1)[0])
+        yield p
 
 
 def send(p, topic_name, letter):
-    """Sends, again when the server is busy or the client knew no route: it asks the name server only once, and not for long."""
+    """Sends, again when the server is busy or cannot be reached for the moment; "no route" is what the client says to both."""
     for attempt in range(5):
         try:
             return p.send_sync(message(topic_name, letter))
