@@ -154,6 +154,7 @@ fn echo(
     answering.join().map_err(|_| io::Error::other("the answering thread panicked"))?.and(echoes)
 }
 
+/// Bytes per second, as the other end has read them.
 fn copy(duration: Duration) -> io::Result<f64> {
     let (mut ours, mut theirs) = connection()?;
     let reading = thread::spawn(move || {
@@ -236,6 +237,7 @@ mod tests {
         assert!(flushed_echo(&args).unwrap().per_second > 0.0);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
+
     #[test]
     fn what_stops_the_answers_is_told() {
         let stopped = echo(1324, Duration::from_secs(60), || Err(io::Error::other("disk on strike")));
