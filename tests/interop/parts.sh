@@ -215,15 +215,19 @@ suite() { # NAME COMMAND...: prints its checks as they come; one that ends badly
   fi
 }
 
-# Prints the sum; true when at least one check ran and none failed.
+# Prints the sum, and with failures what the servers warned of; true when at least one check ran and none failed.
 sum_up() {
   local passed failed
   passed=$(cat "$results"/* | grep -c '^ok ' || true)
   failed=$(cat "$results"/* | grep -c '^FAIL ' || true)
   if [ "$failed" -gt 0 ]; then
     echo "failed:"; cat "$results"/* | grep '^FAIL ' | sed 's/^/  /'
-    echo "what the servers warned of:"; { grep -hE ' (WARN|ERROR) ' "$work"/telstar-*.log "$work"/java-*.log || true; } 2> /dev/null | tail -30 | cut -c1-400 | sed 's/^/  /'
+    echo "warnings of the servers:"; warnings | sed 's/^/  /'
   fi
   echo "$passed passed, $failed failed"
   [ "$passed" -gt 0 ] && [ "$failed" -eq 0 ]
+}
+
+warnings() { # the latest, shortened
+  cat "$work"/telstar-*.log "$work"/java-*.log 2> /dev/null | grep -E ' (WARN|ERROR) ' | tail -30 | cut -c1-400 || true
 }
